@@ -1,0 +1,73 @@
+//! Labels, annotations, headers and names that Knative's components agree on.
+
+/// Annotation: which autoscaler a revision belongs to.
+pub const CLASS_ANNOTATION: &str = "autoscaling.knative.dev/class";
+/// Annotation: what a revision is scaled on.
+pub const METRIC_ANNOTATION: &str = "autoscaling.knative.dev/metric";
+/// The class Ebb serves.
+pub const KPA_CLASS: &str = "kpa.autoscaling.knative.dev";
+/// The class that stands for a HorizontalPodAutoscaler.
+pub const HPA_CLASS: &str = "hpa.autoscaling.knative.dev";
+
+/// Label: the name of the revision.
+pub const REVISION_LABEL: &str = "serving.knative.dev/revision";
+/// Label: the uid of the revision; the pods of revisions are selected by its presence.
+pub const REVISION_UID_LABEL: &str = "serving.knative.dev/revisionUID";
+/// Label: the name of the configuration.
+pub const CONFIGURATION_LABEL: &str = "serving.knative.dev/configuration";
+/// Label: the generation of the configuration a revision was made from.
+pub const CONFIGURATION_GENERATION_LABEL: &str = "serving.knative.dev/configurationGeneration";
+/// Label: the uid of the configuration.
+pub const CONFIGURATION_UID_LABEL: &str = "serving.knative.dev/configurationUID";
+/// Label: the name of the Knative Service.
+pub const SERVICE_LABEL: &str = "serving.knative.dev/service";
+/// Label: the uid of the Knative Service.
+pub const SERVICE_UID_LABEL: &str = "serving.knative.dev/serviceUID";
+/// Label: the name of the route.
+pub const ROUTE_LABEL: &str = "serving.knative.dev/route";
+/// Label: the ServerlessService a Kubernetes Service was made for.
+pub const SKS_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
+/// Label: `Public` or `Private`.
+pub const SERVICE_TYPE_LABEL: &str = "networking.internal.knative.dev/serviceType";
+/// Annotation on a KIngress: which controller programs it.
+pub const INGRESS_CLASS_ANNOTATION: &str = "networking.knative.dev/ingress.class";
+/// Annotation: how long an activation may take.
+pub const PROGRESS_DEADLINE_ANNOTATION: &str = "serving.knative.dev/progress-deadline";
+
+/// Header: the namespace of the revision a request is for.
+pub const NAMESPACE_HEADER: &str = "knative-serving-namespace";
+/// Header: the revision a request is for.
+pub const REVISION_HEADER: &str = "knative-serving-revision";
+/// Header: the tag a request asks for.
+pub const TAG_HEADER: &str = "knative-serving-tag";
+/// Header: set on a request that was routed by the default route.
+pub const DEFAULT_ROUTE_HEADER: &str = "knative-serving-default-route";
+/// Header: set by the activator on what it proxies; value `activator`.
+pub const PROXIED_HEADER: &str = "k-proxy-request";
+/// Header: a probe of the network path; the value names who should answer.
+pub const NETWORK_PROBE_HEADER: &str = "k-network-probe";
+/// Header: a kubelet probe that came by way of the queue-proxy.
+pub const KUBELET_PROBE_HEADER: &str = "k-kubelet-probe";
+/// Header: the host the client asked for, where it was rewritten.
+pub const ORIGINAL_HOST_HEADER: &str = "k-original-host";
+
+/// The user agent with which the autoscaler probes the activator.
+pub const AUTOSCALER_PROBE_AGENT: &str = "Knative-Autoscaling-Probe";
+/// The user agent with which the activator probes pods.
+pub const ACTIVATOR_PROBE_AGENT: &str = "Knative-Activator-Probe";
+/// The prefix of a kubelet's user agent.
+pub const KUBE_PROBE_AGENT_PREFIX: &str = "kube-probe/";
+
+/// Queue-proxy port for HTTP/1.1.
+pub const QUEUE_HTTP1_PORT: u16 = 8012;
+/// Queue-proxy port for cleartext HTTP/2.
+pub const QUEUE_H2C_PORT: u16 = 8013;
+/// Queue-proxy port for readiness and drain.
+pub const QUEUE_ADMIN_PORT: u16 = 8022;
+/// Queue-proxy port of the stat the autoscaler scrapes.
+pub const QUEUE_STATS_PORT: u16 = 9090;
+/// The port of a private Service that leads to [`QUEUE_STATS_PORT`].
+pub const STATS_PORT_NAME: &str = "http-autometric";
+
+/// The namespace Knative itself runs in.
+pub const SYSTEM_NAMESPACE: &str = "knative-serving";
