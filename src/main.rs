@@ -1,1 +1,3 @@
+//! The `ebb` binary.
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! Wiring: configuration to task tree, one root of cancellation, ordered shutdown.

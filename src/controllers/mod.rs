@@ -1,0 +1,1 @@
+//! Reconcilers: observe, plan (pure), apply.

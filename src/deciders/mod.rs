@@ -1,0 +1,1 @@
+//! The running engines: stats in, a tick every two seconds, decisions out.

@@ -1,0 +1,1 @@
+//! The cluster as stores, a work queue and a few writes.

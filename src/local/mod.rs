@@ -1,0 +1,1 @@
+//! A whole cluster in one process: an in-memory Kubernetes API, the part of Knative a Service needs, pods, a gateway.

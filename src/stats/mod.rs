@@ -1,0 +1,1 @@
+//! How numbers arrive: scraped from queue-proxies, or reported by activators over a websocket.
