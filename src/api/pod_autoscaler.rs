@@ -76,7 +76,6 @@ pub struct PodAutoscalerStatus {
     pub actual_scale: Option<i32>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 pub(crate) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
