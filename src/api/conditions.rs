@@ -18,8 +18,7 @@ pub struct ConditionSet {
 }
 
 /// Of a PodAutoscaler.
-pub const POD_AUTOSCALER: ConditionSet =
-    ConditionSet { dependents: &["Active", "ScaleTargetInitialized", "SKSReady"] };
+pub const POD_AUTOSCALER: ConditionSet = ConditionSet { dependents: &["Active", "ScaleTargetInitialized", "SKSReady"] };
 /// Of a Metric.
 pub const METRIC: ConditionSet = ConditionSet { dependents: &[] };
 
