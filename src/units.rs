@@ -103,6 +103,12 @@ impl Span {
         self.0 as f64 / 1e9
     }
 
+    /// The length in whole seconds, rounded up.
+    pub const fn seconds_up(self) -> i64 {
+        let whole = self.0.div_euclid(NANOS_PER_SECOND);
+        if self.0.rem_euclid(NANOS_PER_SECOND) == 0 { whole } else { whole + 1 }
+    }
+
     /// As a `std` duration; a negative length becomes zero.
     pub fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_nanos(u64::try_from(self.0).unwrap_or(0))
@@ -170,6 +176,27 @@ impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Rounded to six decimals, halves away from zero. It keeps the drift of a running total from asking for one pod more.
+pub fn round_to_millionth(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// The smaller of two floats, NaN when either is NaN (`f64::min` would drop it); infinity wins over NaN as in Go.
+pub fn min(a: f64, b: f64) -> f64 {
+    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.min(b)
+    }
+}
+
+/// The larger of two floats, NaN when either is NaN (`f64::max` would drop it); infinity wins over NaN as in Go.
+pub fn max(a: f64, b: f64) -> f64 {
+    -min(-a, -b)
 }
 
 /// A float as a 32-bit integer, fraction cut off. Out of range it saturates and NaN becomes 0.

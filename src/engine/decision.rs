@@ -1,7 +1,8 @@
 //! What the engine answers: a number of pods, the burst it leaves room for, what it saw, and which rules shaped it.
 
-use crate::units::{ScalingMetric, Timestamp};
+use crate::units::{ScalingMetric, Span, Timestamp};
 use arrayvec::ArrayVec;
+use std::fmt;
 
 /// Averages of one revision's windows at one instant: the load of the whole revision, not per pod.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -17,7 +18,8 @@ pub struct Observed {
 pub struct Decision {
     /// When it was made.
     pub at: Timestamp,
-    /// Pods wanted, before min-scale and max-scale; never negative.
+    /// Pods wanted, before min-scale and max-scale; never negative, unless a number beyond 32 bits is converted as the
+    /// reference does.
     pub desired: i32,
     /// Load the ready pods could take beyond the panic average and the target burst capacity; negative keeps the
     /// activator in the path.
@@ -43,6 +45,8 @@ pub struct Decision {
 pub enum Reason {
     /// The stable average divided by the target.
     StableTarget {
+        /// What is averaged.
+        metric: ScalingMetric,
         /// Stable average.
         load: f64,
         /// Per pod.
@@ -52,6 +56,8 @@ pub enum Reason {
     },
     /// The panic average needs at least the panic threshold times the ready pods, so panic starts or is renewed.
     Panic {
+        /// What is averaged.
+        metric: ScalingMetric,
         /// Panic average.
         load: f64,
         /// `ceil(load / target)`.
@@ -61,15 +67,33 @@ pub enum Reason {
         /// Whether this decision started it.
         started: bool,
     },
+    /// While panicking the panic average counts too, and it asks for more than the stable one.
+    PanicTarget {
+        /// What is averaged.
+        metric: ScalingMetric,
+        /// Panic average.
+        load: f64,
+        /// Per pod.
+        target: f64,
+        /// `ceil(load / target)`.
+        wanted: f64,
+    },
     /// While panicking the number only grows.
     PanicHolds {
         /// The highest number asked for since panic started.
         floor: i32,
+        /// What was wanted now.
+        wanted: i32,
         /// Its last cause.
         since: Timestamp,
+        /// How long without a cause ends it.
+        window: Span,
     },
     /// No cause for a whole stable window, so panic ended.
-    PanicEnded,
+    PanicEnded {
+        /// The stable window.
+        window: Span,
+    },
     /// More was wanted than the up rate allows from the ready pods.
     RateLimitedUp {
         /// What was wanted.
@@ -88,30 +112,147 @@ pub enum Reason {
     ActivationScale {
         /// The activation scale.
         floor: i32,
+        /// What was wanted.
+        wanted: i32,
     },
     /// A higher number asked for within the scale-down delay is kept.
     HeldByDelay {
         /// What was wanted now.
         wanted: i32,
+        /// What is kept.
+        kept: i32,
+        /// The scale-down delay.
+        delay: Span,
     },
     /// Raised to min-scale (by the reconciler).
     RaisedToMin {
         /// What was wanted.
         wanted: i32,
+        /// Min-scale.
+        min: i32,
     },
     /// Raised to the initial scale, not yet reached once (by the reconciler).
     RaisedToInitial {
         /// What was wanted.
         wanted: i32,
+        /// The initial scale.
+        initial: i32,
     },
     /// Lowered to max-scale (by the reconciler).
     LoweredToMax {
         /// What was wanted.
         wanted: i32,
+        /// Max-scale.
+        max: i32,
     },
 }
 
 impl Reason {
     /// The most reasons one decision can have.
     pub const MOST: usize = 10;
+}
+
+/// The number, then each rule in the order it acted.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Pods(self.desired))?;
+        for (index, reason) in self.because.iter().enumerate() {
+            f.write_str(if index == 0 { ": " } else { "; " })?;
+            write!(f, "{reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One plain fragment of a sentence with the numbers.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::StableTarget { metric, load, target, wanted } => {
+                write!(f, "{} / target {} = {}", Amount(load, metric), Figure(target), Whole(wanted))
+            }
+            Self::Panic { metric, load, wanted, threshold, started } => write!(
+                f,
+                "panic {}: the last seconds' {} need {}, at least {} times the ready ones",
+                if started { "starts" } else { "goes on" },
+                Amount(load, metric),
+                Whole(wanted),
+                Figure(threshold),
+            ),
+            Self::PanicTarget { metric, load, target, wanted } => write!(
+                f,
+                "while panicking the last seconds count too: {} / target {} = {}",
+                Amount(load, metric),
+                Figure(target),
+                Whole(wanted),
+            ),
+            Self::PanicHolds { floor, wanted, since: _, window } => write!(
+                f,
+                "panic keeps the {} it reached ({wanted} would do) until it has had no cause for {window}",
+                Pods(floor),
+            ),
+            Self::PanicEnded { window } => write!(f, "panic ends, it has had no cause for {window}"),
+            Self::RateLimitedUp { wanted, limit } => {
+                write!(f, "max-scale-up-rate allows {} from the ready ones ({} wanted)", Whole(limit), Figure(wanted))
+            }
+            Self::RateLimitedDown { wanted, limit } => {
+                write!(f, "max-scale-down-rate keeps {} of the ready ones ({} wanted)", Whole(limit), Figure(wanted))
+            }
+            Self::ActivationScale { floor, wanted } => {
+                write!(f, "activation-scale asks for {} while there is any load ({wanted} wanted)", Pods(floor))
+            }
+            Self::HeldByDelay { wanted, kept, delay } => {
+                write!(f, "{} wanted within the scale-down-delay of {delay} are kept ({wanted} would do)", Pods(kept))
+            }
+            Self::RaisedToMin { wanted, min } => write!(f, "min-scale keeps {} ({wanted} wanted)", Pods(min)),
+            Self::RaisedToInitial { wanted, initial } => {
+                write!(f, "initial-scale asks for {} until they were ready once ({wanted} wanted)", Pods(initial))
+            }
+            Self::LoweredToMax { wanted, max } => write!(f, "max-scale allows {} ({wanted} wanted)", Pods(max)),
+        }
+    }
+}
+
+/// A number of pods in words: `1 pod`, `5 pods`.
+pub(super) struct Pods(pub(super) i32);
+
+impl fmt::Display for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { "pod" } else { "pods" })
+    }
+}
+
+/// The same for a float without a fraction.
+struct Whole(f64);
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Adding zero drops the sign of a negative zero.
+        write!(f, "{:.0} {}", self.0 + 0.0, if self.0 == 1.0 { "pod" } else { "pods" })
+    }
+}
+
+/// A load in the words of its metric.
+struct Amount(f64, ScalingMetric);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.1 {
+            ScalingMetric::Concurrency => "requests in flight",
+            ScalingMetric::Rps => "requests per second",
+        };
+        write!(f, "{} {what}", Figure(self.0))
+    }
+}
+
+/// A real number with one to six decimals, as many as it has.
+struct Figure(f64);
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:.6}", self.0 + 0.0);
+        let short = text.trim_end_matches('0');
+        f.write_str(short)?;
+        if short.ends_with('.') { f.write_str("0") } else { Ok(()) }
+    }
 }

@@ -1,12 +1,31 @@
 //! The pure core: stats in, a decision out.
 //!
 //! No async, no clock, no logging, no Kubernetes, no randomness; whoever calls passes `now`. The same calls give the
-//! same decisions bit for bit, live, in replay and in simulation.
+//! same decisions bit for bit, live, in replay and in simulation. Recording and deciding never allocate.
 //!
-//! Reading order: [`spec`] (what is asked), [`decision`] (what is answered, and why).
+//! Reading order:
+//!
+//! 1. [`spec`]: what is asked; [`decision`]: what is answered, and why.
+//! 2. [`window`] and [`average`]: load over time; [`collection`]: the four windows of a revision.
+//! 3. [`decider`]: from averages to a number of pods, with [`panic`], [`delay`] and [`burst`].
+//! 4. [`bounds`] and [`zero`]: from that number to the one that is applied.
+//! 5. [`subset`]: how many activators a revision gets, and which.
 
+pub mod average;
+pub mod bounds;
+pub mod burst;
+pub mod collection;
+pub mod decider;
 pub mod decision;
+pub mod delay;
+pub mod panic;
 pub mod spec;
+pub mod subset;
+pub mod window;
+pub mod zero;
 
+pub use collection::{Collection, Load, NoData};
+pub use decider::Decider;
 pub use decision::{Decision, Observed, Reason};
 pub use spec::{MetricSpec, Spec};
+pub use window::Window;
