@@ -21,6 +21,19 @@ pub struct ConditionSet {
 pub const POD_AUTOSCALER: ConditionSet = ConditionSet { dependents: &["Active", "ScaleTargetInitialized", "SKSReady"] };
 /// Of a Metric.
 pub const METRIC: ConditionSet = ConditionSet { dependents: &[] };
+/// Of a ServerlessService.
+pub const SERVERLESS_SERVICE: ConditionSet = ConditionSet { dependents: &["EndpointsPopulated"] };
+/// Of a KIngress.
+pub const INGRESS: ConditionSet = ConditionSet { dependents: &["LoadBalancerReady", "NetworkConfigured"] };
+/// Of a Knative Service.
+pub const SERVICE: ConditionSet = ConditionSet { dependents: &["ConfigurationsReady", "RoutesReady"] };
+/// Of a Configuration.
+pub const CONFIGURATION: ConditionSet = ConditionSet { dependents: &[] };
+/// Of a Revision; `Active` is told too but does not count, since a revision at zero is ready.
+pub const REVISION: ConditionSet = ConditionSet { dependents: &["ResourcesAvailable", "ContainerHealthy"] };
+/// Of a Route.
+pub const ROUTE: ConditionSet =
+    ConditionSet { dependents: &["AllTrafficAssigned", "IngressReady", "CertificateProvisioned"] };
 
 /// The conditions of one object at one instant, open for change.
 pub struct Conditions<'a> {
@@ -57,7 +70,12 @@ impl<'a> Conditions<'a> {
 
     /// It holds. The aggregate follows whatever does not.
     pub fn mark_true(&mut self, type_: &str) {
-        self.set(type_, Status::True, "", "");
+        self.mark_true_because(type_, "", "");
+    }
+
+    /// It holds, and why is worth telling. The aggregate follows whatever does not.
+    pub fn mark_true_because(&mut self, type_: &str, reason: &str, message: &str) {
+        self.set(type_, Status::True, reason, message);
         if let Some(unhappy) = self.unhappy_dependent() {
             self.set(READY, unhappy.status, &unhappy.reason, &unhappy.message);
         } else if type_ != READY {
@@ -109,7 +127,7 @@ impl<'a> Conditions<'a> {
         let new = Condition {
             type_: type_.to_owned(),
             status,
-            severity: String::new(),
+            severity: if type_ == READY || self.is_dependent(type_) { String::new() } else { "Info".to_owned() },
             last_transition_time: Some(to_jiff(self.now)),
             reason: reason.to_owned(),
             message: message.to_owned(),

@@ -25,6 +25,24 @@ pub const SERVICE_LABEL: &str = "serving.knative.dev/service";
 pub const SERVICE_UID_LABEL: &str = "serving.knative.dev/serviceUID";
 /// Label: the name of the route.
 pub const ROUTE_LABEL: &str = "serving.knative.dev/route";
+/// Label: the namespace of the route a KIngress was made for.
+pub const ROUTE_NAMESPACE_LABEL: &str = "serving.knative.dev/routeNamespace";
+/// Label on a revision: `pending`, `active` or `reserve`, by whether a route leads to it.
+pub const ROUTING_STATE_LABEL: &str = "serving.knative.dev/routingState";
+/// Annotation on a revision: when [`ROUTING_STATE_LABEL`] last changed; RFC 3339.
+pub const ROUTING_STATE_MODIFIED_ANNOTATION: &str = "serving.knative.dev/routingStateModified";
+/// Annotation on revisions and configurations: the routes that lead there, comma-separated.
+pub const ROUTES_ANNOTATION: &str = "serving.knative.dev/routes";
+/// Annotation: who made the object.
+pub const CREATOR_ANNOTATION: &str = "serving.knative.dev/creator";
+/// Annotation: who changed the spec last.
+pub const MODIFIER_ANNOTATION: &str = "serving.knative.dev/lastModifier";
+/// Label: `cluster-local` keeps a route from being reached from outside.
+pub const VISIBILITY_LABEL: &str = "networking.knative.dev/visibility";
+/// Annotation on a KIngress: how the traffic is being moved to the latest revisions, as JSON.
+pub const ROLLOUT_ANNOTATION: &str = "networking.internal.knative.dev/rollout";
+/// Annotation on a KIngress: the hosts of each tag, as JSON.
+pub const TAG_TO_HOST_ANNOTATION: &str = "networking.internal.knative.dev/tag-to-host";
 /// Label: the ServerlessService a Kubernetes Service was made for.
 pub const SKS_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
 /// Label: `Public` or `Private`.
@@ -58,6 +76,10 @@ pub const ACTIVATOR_PROBE_AGENT: &str = "Knative-Activator-Probe";
 /// The prefix of a kubelet's user agent.
 pub const KUBE_PROBE_AGENT_PREFIX: &str = "kube-probe/";
 
+/// The container a queue-proxy runs in.
+pub const QUEUE_CONTAINER: &str = "queue-proxy";
+/// The name of a single user container that has none.
+pub const USER_CONTAINER: &str = "user-container";
 /// Queue-proxy port for HTTP/1.1.
 pub const QUEUE_HTTP1_PORT: u16 = 8012;
 /// Queue-proxy port for cleartext HTTP/2.
@@ -71,3 +93,9 @@ pub const STATS_PORT_NAME: &str = "http-autometric";
 
 /// The namespace Knative itself runs in.
 pub const SYSTEM_NAMESPACE: &str = "knative-serving";
+/// The Service all activators stand behind, in [`SYSTEM_NAMESPACE`].
+pub const ACTIVATOR_SERVICE: &str = "activator-service";
+/// Kubernetes' label on an EndpointSlice: the Service it belongs to.
+pub const SLICE_SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// Kubernetes' annotation that keeps what `kubectl apply` last sent.
+pub const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -1,0 +1,11 @@
+//! Pods on this machine: a Deployment's pods, each with an address of its own, a user process and a queue-proxy.
+
+use std::net::Ipv4Addr;
+
+pub mod container;
+pub mod status;
+
+/// The one node.
+pub const NODE: &str = "local";
+/// The address of the one node.
+pub const HOST_IP: Ipv4Addr = Ipv4Addr::LOCALHOST;

@@ -1,0 +1,3 @@
+//! The local cluster: what it plans, what it runs, how requests find their way.
+
+mod plans;
