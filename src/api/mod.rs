@@ -4,10 +4,14 @@
 //! ([`pod_autoscaler`], [`metric`], [`serverless_service`]), what routes to them ([`ingress`]) and what a user writes
 //! ([`serving`]); [`duration`] and [`annotations`] parse the texts on them.
 
+pub mod annotations;
 pub mod conditions;
+pub mod duration;
+pub mod goparse;
 pub mod ingress;
 pub mod metric;
 pub mod names;
 pub mod pod_autoscaler;
 pub mod serverless_service;
 pub mod serving;
+pub mod setting;

@@ -1,1 +1,3 @@
 //! Which replica owns which revision.
+
+pub mod ring;
