@@ -205,6 +205,12 @@ pub fn saturating_i32(value: f64) -> i32 {
     value as i32
 }
 
+/// A count as a float; exact for any number of things there can be.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub fn count_f64(count: usize) -> f64 {
+    count as f64
+}
+
 /// A float as a 32-bit integer the way the reference's compiler does it on amd64: anything out of range, and NaN,
 /// is `i32::MIN`.
 pub fn amd64_i32(value: f64) -> i32 {
@@ -336,6 +342,15 @@ pub struct Compat {
     pub cancelled_scrape_is_no_verdict: bool,
     /// A decider whose metric annotation changes exports the gauges of the new metric (the reference chooses once).
     pub live_metric_gauges: bool,
+    /// A queue-proxy that answers a scrape in Prometheus text is understood (the reference calls the metric type
+    /// unsupported).
+    pub text_scrapes: bool,
+    /// A stat no reporter can have measured (`NaN`, infinite, negative beyond an activator's own correction, absurdly
+    /// large) is refused and counted (the reference records it, and a window may not recover from it).
+    pub refuse_bad_stats: bool,
+    /// A stat connection for a bucket this replica does not own is refused with 503 and a reason (the reference answers
+    /// an empty 200, which is no handshake either).
+    pub say_not_owner: bool,
 }
 
 impl Compat {
@@ -351,6 +366,9 @@ impl Compat {
         remember_mesh: false,
         cancelled_scrape_is_no_verdict: false,
         live_metric_gauges: false,
+        text_scrapes: false,
+        refuse_bad_stats: false,
+        say_not_owner: false,
     };
 
     /// Every improvement on; the default.
@@ -365,6 +383,9 @@ impl Compat {
         remember_mesh: true,
         cancelled_scrape_is_no_verdict: true,
         live_metric_gauges: true,
+        text_scrapes: true,
+        refuse_bad_stats: true,
+        say_not_owner: true,
     };
 
     /// `value` as a 32-bit integer under the rule in force.

@@ -12,6 +12,7 @@ pub mod ingress;
 pub mod metric;
 pub mod names;
 pub mod pod_autoscaler;
+pub mod pods;
 pub mod serverless_service;
 pub mod serving;
 pub mod setting;

@@ -1,0 +1,161 @@
+//! What is kept of a pod, and how pods are counted.
+//!
+//! | phase | being deleted | `Ready` | counted as |
+//! |---|---|---|---|
+//! | `Pending` | any | any | pending and not ready |
+//! | `Running` | yes | any | terminating and not ready |
+//! | `Running` | no | `True` | ready |
+//! | `Running` | no | other | not ready |
+//! | any other | any | any | nothing |
+//!
+//! So `not_ready` includes the pending and the terminating ones (Knative's `PodAccessor` in `pkg/resources`).
+
+use crate::api::names::REVISION_LABEL;
+use crate::units::{Span, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What is kept of a pod: a few dozen bytes of the several kilobytes an API server sends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodFacts {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The revision it belongs to, from its label; empty without.
+    pub revision: Arc<str>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether its first condition of type `Ready` is `True`.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// When a kubelet accepted it.
+    pub started: Option<Timestamp>,
+}
+
+/// Where a pod is in its life, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// Accepted, not all containers started.
+    Pending,
+    /// Bound and started.
+    Running,
+    /// Finished, unknown, or not said.
+    #[default]
+    Other,
+}
+
+impl PodFacts {
+    /// The facts of one pod.
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let text = |value: Option<&String>| Arc::from(value.map_or("", String::as_str));
+        Self {
+            namespace: text(pod.metadata.namespace.as_ref()),
+            name: text(pod.metadata.name.as_ref()),
+            revision: text(pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL))),
+            phase: match status.and_then(|status| status.phase.as_deref()) {
+                Some("Pending") => Phase::Pending,
+                Some("Running") => Phase::Running,
+                _ => Phase::Other,
+            },
+            ready: conditions
+                .iter()
+                .find(|condition| condition.type_ == "Ready")
+                .is_some_and(|condition| condition.status == "True"),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+            ip: status.and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse().ok()),
+            started: status
+                .and_then(|status| status.start_time.as_ref())
+                .map(|time| Timestamp::from_nanos(i64::try_from(time.0.as_nanosecond()).unwrap_or(i64::MAX))),
+        }
+    }
+
+    /// Whether it belongs to `revision` (the value of its label) in `namespace`.
+    pub fn belongs_to(&self, namespace: &str, revision: &str) -> bool {
+        *self.namespace == *namespace && *self.revision == *revision
+    }
+
+    /// Whether it serves requests.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && !self.terminating && self.ready
+    }
+}
+
+/// How many pods of one revision are in which state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PodCounts {
+    /// Serving.
+    pub ready: usize,
+    /// Alive and not serving, the next two included.
+    pub not_ready: usize,
+    /// Not started yet.
+    pub pending: usize,
+    /// On their way out.
+    pub terminating: usize,
+}
+
+impl PodCounts {
+    /// Counts the pods of one revision.
+    pub fn of<'a>(pods: impl IntoIterator<Item = &'a PodFacts>) -> Self {
+        let mut counts = Self::default();
+        for pod in pods {
+            match pod.phase {
+                Phase::Pending => {
+                    counts.pending += 1;
+                    counts.not_ready += 1;
+                }
+                Phase::Running if pod.terminating => {
+                    counts.terminating += 1;
+                    counts.not_ready += 1;
+                }
+                Phase::Running if pod.ready => counts.ready += 1,
+                Phase::Running => counts.not_ready += 1,
+                Phase::Other => {}
+            }
+        }
+        counts
+    }
+}
+
+/// A pod that can be asked for its load.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadyPod {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its address; a ready pod without one is a pod that cannot be reached.
+    pub ip: Option<IpAddr>,
+    /// When a kubelet accepted it.
+    pub started: Option<Timestamp>,
+}
+
+impl ReadyPod {
+    /// The ready ones of one revision's pods, in the order given.
+    pub fn of<'a>(pods: impl IntoIterator<Item = &'a PodFacts>) -> Vec<Self> {
+        pods.into_iter()
+            .filter(|pod| pod.is_ready())
+            .map(|pod| Self { name: pod.name.clone(), ip: pod.ip, started: pod.started })
+            .collect()
+    }
+
+    /// Whether it is at least `cutoff` old at `now`. A pod that does not say when it started is young (the reference
+    /// crashes on it).
+    pub fn is_older(&self, now: Timestamp, cutoff: Span) -> bool {
+        self.started.is_some_and(|started| now.since(started) >= cutoff)
+    }
+}
+
+/// Splits ready pods into those at least `cutoff` old at `now`, and the others; both keep the order given.
+pub fn split_by_age(pods: &[ReadyPod], now: Timestamp, cutoff: Span) -> (Vec<&ReadyPod>, Vec<&ReadyPod>) {
+    pods.iter().partition(|pod| pod.is_older(now, cutoff))
+}
+
+/// Sorts ready pods oldest first; those that do not say when they started come last.
+pub fn sort_by_age(pods: &mut [ReadyPod]) {
+    pods.sort_by_key(|pod| (pod.started.is_none(), pod.started));
+}
