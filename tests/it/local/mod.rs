@@ -1,3 +1,4 @@
 //! The local cluster: what it plans, what it runs, how requests find their way.
 
+mod manifests;
 mod plans;

@@ -1,0 +1,378 @@
+//! Manifests: the files a user hands over, checked as a whole before anything of them is applied.
+//!
+//! Understood are Knative Services, ConfigMaps and Namespaces, one or many to a file, as YAML or JSON. Every problem of
+//! every file is told at once, with file, line and column, and with what was probably meant.
+
+mod strict;
+mod yaml;
+
+pub use yaml::Place;
+
+use crate::api::serving::TrafficTarget;
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use strict::{Besides, Fault, faults, nearest};
+use yaml::{Content, Node};
+
+/// The largest file that is read, in bytes. Kubernetes takes no object beyond a fraction of this.
+const MAX_FILE: u64 = 8 << 20;
+/// What a file is called that came from standard input.
+const STDIN: &str = "standard input";
+/// Who the fields belong to that were applied from files.
+const FIELD_MANAGER: &str = "ebb-apply";
+/// Where objects go that name no namespace.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// An object ready to be applied.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Where it came from.
+    pub source: Source,
+    /// What kind of object it is.
+    pub resource: ApiResource,
+    /// The object; one that lives in a namespace names it.
+    pub object: DynamicObject,
+}
+
+/// Where in which file something stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// The file, or words for what was no file.
+    pub file: String,
+    /// Where in it.
+    pub place: Place,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Place { line: 0, .. } => f.write_str(&self.file),
+            Place { line, column } => write!(f, "{}:{line}:{column}", self.file),
+        }
+    }
+}
+
+/// One thing that is wrong with a manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Where.
+    pub source: Source,
+    /// Which field; empty when it is not about one.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Everything that is wrong with a set of manifests; never empty.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads files, the YAML and JSON files of directories (not of directories within), and standard input for `-`.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Problems> {
+    let mut manifests = Vec::new();
+    let mut problems = Vec::new();
+    for path in paths {
+        for (file, text) in texts(path) {
+            match text.map_err(|error| whole_file(&file, error)).and_then(|text| parse(&file, &text)) {
+                Ok(read) => manifests.extend(read),
+                Err(Problems(found)) => problems.extend(found),
+            }
+        }
+    }
+    if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
+}
+
+/// Reads the documents of one text. `file` is what it is called when something is wrong.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Manifest>, Problems> {
+    let documents = yaml::documents(text).map_err(|(place, message)| {
+        Problems(vec![Problem { source: Source { file: file.to_owned(), place }, path: String::new(), message }])
+    })?;
+    let mut manifests = Vec::new();
+    let mut problems = Vec::new();
+    for document in objects(&documents) {
+        match manifest(file, document) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
+                source: Source { file: file.to_owned(), place: fault.place },
+                path: fault.path,
+                message: fault.message,
+            })),
+        }
+    }
+    if manifests.is_empty() && problems.is_empty() {
+        return Err(whole_file(file, "there is no object in it".to_owned()));
+    }
+    if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
+}
+
+/// An object the cluster refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{source_of}: {kind} {name:?} was not accepted: {}", reason(.source))]
+pub struct ApplyError {
+    source_of: Source,
+    kind: String,
+    name: String,
+    source: Box<kube::Error>,
+}
+
+/// The API server's own words when it has any.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Applies manifests, what others need first: namespaces, then ConfigMaps, then Services. All are tried; what was
+/// refused comes back.
+pub async fn apply(client: &Client, manifests: &[Manifest]) -> Vec<ApplyError> {
+    let mut in_order: Vec<&Manifest> = manifests.iter().collect();
+    in_order.sort_by_key(|manifest| rank(&manifest.resource.kind));
+    let mut refused = Vec::new();
+    for manifest in in_order {
+        let api: Api<DynamicObject> = match manifest.object.namespace() {
+            Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &manifest.resource),
+            None => Api::all_with(client.clone(), &manifest.resource),
+        };
+        let name = manifest.object.name_any();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        if let Err(source) = api.patch(&name, &params, &Patch::Apply(&manifest.object)).boxed().await {
+            refused.push(ApplyError {
+                source_of: manifest.source.clone(),
+                kind: manifest.resource.kind.clone(),
+                name,
+                source: Box::new(source),
+            });
+        }
+    }
+    refused
+}
+
+fn rank(kind: &str) -> usize {
+    KINDS.iter().position(|known| known.name == kind).unwrap_or(KINDS.len())
+}
+
+/// A kind that can be applied.
+struct Kind {
+    api_version: &'static str,
+    name: &'static str,
+    plural: &'static str,
+    namespaced: bool,
+    check: fn(&Node) -> Vec<Fault>,
+}
+
+/// In the order in which they are applied.
+const KINDS: [Kind; 3] = [
+    Kind {
+        api_version: "v1",
+        name: "Namespace",
+        plural: "namespaces",
+        namespaced: false,
+        check: |node| faults::<Namespace>(node, "", Besides::Only(&TYPE_FIELDS)),
+    },
+    Kind {
+        api_version: "v1",
+        name: "ConfigMap",
+        plural: "configmaps",
+        namespaced: true,
+        check: |node| faults::<ConfigMap>(node, "", Besides::Only(&TYPE_FIELDS)),
+    },
+    Kind {
+        api_version: "serving.knative.dev/v1",
+        name: "Service",
+        plural: "services",
+        namespaced: true,
+        check: check_service,
+    },
+];
+
+/// The fields every object has beside those of its kind.
+const TYPE_FIELDS: [&str; 3] = ["apiVersion", "kind", "status"];
+
+fn manifest(file: &str, node: &Node) -> Result<Manifest, Vec<Fault>> {
+    let kind = kind_of(node).map_err(|fault| vec![fault])?;
+    let mut wrong = (kind.check)(node);
+    let metadata = node.get("metadata");
+    if wrong.is_empty() && metadata.and_then(|metadata| metadata.text("name")).is_none_or(str::is_empty) {
+        let place = metadata.map_or(node.place, |metadata| metadata.place);
+        let message = "missing; every object needs a name".to_owned();
+        wrong.push(Fault { place, path: "metadata.name".to_owned(), message });
+    }
+    if !wrong.is_empty() {
+        wrong.sort_by_key(|fault| fault.place);
+        return Err(wrong);
+    }
+    let mut object: DynamicObject = serde_json::from_value(node.to_json())
+        .map_err(|error| vec![Fault { place: node.place, path: String::new(), message: error.to_string() }])?;
+    if kind.namespaced {
+        object.metadata.namespace.get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+    }
+    let (group, version) = kind.api_version.split_once('/').unwrap_or(("", kind.api_version));
+    let gvk = GroupVersionKind::gvk(group, version, kind.name);
+    Ok(Manifest {
+        source: Source { file: file.to_owned(), place: node.place },
+        resource: ApiResource::from_gvk_with_plural(&gvk, kind.plural),
+        object,
+    })
+}
+
+fn kind_of(node: &Node) -> Result<&'static Kind, Fault> {
+    let fault = |at: Option<&Node>, path: &str, message: String| Fault {
+        place: at.map_or(node.place, |at| at.place),
+        path: path.to_owned(),
+        message,
+    };
+    if !matches!(node.content, Content::Map(_)) {
+        return Err(fault(None, "", format!("a document must be an object and is {}", node.kind())));
+    }
+    let (Some(api_version), Some(kind)) = (node.text("apiVersion"), node.text("kind")) else {
+        let missing = if node.text("kind").is_none() { "kind" } else { "apiVersion" };
+        return Err(fault(None, missing, format!("missing; known are {}", known_kinds())));
+    };
+    if let Some(known) = KINDS.iter().find(|known| known.api_version == api_version && known.name == kind) {
+        return Ok(known);
+    }
+    if let Some(named) = KINDS.iter().find(|known| known.name == kind) {
+        let message =
+            format!("{api_version:?} has no {kind} that can be applied here; did you mean {:?}?", named.api_version);
+        return Err(fault(node.get("apiVersion"), "apiVersion", message));
+    }
+    let message = match nearest(kind, KINDS.iter().map(|known| known.name)) {
+        Some(meant) => format!("{kind:?} is not known here; did you mean {meant:?}?"),
+        None => format!("{kind:?} of {api_version} cannot be applied here; known are {}", known_kinds()),
+    };
+    Err(fault(node.get("kind"), "kind", message))
+}
+
+fn known_kinds() -> String {
+    let known: Vec<_> = KINDS.iter().map(|known| format!("{} ({})", known.name, known.api_version)).collect();
+    known.join(", ")
+}
+
+/// A Knative Service in three looks: everything but the revision's spec, the pod in that, and what Knative adds to it.
+fn check_service(node: &Node) -> Vec<Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct Shape {
+        #[serde(default)]
+        metadata: ObjectMeta,
+        spec: SpecShape,
+    }
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct SpecShape {
+        template: TemplateShape,
+        #[serde(default)]
+        traffic: Vec<TrafficTarget>,
+    }
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct TemplateShape {
+        metadata: Option<ObjectMeta>,
+        spec: IgnoredAny,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct KnativeShape {
+        container_concurrency: Option<i64>,
+        timeout_seconds: Option<i64>,
+        response_start_timeout_seconds: Option<i64>,
+        idle_timeout_seconds: Option<i64>,
+    }
+    const KNATIVE_FIELDS: [&str; 4] =
+        ["containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"];
+    const SPEC_PATH: &str = "spec.template.spec";
+
+    let mut found = faults::<Shape>(node, "", Besides::Only(&TYPE_FIELDS));
+    let spec = node.get("spec").and_then(|spec| spec.get("template")).and_then(|template| template.get("spec"));
+    if let Some(spec) = spec {
+        found.extend(faults::<PodSpec>(spec, SPEC_PATH, Besides::Only(&KNATIVE_FIELDS)));
+        found.extend(faults::<KnativeShape>(spec, SPEC_PATH, Besides::Anything));
+    }
+    found
+}
+
+/// The objects of documents; a list, as `kubectl get -o yaml` prints it, stands for its items.
+fn objects(documents: &[Node]) -> Vec<&Node> {
+    documents
+        .iter()
+        .flat_map(|document| match document.get("items").map(|items| &items.content) {
+            Some(Content::List(items)) if document.text("kind") == Some("List") => items.iter().collect(),
+            _ => vec![document],
+        })
+        .collect()
+}
+
+fn whole_file(file: &str, message: String) -> Problems {
+    let source = Source { file: file.to_owned(), place: Place::default() };
+    Problems(vec![Problem { source, path: String::new(), message }])
+}
+
+/// The names and texts that `path` stands for.
+fn texts(path: &Path) -> Vec<(String, Result<String, String>)> {
+    if path == Path::new("-") {
+        return vec![(STDIN.to_owned(), bounded(std::io::stdin()))];
+    }
+    let shown = path.display().to_string();
+    if !path.is_dir() {
+        return vec![(shown, open(path))];
+    }
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => return vec![(shown, Err(format!("cannot be read: {error}")))],
+    };
+    let is_manifest = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+    };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_manifest).collect();
+    files.sort();
+    if files.is_empty() {
+        return vec![(shown, Err("there is no .yaml, .yml or .json file in this directory".to_owned()))];
+    }
+    files.into_iter().map(|file| (file.display().to_string(), open(&file))).collect()
+}
+
+fn open(path: &Path) -> Result<String, String> {
+    std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}")).and_then(bounded)
+}
+
+fn bounded(input: impl std::io::Read) -> Result<String, String> {
+    let mut text = String::new();
+    match input.take(MAX_FILE + 1).read_to_string(&mut text) {
+        Ok(length) if length as u64 > MAX_FILE => Err(format!("is larger than {} MiB", MAX_FILE >> 20)),
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}

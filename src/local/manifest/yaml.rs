@@ -1,0 +1,171 @@
+//! YAML as a tree in which everything knows where it stands.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::fmt;
+
+/// A place in a file, counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column, in characters.
+    pub column: u64,
+}
+
+/// A value and where it begins.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) content: Content,
+}
+
+/// A value.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    Null,
+    Bool(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the file; a key stands there once.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) place: Place,
+    pub(super) name: String,
+}
+
+impl Node {
+    /// The value of `key`; none when this is no mapping or has no such key.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        match &self.content {
+            Content::Map(entries) => entries.iter().find(|(found, _)| found.name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text of `key`, if it has one.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match &self.get(key)?.content {
+            Content::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What it is, in a word or two.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.content {
+            Content::Null => "nothing",
+            Content::Bool(_) => "a truth value",
+            Content::Signed(_) | Content::Unsigned(_) | Content::Float(_) => "a number",
+            Content::Text(_) => "text",
+            Content::List(_) => "a list",
+            Content::Map(_) => "a mapping",
+        }
+    }
+
+    /// The same as JSON.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        match &self.content {
+            Content::Null => serde_json::Value::Null,
+            Content::Bool(value) => (*value).into(),
+            Content::Signed(value) => (*value).into(),
+            Content::Unsigned(value) => (*value).into(),
+            Content::Float(value) => (*value).into(),
+            Content::Text(value) => value.as_str().into(),
+            Content::List(items) => items.iter().map(Self::to_json).collect(),
+            Content::Map(entries) => entries.iter().map(|(key, value)| (key.name.clone(), value.to_json())).collect(),
+        }
+    }
+}
+
+/// The documents of a YAML text; empty ones are left out.
+pub(super) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
+    serde_saphyr::from_multiple::<Spanned<Content>>(text)
+        .map(|documents| documents.into_iter().map(node).collect())
+        .map_err(|error| {
+            let error = error.without_snippet();
+            let place = error.location().map(place).unwrap_or_default();
+            (place, error.to_string())
+        })
+}
+
+fn node(spanned: Spanned<Content>) -> Node {
+    Node { place: place(spanned.referenced), content: spanned.value }
+}
+
+fn place(location: serde_saphyr::Location) -> Place {
+    Place { line: location.line(), column: location.column() }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any YAML")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Content, E> {
+                Ok(Content::Bool(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Content, E> {
+                Ok(Content::Signed(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Content, E> {
+                Ok(i64::try_from(value).map_or(Content::Unsigned(value), Content::Signed))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Content, E> {
+                Ok(Content::Float(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Content, E> {
+                Ok(Content::Text(value.to_owned()))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Content, E> {
+                Ok(Content::Text(value))
+            }
+
+            fn visit_unit<E>(self) -> Result<Content, E> {
+                Ok(Content::Null)
+            }
+
+            fn visit_none<E>(self) -> Result<Content, E> {
+                Ok(Content::Null)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
+                Content::deserialize(deserializer)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Content, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element::<Spanned<Content>>()? {
+                    list.push(node(item));
+                }
+                Ok(Content::List(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Content, A::Error> {
+                let mut map = Vec::new();
+                while let Some((key, value)) = entries.next_entry::<Spanned<String>, Spanned<Content>>()? {
+                    map.push((Key { place: place(key.referenced), name: key.value }, node(value)));
+                }
+                Ok(Content::Map(map))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
