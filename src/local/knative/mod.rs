@@ -29,8 +29,3 @@ fn routes_of(meta: &ObjectMeta) -> BTreeSet<String> {
 fn instant_text(at: Timestamp) -> String {
     to_jiff(at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
-
-/// A duration in whole seconds; none when the text is none.
-fn seconds_of(text: &str) -> Option<i64> {
-    text.parse::<jiff::SignedDuration>().ok().map(|duration| duration.as_secs())
-}

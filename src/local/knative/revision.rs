@@ -1,6 +1,7 @@
 //! A Revision is a Deployment whose pods stand behind queue-proxies, and a PodAutoscaler that scales it.
 
 use crate::api::conditions::{self, Condition, Conditions, READY, Status, settle_times};
+use crate::api::duration;
 use crate::api::names::{
     CONFIGURATION_LABEL, LAST_APPLIED_ANNOTATION, PROGRESS_DEADLINE_ANNOTATION, QUEUE_ADMIN_PORT, QUEUE_CONTAINER,
     QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, QUEUE_STATS_PORT, REVISION_LABEL, REVISION_UID_LABEL, ROUTE_LABEL,
@@ -9,11 +10,10 @@ use crate::api::names::{
 };
 use crate::api::pod_autoscaler::{ObjectRef, PodAutoscaler, PodAutoscalerSpec};
 use crate::api::serving::{Revision, RevisionStatus};
-use crate::local::knative::seconds_of;
 use crate::local::knative::service::not_owned;
 use crate::local::meta::{Words, annotation, child_name, controlled_by, is_controlled_by, label, name, words};
 use crate::local::pods::container::{QUEUE_PROXY_IMAGE, runnable};
-use crate::units::Timestamp;
+use crate::units::{NANOS_PER_SECOND, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, HTTPHeader, Lifecycle,
@@ -38,8 +38,9 @@ const DEFAULT_TIMEOUT: i64 = 300;
 pub fn deployment(revision: &Revision, initial_scale: i32) -> Deployment {
     let labels = labels(revision);
     let uid = revision.metadata.uid.clone().unwrap_or_default();
-    let deadline = seconds_of(annotation(&revision.metadata, PROGRESS_DEADLINE_ANNOTATION))
-        .and_then(|seconds| i32::try_from(seconds).ok())
+    let deadline = duration::parse(annotation(&revision.metadata, PROGRESS_DEADLINE_ANNOTATION))
+        .ok()
+        .and_then(|deadline| i32::try_from(deadline.nanos() / NANOS_PER_SECOND).ok())
         .unwrap_or(DEFAULT_PROGRESS_DEADLINE);
     let (metadata, pod_metadata) = (
         ObjectMeta {

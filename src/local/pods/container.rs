@@ -38,7 +38,7 @@ pub fn user_container(pod: &Pod) -> Option<&Container> {
 
 /// What is known of a pod before its container starts; references to its fields resolve to these.
 #[derive(Clone, Copy, Debug)]
-pub struct PodFacts<'a> {
+pub struct Surroundings<'a> {
     /// The pod.
     pub pod: &'a Pod,
     /// Its address.
@@ -65,7 +65,7 @@ pub struct CommandLine {
 ///
 /// # Errors
 /// Names the variable or the field that only a cluster can provide.
-pub fn command_line(container: &Container, facts: PodFacts<'_>) -> Result<CommandLine, String> {
+pub fn command_line(container: &Container, facts: Surroundings<'_>) -> Result<CommandLine, String> {
     let environment = environment(container, facts)?;
     let mut words = container
         .command
@@ -94,7 +94,7 @@ pub fn command_line(container: &Container, facts: PodFacts<'_>) -> Result<Comman
 ///
 /// # Errors
 /// Names the variable whose value only a cluster can provide.
-pub fn environment(container: &Container, facts: PodFacts<'_>) -> Result<BTreeMap<String, String>, String> {
+pub fn environment(container: &Container, facts: Surroundings<'_>) -> Result<BTreeMap<String, String>, String> {
     let mut environment = BTreeMap::new();
     if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
         return Err(format!(
@@ -127,7 +127,7 @@ pub fn environment(container: &Container, facts: PodFacts<'_>) -> Result<BTreeMa
     Ok(environment)
 }
 
-fn referenced(variable: &EnvVar, facts: PodFacts<'_>) -> Option<String> {
+fn referenced(variable: &EnvVar, facts: Surroundings<'_>) -> Option<String> {
     let path = &variable.value_from.as_ref()?.field_ref.as_ref()?.field_path;
     let meta = &facts.pod.metadata;
     let keyed = |path: &str, prefix: &str| {
@@ -228,7 +228,7 @@ mod tests {
             },
             ..Pod::default()
         };
-        let facts = PodFacts { pod: &pod, ip: [127, 1, 0, 2].into(), port: 40_001 };
+        let facts = Surroundings { pod: &pod, ip: [127, 1, 0, 2].into(), port: 40_001 };
         let line = command_line(&container, facts).expect("everything is known");
         assert_eq!(line.program, "serve");
         assert_eq!(line.arguments, ["--at=127.1.0.2:40001", "$(PORT)", "$(NONE)", "$"]);
