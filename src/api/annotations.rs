@@ -203,6 +203,9 @@ impl Overrides {
             aggregation: reader.read(&AGGREGATION, aggregation),
             progress_deadline: reader.span(&PROGRESS_DEADLINE),
         };
+        if overrides.class() == KPA_CLASS && !matches!(overrides.metric(), "concurrency" | "rps") {
+            reader.refuse(&METRIC, format!("is not a metric of the class {KPA_CLASS}, so concurrency is used"));
+        }
         let mut errors = reader.errors;
         errors.sort_by(|one, other| one.keys.cmp(&other.keys));
         (overrides, errors)
@@ -516,5 +519,166 @@ fn aggregation(text: &str) -> Option<Aggregation> {
 impl<T: fmt::Display> fmt::Display for Override<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.value, self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn annotations(pairs: &[(&str, &str)]) -> Annotations {
+        pairs.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect()
+    }
+
+    fn check(pairs: &[(&str, &str)]) -> Vec<SettingError> {
+        validate(&annotations(pairs), &ValidationSettings::default())
+    }
+
+    #[test]
+    fn messages_name_key_value_what_is_accepted_and_the_way_out() {
+        let table = [
+            (
+                &[("window", "90")][..],
+                "autoscaling.knative.dev/window: \"90\" is not a window; use a duration from 6s to 1h0m0s, such as \
+                 \"90s\", or remove the annotation to get the cluster's default",
+            ),
+            (
+                &[("maxScale", "2"), ("min-scale", "5")],
+                "autoscaling.knative.dev/maxScale and autoscaling.knative.dev/min-scale: \"2\" is less than the \
+                 min-scale of 5; use 5 or more, or change autoscaling.knative.dev/min-scale",
+            ),
+            (
+                &[("minscale", "1")],
+                "autoscaling.knative.dev/minscale: \"1\" has no effect, because Knative has no such annotation; use \
+                 autoscaling.knative.dev/min-scale, or remove it",
+            ),
+            (
+                &[("min-scale", "1"), ("minScale", "2")],
+                "autoscaling.knative.dev/minScale: \"2\" has no effect beside autoscaling.knative.dev/min-scale; use \
+                 only the newer spelling, or remove autoscaling.knative.dev/min-scale",
+            ),
+        ];
+        for (pairs, want) in table {
+            let got = check(pairs);
+            assert_eq!(got.iter().map(ToString::to_string).collect::<Vec<_>>(), [want]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_warning_that_names_the_nearest_one() {
+        for (key, nearest) in [
+            ("minscale", "min-scale"),
+            ("scale-to-zero-retention-period", "scale-to-zero-pod-retention-period"),
+            ("targetutilization", "target-utilization-percentage"),
+            ("Window", "window"),
+            ("initialscale", "initial-scale"),
+        ] {
+            let got = check(&[(key, "1")]);
+            assert_eq!((got.len(), got[0].severity), (1, Severity::Warning), "{key}");
+            assert_eq!(got[0].accepted, format!("{PREFIX}{nearest}"), "{key}");
+        }
+        let others = Annotations::from([("example.com/minscale".to_owned(), "1".to_owned())]);
+        assert_eq!(validate(&others, &ValidationSettings::default()), []);
+    }
+
+    #[test]
+    fn every_fault_is_reported_in_key_order() {
+        let got = check(&[("window", "5s"), ("target", "0"), ("activation-scale", "1"), ("metric", "cpu")]);
+        let keys: Vec<_> = got.iter().map(|error| error.keys[0].trim_start_matches(PREFIX)).collect();
+        assert_eq!(keys, ["activation-scale", "metric", "target", "window"]);
+    }
+
+    #[test]
+    fn at_run_time_a_malformed_value_is_as_if_absent_and_the_newer_key_wins() {
+        let read = |pairs: &[(&str, &str)]| Overrides::read(&annotations(pairs), Compat::IMPROVED);
+        let (overrides, errors) = read(&[("min-scale", "two"), ("minScale", "2"), ("window", "1s"), ("target", "-1")]);
+        assert_eq!(overrides.min_scale, None, "there is no falling back to the older key");
+        assert_eq!(overrides.window, Some(Override { value: Span::SECOND, key: WINDOW.canonical }), "out of range");
+        assert_eq!(overrides.target.map(|target| target.value), Some(-1.0), "out of range");
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].keys, [MIN_SCALE.canonical]);
+
+        let (overrides, errors) = read(&[("maxScale", "7"), ("targetUtilizationPercentage", "80")]);
+        let max_scale = Override { value: 7, key: "autoscaling.knative.dev/maxScale" };
+        assert_eq!((overrides.max_scale, errors), (Some(max_scale), vec![]));
+        assert_eq!(overrides.target_utilization.map(|utilization| utilization.value), Some(0.8));
+    }
+
+    #[test]
+    fn class_and_metric_have_defaults_of_their_own() {
+        let of = |pairs: &[(&str, &str)]| {
+            let (overrides, _) = Overrides::read(&annotations(pairs), Compat::IMPROVED);
+            (overrides.class.is_some(), overrides.class().to_owned(), overrides.metric().to_owned())
+        };
+        assert_eq!(of(&[]), (false, KPA_CLASS.to_owned(), "concurrency".to_owned()));
+        assert_eq!(of(&[("class", HPA_CLASS)]), (true, HPA_CLASS.to_owned(), "cpu".to_owned()));
+        assert_eq!(of(&[("class", "mine"), ("metric", "rps")]), (true, "mine".to_owned(), "rps".to_owned()));
+        assert_eq!(of(&[("class", "mine")]).2, "");
+        let (overrides, errors) = Overrides::read(&annotations(&[("metric", "latency")]), Compat::IMPROVED);
+        assert_eq!((overrides.metric(), errors.len()), ("latency", 1), "taken as it is, but not without a word");
+    }
+
+    #[test]
+    fn nan_and_infinities_are_refused_unless_strict() {
+        for key in ["target", "panic-window-percentage", "panic-threshold-percentage", "target-burst-capacity"] {
+            let nan = annotations(&[(key, "NaN")]);
+            let settings = |compat| ValidationSettings { compat, ..ValidationSettings::default() };
+            assert_eq!(validate(&nan, &settings(Compat::STRICT)), [], "{key}");
+            assert_eq!(validate(&nan, &settings(Compat::IMPROVED)).len(), 1, "{key}");
+        }
+        let infinite = annotations(&[("target", "+Inf")]);
+        let target = |compat| Overrides::read(&infinite, compat).0.target.map(|target| target.value);
+        assert_eq!(target(Compat::STRICT), Some(f64::INFINITY));
+        assert_eq!(target(Compat::IMPROVED), None);
+        assert_eq!(Overrides::read(&infinite, Compat::IMPROVED).1.len(), 1);
+    }
+
+    #[test]
+    fn cluster_limits_are_admission_rules() {
+        let limited = ValidationSettings { max_scale_limit: 5, ..ValidationSettings::default() };
+        for (value, ok) in [("5", true), ("6", false), ("0", false), ("1", true)] {
+            assert_eq!(validate(&annotations(&[("max-scale", value)]), &limited).is_empty(), ok, "{value}");
+        }
+        assert_eq!(validate(&annotations(&[]), &limited), [], "the cluster's own max-scale is not judged here");
+        let zero = annotations(&[("initial-scale", "0")]);
+        let allowed = ValidationSettings { allow_zero_initial_scale: true, ..ValidationSettings::default() };
+        assert_eq!(validate(&zero, &ValidationSettings::default()).len(), 1);
+        assert_eq!(validate(&zero, &allowed), []);
+        // Beyond 32 bits it passes admission and is ignored at run time, as in the reference.
+        let large = annotations(&[("initial-scale", "2147483648")]);
+        assert_eq!(validate(&large, &ValidationSettings::default()), []);
+        assert_eq!(Overrides::read(&large, Compat::IMPROVED).0.initial_scale, None);
+    }
+
+    #[test]
+    fn a_progress_deadline_is_whole_seconds() {
+        for (value, ok) in
+            [("1m3s", true), ("0s", true), ("", true), ("1m3s34ms", false), ("-1s", false), ("60", false)]
+        {
+            let deadline = Annotations::from([(PROGRESS_DEADLINE.canonical.to_owned(), value.to_owned())]);
+            assert_eq!(validate_progress_deadline(&deadline).is_none(), ok, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_annotation_makes_reading_panic(
+            values in proptest::collection::btree_map(0..KEYS.len() * 2, "[-+0-9.a-zN]{0,8}|\\PC{0,6}", 0..6),
+        ) {
+            let annotations: Annotations = values
+                .into_iter()
+                .map(|(index, value)| {
+                    let key = KEYS[index / 2];
+                    let name = if index % 2 == 0 { key.canonical } else { key.alias.unwrap_or("autoscaling.knative.dev/x") };
+                    (name.to_owned(), value)
+                })
+                .collect();
+            for compat in [Compat::STRICT, Compat::IMPROVED] {
+                let (_, errors) = Overrides::read(&annotations, compat);
+                prop_assert!(errors.is_sorted_by(|one, other| one.keys <= other.keys));
+                validate(&annotations, &ValidationSettings { compat, ..ValidationSettings::default() });
+            }
+        }
     }
 }

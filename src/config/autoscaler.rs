@@ -260,3 +260,80 @@ impl PartialEq for Written {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)], compat: Compat) -> Result<Autoscaler, ConfigError> {
+        let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Autoscaler::parse(&data, compat)
+    }
+
+    #[test]
+    fn every_fault_is_reported_once() {
+        let error = parse(
+            &[
+                ("stable-window", "5s"),
+                ("max-scale", "many"),
+                ("min-scale", "9"),
+                ("max-scale-limit", "3"),
+                ("activator-capacity", "0.5"),
+                ("enable-scale-to-zero", "yes"),
+            ],
+            Compat::IMPROVED,
+        )
+        .expect_err("four faults");
+        let keys: Vec<_> = error.problems.iter().map(|problem| problem.keys.join(",")).collect();
+        // What cannot be read comes first; max-scale is not also held against its bounds.
+        assert_eq!(keys, ["enable-scale-to-zero", "max-scale", "activator-capacity", "stable-window"]);
+        assert_eq!(
+            error.problems[3].to_string(),
+            "stable-window: \"5s\" is not between 6s and 1h0m0s; use a duration of whole seconds from 6s to 1h0m0s, \
+             or remove the key to get its default"
+        );
+    }
+
+    #[test]
+    fn a_fault_may_lie_between_two_keys() {
+        for (pairs, keys) in [
+            (&[("min-scale", "3"), ("max-scale", "2")][..], ["min-scale", "max-scale"]),
+            (&[("max-scale-limit", "3")], ["max-scale", "max-scale-limit"]),
+            (
+                &[("container-concurrency-target-default", "0.1"), ("container-concurrency-target-percentage", "5")],
+                ["container-concurrency-target-percentage", "container-concurrency-target-default"],
+            ),
+        ] {
+            assert_eq!(parse(pairs, Compat::IMPROVED).expect_err("a fault").problems[0].keys, keys);
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite_unless_strict() {
+        for key in ["max-scale-up-rate", "container-concurrency-target-percentage", "panic-threshold-percentage"] {
+            assert!(parse(&[(key, "nan")], Compat::STRICT).is_ok(), "{key}");
+            assert!(parse(&[(key, "nan")], Compat::IMPROVED).is_err(), "{key}");
+        }
+        assert!(parse(&[("max-scale-up-rate", "inf")], Compat::STRICT).is_ok());
+        assert!(parse(&[("max-scale-up-rate", "inf")], Compat::IMPROVED).is_err());
+    }
+
+    #[test]
+    fn equal_settings_are_equal_wherever_they_came_from() {
+        let written = parse(&[("stable-window", "1m")], Compat::IMPROVED).expect("the default, written out");
+        assert_eq!(written, Autoscaler::default());
+        assert!(written.is_written("stable-window") && !written.is_written("max-scale"));
+        assert!(!Autoscaler::default().is_written("stable-window"));
+    }
+
+    #[test]
+    fn a_percentage_up_to_one_is_a_fraction() {
+        let fraction = |text| {
+            let parsed = parse(&[("container-concurrency-target-percentage", text)], Compat::IMPROVED);
+            parsed.map(|parsed| parsed.container_concurrency_target_fraction).ok()
+        };
+        assert_eq!([fraction("70"), fraction("0.7"), fraction("1")], [Some(0.7), Some(0.7), Some(1.0)]);
+        assert_eq!([fraction("1.5"), fraction("100")], [Some(0.015), Some(1.0)]);
+        assert_eq!([fraction("0"), fraction("101"), fraction("-1")], [None; 3]);
+    }
+}

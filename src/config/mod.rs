@@ -7,10 +7,19 @@
 pub mod autoscaler;
 pub mod deployment;
 pub mod hpa;
+pub mod leader_election;
+pub mod logging;
+pub mod network;
+pub mod observability;
 pub mod resolve;
+mod template;
 
 pub use autoscaler::Autoscaler;
 pub use deployment::Deployment;
+pub use leader_election::LeaderElection;
+pub use logging::Logging;
+pub use network::Network;
+pub use observability::Observability;
 pub use resolve::{Origin, Resolved, Setting, resolve};
 
 use crate::api::setting::{SettingError, Severity};
@@ -130,6 +139,12 @@ impl<'a> Reader<'a> {
         });
     }
 
+    fn int64(&mut self, key: &'static str, target: &mut i64) {
+        self.read(key, target, "a whole number, such as \"3\"", |text| {
+            goparse::int64(text).map_err(|error| format!("is {error}"))
+        });
+    }
+
     fn span(&mut self, key: &'static str, target: &mut Span) {
         self.read(key, target, "a duration, such as \"90s\" or \"1h30m\"", |text| {
             duration::parse(text).map_err(|error| format!("is {error}"))
@@ -137,14 +152,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports `problem` about the values of `keys` if `refused`, unless one of them could not be read.
-    fn refuse_if(&mut self, refused: bool, keys: &[&'static str], problem: &str, accepted: &str) {
+    fn refuse_if(&mut self, refused: bool, keys: &[&str], problem: &str, accepted: &str) {
         let unread = self.problems.iter().any(|known| known.keys.iter().any(|key| keys.contains(&key.as_str())));
         if refused && !unread {
             self.problem(keys, problem.to_owned(), accepted.to_owned());
         }
     }
 
-    fn problem(&mut self, keys: &[&'static str], problem: String, accepted: String) {
+    fn problem(&mut self, keys: &[&str], problem: String, accepted: String) {
         self.problems.push(SettingError {
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             value: keys.first().and_then(|key| self.data.get(*key)).cloned().unwrap_or_default(),

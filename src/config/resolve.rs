@@ -272,3 +272,107 @@ impl Cluster<'_> {
         Setting { value, origin }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::annotations::Annotations;
+    use crate::units::Compat;
+
+    /// Settings of a revision with these annotations and keys of `config-autoscaler`.
+    fn resolved(
+        annotations: &[(&str, &str)],
+        config: &[(&str, &str)],
+        concurrency: i64,
+        reachability: &str,
+    ) -> Resolved {
+        let annotations: Annotations = annotations
+            .iter()
+            .map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), (*value).to_owned()))
+            .collect();
+        let data = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = Autoscaler::parse(&data, Compat::IMPROVED).expect("good settings");
+        let (overrides, _) = Overrides::read(&annotations, Compat::IMPROVED);
+        resolve(&config, &Deployment::default(), &overrides, concurrency, reachability)
+    }
+
+    #[test]
+    fn targets_come_from_concurrency_metric_and_annotations() {
+        for (concurrency, annotations, target, total) in [
+            (0, &[][..], 70.0, 100.0),
+            (10, &[], 7.0, 10.0),
+            // min(50, 10) = 10
+            (10, &[("target", "50")], 7.0, 10.0),
+            (10, &[("target", "4"), ("target-utilization-percentage", "100")], 4.0, 4.0),
+            (0, &[("target", "50")], 35.0, 50.0),
+            // 1 * 1% = 0.01
+            (1, &[("target-utilization-percentage", "1")], 0.01, 1.0),
+            (5, &[("metric", "rps")], 140.0, 200.0),
+            (5, &[("metric", "rps"), ("target", "50"), ("target-utilization-percentage", "80")], 40.0, 50.0),
+            // Not below 0.01, whatever stands there.
+            (0, &[("target", "-3")], 0.01, -3.0),
+        ] {
+            let spec = resolved(annotations, &[], concurrency, "").spec();
+            assert_eq!((spec.target_value, spec.total_value), (target, total), "{concurrency} {annotations:?}");
+        }
+    }
+
+    #[test]
+    fn the_panic_window_is_whole_seconds_of_the_stable_one() {
+        for (stable, percentage, want) in [
+            (60, 10.0, 6),
+            (6, 10.0, 1),
+            (6, 5.0, 1),
+            // 1.5 s and 2.5 s are rounded away from zero.
+            (15, 10.0, 2),
+            (25, 10.0, 3),
+            (24, 10.0, 2),
+            (60, 1.0, 1),
+            (61, 12.5, 8),
+            (3600, 100.0, 3600),
+            (-60, 10.0, 1),
+            (60, f64::NAN, 1),
+            (60, f64::INFINITY, 1),
+        ] {
+            let got = panic_window(Span::from_seconds(stable), percentage);
+            assert_eq!(got, Span::from_seconds(want), "{percentage} % of {stable} s");
+        }
+    }
+
+    #[test]
+    fn every_setting_tells_where_it_came_from() {
+        let annotations = [("window", "90s"), ("minScale", "2"), ("target", "50")];
+        let got = resolved(&annotations, &[("max-scale", "0"), ("min-scale", "1")], 10, "Reachable");
+        let annotation = |key| Origin::Annotation(key);
+        assert_eq!(got.stable_window.origin, annotation("autoscaling.knative.dev/window"));
+        assert_eq!(got.min_scale, Setting { value: 2, origin: annotation("autoscaling.knative.dev/minScale") });
+        assert_eq!(got.max_scale, Setting { value: 0, origin: Origin::ConfigMap("max-scale") });
+        assert_eq!(got.total, Setting { value: 10.0, origin: Origin::Field("containerConcurrency") });
+        assert_eq!(got.scale_down_delay.origin, Origin::Default);
+        assert_eq!(got.stable_window.origin.to_string(), "annotation autoscaling.knative.dev/window");
+    }
+
+    #[test]
+    fn an_unreachable_revision_has_no_minimum() {
+        let minimum = |reachability| {
+            let got = resolved(&[("min-scale", "3")], &[], 0, reachability);
+            (got.min_scale.value, got.spec().reachable)
+        };
+        assert_eq!(minimum(""), (3, true));
+        assert_eq!(minimum("Reachable"), (3, true));
+        assert_eq!(minimum("Unreachable"), (0, false));
+    }
+
+    #[test]
+    fn an_initial_scale_of_zero_counts_only_where_it_is_allowed() {
+        let initial = |config: &[(&str, &str)]| resolved(&[("initial-scale", "0")], config, 0, "").initial_scale.value;
+        assert_eq!(initial(&[("initial-scale", "2")]), 2);
+        assert_eq!(initial(&[("initial-scale", "2"), ("allow-zero-initial-scale", "true")]), 0);
+    }
+
+    #[test]
+    fn pods_are_not_scraped_while_the_activator_is_always_in_the_path() {
+        assert!(!resolved(&[("target-burst-capacity", "-1")], &[], 0, "").metric_spec().scraped);
+        assert!(resolved(&[("target-burst-capacity", "0")], &[], 0, "").metric_spec().scraped);
+    }
+}
