@@ -1,5 +1,6 @@
 //! A whole cluster in one process: an in-memory Kubernetes API, the part of Knative a Service needs, pods, a gateway.
 
+pub mod apiserver;
 pub mod knative;
 pub mod manifest;
 mod meta;

@@ -1,5 +1,6 @@
 //! Every integration test in one binary: `cargo test --test it [FILTER]`.
 
+mod apiserver;
 mod golden;
 mod local;
 mod shipped;

@@ -1,0 +1,33 @@
+//! An in-memory Kubernetes API over HTTP, good enough for an unmodified kube client and for kubectl.
+
+mod admission;
+mod apply;
+mod builtin;
+mod collect;
+mod columns;
+mod discovery;
+mod events;
+mod faults;
+mod fields;
+mod http;
+mod names;
+mod object;
+mod openapi;
+mod patch;
+mod print;
+mod resource;
+mod scale;
+mod schema;
+mod selector;
+mod status;
+mod store;
+mod view;
+mod watch;
+mod write;
+
+pub use admission::{Admit, Operation, Review};
+pub use faults::{Effect, Fault, Faults, Verb};
+pub use http::{kubeconfig, router, serve};
+pub use resource::{Generation, Resource};
+pub use status::{Answer, Cause, invalid};
+pub use store::{Limits, Store};

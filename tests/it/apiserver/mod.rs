@@ -1,0 +1,41 @@
+//! The in-memory Kubernetes API, over HTTP, with a real client.
+//!
+//! `conformance` holds cases that take a client and a namespace and know nothing of what is behind them, so that they
+//! can run against a real API server too.
+
+mod conformance;
+
+use ebb::clock::Clock;
+use ebb::local::apiserver::{Store, serve};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A served store; it stops when this is dropped.
+pub(crate) struct Served {
+    pub(crate) store: Arc<Store>,
+    pub(crate) addr: SocketAddr,
+    cancel: CancellationToken,
+}
+
+impl Served {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("a bound listener");
+        let (store, cancel) = (Store::new(Clock::system()), CancellationToken::new());
+        tokio::spawn(serve(listener, store.clone(), cancel.clone()));
+        Self { store, addr, cancel }
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        let uri = format!("http://{}", self.addr).parse().expect("an address");
+        kube::Client::try_from(kube::Config::new(uri)).expect("a client")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
