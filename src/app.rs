@@ -1,1 +1,428 @@
 //! Wiring: configuration to task tree, one root of cancellation, ordered shutdown.
+//!
+//! ```text
+//! websocket ─► queue of 1,000 ─► Deciders ─► PodAutoscaler queue ─► Controller ─► API server
+//! collector ────────────────────────┘  └─ ticks      ▲
+//! watches (PodAutoscaler, SKS, Metric, pods, ConfigMaps) ┘
+//! ```
+
+use crate::api::conditions::to_jiff;
+use crate::api::metric::Metric;
+use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS, SYSTEM_NAMESPACE};
+use crate::api::pod_autoscaler::PodAutoscaler;
+use crate::api::serverless_service::ServerlessService;
+use crate::clock::Clock;
+use crate::config::Network;
+use crate::controllers::pod_autoscaler::probe::Prober;
+use crate::controllers::settings;
+use crate::controllers::{metric, pod_autoscaler};
+use crate::deciders::collector::Collector;
+use crate::deciders::{Deciders, ReadyPods};
+use crate::k8s::cache::Cache;
+use crate::k8s::dial::Dial;
+use crate::k8s::events::Events;
+use crate::k8s::follow::{Change, follow};
+use crate::k8s::pods::PodIndex;
+use crate::k8s::queue::{Lane, Queue};
+use crate::k8s::scale_targets::ScaleTargets;
+use crate::observe::admin::{self, Inspect};
+use crate::observe::feed::Feed;
+use crate::stats::limit::OncePerMinute;
+use crate::stats::scrape;
+use crate::stats::server::{self, Received};
+use crate::units::{Compat, RevisionKey, Timestamp};
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::{DeserializeGuard, NamespaceResourceScope, Resource};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, info_span, warn};
+
+/// Stats that wait to be recorded. When it is full the websockets are not read, and TCP slows the senders down.
+const WAITING_STATS: usize = 1_000;
+/// Reconciles of one controller at once. A reconcile mostly waits for the API server.
+const WORKERS: usize = 32;
+
+/// What an autoscaler is started with.
+pub struct Options {
+    /// The cluster.
+    pub client: Client,
+    /// The time.
+    pub clock: Clock,
+    /// Where to differ from the reference.
+    pub compat: Compat,
+    /// How Services are reached.
+    pub dial: Arc<dyn Dial>,
+    /// The DNS domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Where activators send their stats.
+    pub stats: TcpListener,
+    /// Where people look.
+    pub admin: TcpListener,
+}
+
+/// A running autoscaler.
+pub struct Autoscaler {
+    state: Arc<State>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+struct State {
+    autoscalers: Cache<PodAutoscaler>,
+    pods: PodIndex,
+    deciders: Deciders,
+    feed: Feed,
+    synced: AtomicBool,
+}
+
+/// One revision, for a table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Row {
+    /// Which.
+    pub key: RevisionKey,
+    /// Pods wanted, as its status says; `None` when not known.
+    pub desired: Option<i32>,
+    /// Pods by state.
+    pub pods: crate::api::pods::PodCounts,
+    /// The last decision, if there is one.
+    pub decision: Option<crate::engine::Decision>,
+}
+
+impl Autoscaler {
+    /// Starts an autoscaler and returns once it knows the cluster and listens.
+    ///
+    /// # Errors
+    /// When the settings cannot be read.
+    pub async fn start(options: Options, cancel: CancellationToken) -> anyhow::Result<Self> {
+        let Options { client, clock, compat, dial, cluster_domain, stats, admin: admin_listener } = options;
+        let tasks = TaskTracker::new();
+        // Writers stop before the watches they read from.
+        let watches = CancellationToken::new();
+        let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
+            tasks.spawn(task.instrument(info_span!("task", name)));
+        };
+
+        let start = settings::read(&client, compat).await?;
+        let network = read_network(&client).await?;
+        let (tell_settings, current) = watch::channel(Arc::new(start.clone()));
+
+        let (pa_queue, metric_queue) = (Queue::new(clock), Queue::new(clock));
+        let pods = PodIndex::default();
+        let deciders = {
+            let queue = pa_queue.clone();
+            let on_change = Box::new(move |key: &RevisionKey| queue.add(key.clone(), Lane::Fast));
+            Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), on_change)
+        };
+        let collector = {
+            let queue = metric_queue.clone();
+            let on_error = Box::new(move |key: &RevisionKey| queue.add(key.clone(), Lane::Fast));
+            let settings = scrape::Settings {
+                mode: network.mesh_compatibility_mode,
+                passthrough: network.enable_mesh_pod_addressability,
+                compat,
+            };
+            Collector::new(clock, Arc::clone(&dial), settings, pods.clone(), deciders.clone(), on_error)
+        };
+        let state = Arc::new(State {
+            autoscalers: Cache::default(),
+            pods: pods.clone(),
+            deciders: deciders.clone(),
+            feed: Feed::default(),
+            synced: AtomicBool::new(false),
+        });
+        let pa = Arc::new(pod_autoscaler::Controller {
+            client: client.clone(),
+            clock,
+            compat,
+            settings: current.clone(),
+            cluster_domain,
+            autoscalers: state.autoscalers.clone(),
+            services: Cache::default(),
+            metrics: Cache::default(),
+            pods: pods.clone(),
+            targets: ScaleTargets::new(client.clone(), watches.clone(), tasks.clone()),
+            deciders: deciders.clone(),
+            prober: Prober::new(dial, clock, cancel.clone(), tasks.clone()),
+            queue: pa_queue.clone(),
+            events: Events::new(client.clone(), "podautoscaler-controller"),
+            feed: state.feed.clone(),
+            complained: Mutex::default(),
+        });
+        let metric = Arc::new(metric::Controller {
+            client: client.clone(),
+            clock,
+            metrics: pa.metrics.clone(),
+            deciders: deciders.clone(),
+            collector: collector.clone(),
+            events: Events::new(client.clone(), "metric-controller"),
+        });
+
+        // Watches. Each tells the queue of whoever must look again.
+        let events = pa.events.clone();
+        spawn(
+            "settings",
+            Box::pin(settings::keep_current(client.clone(), compat, start, tell_settings, events, watches.clone())),
+        );
+        let queue = pa_queue.clone();
+        spawn("watch pods", {
+            let (pods, client, watches) = (pods.clone(), client.clone(), watches.clone());
+            Box::pin(async move { pods.follow(client, watches, |key| queue.add(key.clone(), Lane::Fast)).await })
+        });
+        let queue = pa_queue.clone();
+        spawn(
+            "watch PodAutoscalers",
+            keep(&client, &state.autoscalers, &watches, move |key, _| {
+                queue.add(key.clone(), Lane::Fast);
+            }),
+        );
+        let queue = pa_queue.clone();
+        spawn(
+            "watch ServerlessServices",
+            keep(&client, &pa.services, &watches, move |key, object: &ServerlessService| {
+                if let Some(owner) = owner(object) {
+                    queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
+                }
+            }),
+        );
+        let (queue, metrics_queue) = (pa_queue.clone(), metric_queue.clone());
+        spawn(
+            "watch Metrics",
+            keep(&client, &pa.metrics, &watches, move |key, object: &Metric| {
+                metrics_queue.add(key.clone(), Lane::Fast);
+                if let Some(owner) = owner(object) {
+                    queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
+                }
+            }),
+        );
+        tokio::join!(pods.synced(), state.autoscalers.synced(), pa.services.synced(), pa.metrics.synced());
+
+        // Everything is looked at again when the settings change.
+        spawn("resync", {
+            let (mut current, queue, autoscalers, cancel) =
+                (current, pa_queue.clone(), state.autoscalers.clone(), cancel.clone());
+            Box::pin(async move {
+                loop {
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        changed = current.changed() => if changed.is_err() { return },
+                    }
+                    for key in autoscalers.keys() {
+                        queue.add(key, Lane::Slow);
+                    }
+                }
+            })
+        });
+
+        // Stats in.
+        let (stat_sender, stat_receiver) = mpsc::channel(WAITING_STATS);
+        let stat_server = server::Server {
+            queue: stat_sender,
+            owns: Arc::new(|_bucket| true),
+            counters: Arc::default(),
+            clock,
+            compat,
+        };
+        spawn("stats", Box::pin(take_in_stats(stat_receiver, deciders.clone(), clock)));
+        spawn("stat server", Box::pin(server::serve(stats, stat_server, cancel.clone())));
+
+        // Decisions, and what follows from them.
+        spawn("deciders", {
+            let (deciders, cancel) = (deciders.clone(), cancel.clone());
+            Box::pin(async move { deciders.run(cancel).await })
+        });
+        spawn("collector", {
+            let cancel = cancel.clone();
+            Box::pin(async move { collector.run(cancel).await })
+        });
+        let controllers = TaskTracker::new();
+        for controller in [
+            controller(pa_queue, cancel.clone(), move |key| Arc::clone(&pa).reconcile(key)),
+            controller(metric_queue, cancel.clone(), move |key| Arc::clone(&metric).reconcile(key)),
+        ] {
+            controllers.spawn(controller);
+        }
+        controllers.close();
+        spawn("end", {
+            let cancel = cancel.clone();
+            Box::pin(async move {
+                cancel.cancelled().await;
+                controllers.wait().await;
+                watches.cancel();
+            })
+        });
+        spawn("admin", {
+            let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
+            Box::pin(async move {
+                if let Err(error) = admin::serve(admin_listener, inspect, cancel).await {
+                    warn!(%error, "admin port ended");
+                }
+            })
+        });
+        state.synced.store(true, Ordering::Release);
+        tasks.close();
+        Ok(Self { state, tasks, cancel })
+    }
+
+    /// Changes of scale as they happen.
+    pub fn feed(&self) -> &Feed {
+        &self.state.feed
+    }
+
+    /// Every revision, sorted by name.
+    pub fn rows(&self) -> Vec<Row> {
+        self.state.rows()
+    }
+
+    /// Asks everything to stop and waits until it has.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl State {
+    fn rows(&self) -> Vec<Row> {
+        let mut keys = self.autoscalers.keys();
+        keys.sort();
+        keys.into_iter()
+            .filter_map(|key| {
+                let object = self.autoscalers.get(&key)?;
+                let desired = object.status.as_ref().and_then(|status| status.desired_scale);
+                Some(Row {
+                    desired: desired.filter(|desired| *desired >= 0),
+                    pods: self.pods.counts(&key),
+                    decision: self.deciders.latest(&key),
+                    key,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Inspect for State {
+    fn not_ready(&self) -> Vec<&'static str> {
+        if self.synced.load(Ordering::Acquire) { Vec::new() } else { vec!["caches"] }
+    }
+
+    fn revisions(&self) -> serde_json::Value {
+        let rows = self.rows().into_iter().map(|row| {
+            let decision = row.decision.map(|decision| {
+                json!({
+                    "at": to_jiff(decision.at),
+                    "desired": decision.desired,
+                    "excessBurstCapacity": decision.excess_burst,
+                    "stable": decision.observed.stable,
+                    "panic": decision.observed.panic,
+                    "metric": decision.metric.to_string(),
+                    "target": decision.target,
+                    "panickingSince": decision.panicking_since.map(to_jiff),
+                    "because": decision.because.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                })
+            });
+            json!({
+                "revision": row.key.as_str(),
+                "desired": row.desired,
+                "ready": row.pods.ready,
+                "notReady": row.pods.not_ready,
+                "pending": row.pods.pending,
+                "terminating": row.pods.terminating,
+                "decision": decision,
+            })
+        });
+        rows.collect()
+    }
+}
+
+struct Pods(PodIndex);
+
+impl ReadyPods for Pods {
+    fn ready(&self, key: &RevisionKey) -> i32 {
+        self.0.ready(key)
+    }
+}
+
+/// Records stats as they come off the queue, until every connection is gone.
+async fn take_in_stats(mut queue: mpsc::Receiver<Received>, deciders: Deciders, clock: Clock) {
+    let complaints = OncePerMinute::new(clock);
+    while let Some(Received { key, stat, source }) = queue.recv().await {
+        let at = if stat.timestamp == 0 { clock.now().truncated() } else { Timestamp::from_seconds(stat.timestamp) };
+        match deciders.report(&key, at, &stat.load()) {
+            crate::deciders::Recorded::Yes => {}
+            crate::deciders::Recorded::UnknownRevision => {
+                if let Some(suppressed) = complaints.allow(&source) {
+                    warn!(revision = %key, %source, suppressed, "stat for a revision that is not known, dropped");
+                }
+            }
+        }
+    }
+}
+
+/// Keeps a cache of one kind, and calls `touched` with what came or what went.
+fn keep<K>(
+    client: &Client,
+    cache: &Cache<K>,
+    cancel: &CancellationToken,
+    touched: impl Fn(&RevisionKey, &K) + Send + 'static,
+) -> futures::future::BoxFuture<'static, ()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let (cache, cancel) = (cache.clone(), cancel.clone());
+    Box::pin(follow(api, watcher::Config::default(), cancel, move |mut change| {
+        if let Change::Put(_, object) = &mut change {
+            // Never read, and the largest part of many an object.
+            object.meta_mut().managed_fields = None;
+        }
+        if let Some((key, before)) = cache.take_in(change) {
+            if let Some(object) = cache.get(&key).or(before) {
+                touched(&key, &object);
+            }
+        }
+    }))
+}
+
+fn controller<F, Fut>(queue: Queue, cancel: CancellationToken, work: F) -> futures::future::BoxFuture<'static, ()>
+where
+    F: Fn(RevisionKey) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = crate::k8s::queue::Turn> + Send + 'static,
+{
+    Box::pin(async move { queue.run(WORKERS, cancel, work).await })
+}
+
+/// The PodAutoscaler of our class that controls an object.
+fn owner<K: Resource>(object: &K) -> Option<String> {
+    let ours = object.meta().annotations.as_ref()?.get(CLASS_ANNOTATION).is_some_and(|class| class == KPA_CLASS);
+    let controller = object.meta().owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    (ours
+        && controller.kind == "PodAutoscaler"
+        && controller.api_version.starts_with("autoscaling.internal.knative.dev/"))
+    .then(|| controller.name.clone())
+}
+
+async fn read_network(client: &Client) -> anyhow::Result<Network> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let map = maps
+        .get_opt("config-network")
+        .await
+        .context("ConfigMap knative-serving/config-network cannot be read")?
+        .context("ConfigMap knative-serving/config-network does not exist; it may be empty, but it must be there")?;
+    Ok(Network::parse(&map.data.unwrap_or_default())?)
+}

@@ -24,6 +24,7 @@ pub mod subset;
 pub mod window;
 pub mod zero;
 
+pub use bounds::Bounds;
 pub use collection::{Collection, Load, NoData};
 pub use decider::Decider;
 pub use decision::{Decision, Observed, Reason};

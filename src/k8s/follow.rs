@@ -38,12 +38,7 @@ pub async fn follow<K>(
     cancel: CancellationToken,
     mut sink: impl FnMut(Change<K>),
 ) where
-    K: Resource<DynamicType: Clone + Debug + Default + Eq + std::hash::Hash>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut known: HashSet<RevisionKey> = HashSet::new();
     let mut listed: HashSet<RevisionKey> = HashSet::new();

@@ -1,1 +1,8 @@
 //! What people see of a running Ebb.
+//!
+//! Reading order: [`feed`] (changes of scale as they happen), [`admin`] (health and state over HTTP), [`telemetry`]
+//! (logs).
+
+pub mod admin;
+pub mod feed;
+pub mod telemetry;

@@ -27,17 +27,7 @@ use tracing::debug;
 /// How often one worker asks a Service before a failure is final.
 const MOST_TRIES: u32 = 10;
 
-/// Whether pods can be asked directly.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum MeshMode {
-    /// Find out.
-    #[default]
-    Auto,
-    /// No: ask through the Service.
-    Enabled,
-    /// Yes: a pod that does not answer is an error.
-    Disabled,
-}
+pub use crate::config::network::MeshMode;
 
 /// What is the same for all scrapers of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,396 @@
+//! PodAutoscaler: from a decision to replicas, to the mode of the ServerlessService, to a status.
+//!
+//! One reconcile reads the caches, plans ([`plan`], pure), and writes in a fixed order: Metric, replicas,
+//! ServerlessService, status. What it set on the status before an error is written even so.
+//!
+//! Reading order: [`plan`], [`status`] (both pure), [`probe`] (is the activator in the path?), this file.
+
+pub mod plan;
+pub mod probe;
+pub mod status;
+
+use crate::api::annotations::Overrides;
+use crate::api::conditions::settle_times;
+use crate::api::metric::Metric;
+use crate::api::names::{CLASS_ANNOTATION, CONFIGURATION_LABEL, KPA_CLASS, REVISION_LABEL};
+use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
+use crate::api::serverless_service::{Mode, ServerlessService};
+use crate::clock::Clock;
+use crate::config::{Resolved, resolve};
+use crate::controllers::settings::Current;
+use crate::controllers::writes;
+use crate::deciders::Deciders;
+use crate::deciders::published::Published;
+use crate::engine::subset::number_of_activators;
+use crate::k8s::cache::Cache;
+use crate::k8s::events::Events;
+use crate::k8s::pods::PodIndex;
+use crate::k8s::queue::{Queue, Turn};
+use crate::k8s::scale_targets::ScaleTargets;
+use crate::observe::feed::{Feed, ScaleChange};
+use crate::units::{Compat, RevisionKey, Timestamp};
+use kube::api::PostParams;
+use kube::{Client, Resource as _};
+use plan::{NotOwned, Scale, ScaleStep, Seen, Write};
+use probe::{Probe, Prober};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing::{debug, warn};
+
+/// Activators in front of a revision nothing is known of yet.
+const FIRST_ACTIVATORS: i32 = 2;
+
+/// What the controller works with. Cheap to share.
+pub struct Controller {
+    /// To write with.
+    pub client: Client,
+    /// The time.
+    pub clock: Clock,
+    /// Where to differ from the reference.
+    pub compat: Compat,
+    /// The cluster's settings.
+    pub settings: Current,
+    /// The DNS domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// PodAutoscalers, as last seen.
+    pub autoscalers: Cache<PodAutoscaler>,
+    /// ServerlessServices, as last seen.
+    pub services: Cache<ServerlessService>,
+    /// Metrics, as last seen.
+    pub metrics: Cache<Metric>,
+    /// Pods by revision.
+    pub pods: PodIndex,
+    /// What is scaled.
+    pub targets: ScaleTargets,
+    /// What decides.
+    pub deciders: Deciders,
+    /// Asks whether the activator is in the path.
+    pub prober: Prober,
+    /// Where to come back from.
+    pub queue: Queue,
+    /// What people are told.
+    pub events: Events,
+    /// Where changes of scale are told.
+    pub feed: Feed,
+    /// The generation of each PodAutoscaler whose annotations were complained of.
+    pub complained: Mutex<HashMap<RevisionKey, i64>>,
+}
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("error reconciling SKS: {0}")]
+    Sks(String, bool),
+    #[error("error reconciling Decider: {0}")]
+    Decider(String),
+    #[error("error reconciling Metric: {0}")]
+    Metric(String, bool),
+    #[error("error scaling target: {0}")]
+    Scale(String, bool),
+}
+
+impl Error {
+    /// Whether it is only that somebody else was faster, which a retry mends without a word.
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Sks(_, conflict) | Self::Metric(_, conflict) | Self::Scale(_, conflict) => *conflict,
+            Self::Decider(_) => false,
+        }
+    }
+}
+
+impl Controller {
+    /// Whether Ebb serves this PodAutoscaler: the class annotation must be there and name this class.
+    pub fn serves(pa: &PodAutoscaler) -> bool {
+        pa.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION)).map(String::as_str)
+            == Some(KPA_CLASS)
+    }
+
+    /// One look at one PodAutoscaler.
+    pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
+        let Some(pa) = self.autoscalers.get(&key) else {
+            self.deciders.remove_decider(&key);
+            self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            return Turn::Done;
+        };
+        if !Self::serves(&pa) || pa.metadata.deletion_timestamp.is_some() {
+            return Turn::Done;
+        }
+        let now = self.clock.now();
+        let generation = pa.metadata.generation.unwrap_or_default();
+        let mut status = status::starting(pa.status.as_ref(), generation, now);
+
+        let steps = self.steps(&key, &pa, &mut status, now);
+        let result = match tokio::time::timeout(writes::DEADLINE.to_std(), steps).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Scale("the API server did not answer in time".to_owned(), false)),
+        };
+
+        status.observed_generation = generation;
+        let stored = pa.status.as_ref();
+        settle_times(&mut status.conditions, stored.map_or(&[], |stored| &stored.conditions), now);
+        let mut turn = Turn::Done;
+        if stored != Some(&status) {
+            let written = writes::status(&self.client, &key, (*pa).clone(), |live: &mut PodAutoscaler| {
+                live.status = Some(status.clone());
+            });
+            if let Err(error) = written.await {
+                let note = format!("Failed to update status for {:?}: {}", key.name(), writes::in_words(&error));
+                warn!(revision = %key, %error, "status not written; tried again");
+                self.events.warn(pa.object_ref(&()), "UpdateFailed", &note);
+                turn = Turn::Retry;
+            }
+        }
+        if let Err(error) = result {
+            turn = Turn::Retry;
+            if error.is_conflict() {
+                debug!(revision = %key, %error, "somebody else was faster; tried again");
+            } else {
+                warn!(revision = %key, %error, "reconcile failed; tried again");
+                self.events.warn(pa.object_ref(&()), "InternalError", &error.to_string());
+            }
+        }
+        turn
+    }
+
+    async fn steps(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        status: &mut PodAutoscalerStatus,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let resolved = self.resolve(key, pa);
+        let bounds = plan::bounds(&resolved, status::is_initialized(status));
+
+        let sks = self.services.get(key);
+        let private =
+            sks.as_ref().and_then(|sks| sks.status.as_ref()).map(|status| status.private_service_name.clone());
+        let Some(private) = private.filter(|name| !name.is_empty()) else {
+            self.ensure_service(key, pa, sks.as_deref(), Mode::Proxy, FIRST_ACTIVATORS, status, now).await?;
+            status::mark_network(status, Some("No Private Service Name"), now);
+            status::compute(status, None, 0, bounds, now);
+            return Ok(());
+        };
+        status.metrics_service_name.clone_from(&private);
+
+        let spec = resolved.spec();
+        for label in [CONFIGURATION_LABEL, REVISION_LABEL] {
+            if pa.metadata.labels.iter().flatten().all(|(name, value)| name != label || value.is_empty()) {
+                return Err(Error::Decider(format!(
+                    "label {label:?} not found or empty in PodAutoscaler {}",
+                    key.name()
+                )));
+            }
+        }
+        let published = self.deciders.ensure_decider(key, &spec);
+        let scrape_target = if resolved.metric_spec().scraped { private.as_str() } else { "" };
+        self.ensure_metric(key, pa, &resolved, scrape_target, status, now).await?;
+
+        let scale = self.plan_scale(key, pa, status, &resolved, published, sks.as_deref(), now).await;
+        if scale.apply {
+            self.apply_scale(key, pa, &scale, now).await?;
+        }
+
+        let counts = self.pods.counts(key);
+        let ready = i32::try_from(counts.ready).unwrap_or(i32::MAX);
+        let mode = plan::mode(scale.want, published.excess_burst);
+        let activators = number_of_activators(&spec, ready, self.compat);
+        let sks = self.ensure_service(key, pa, sks.as_deref(), mode, activators, status, now).await?;
+        status.service_name = sks.status.as_ref().map(|status| status.service_name.clone()).unwrap_or_default();
+        status::mark_network(status, plan::network_not_ready(&sks), now);
+        status::compute(status, scale.want, ready, bounds, now);
+        Ok(())
+    }
+
+    /// The settings of a revision. What its annotations have wrong is told once per generation; the rest counts.
+    fn resolve(&self, key: &RevisionKey, pa: &PodAutoscaler) -> Resolved {
+        let settings = Arc::clone(&self.settings.borrow());
+        let none = BTreeMap::new();
+        let annotations = pa.metadata.annotations.as_ref().unwrap_or(&none);
+        let (overrides, errors) = Overrides::read(annotations, self.compat);
+        if !errors.is_empty() {
+            let generation = pa.metadata.generation.unwrap_or_default();
+            let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+            if complained.insert(key.clone(), generation) != Some(generation) {
+                let mut note = String::new();
+                for error in &errors {
+                    warn!(revision = %key, %error, "annotation not used");
+                    writeln!(note, "{error}").expect("writing to a string");
+                }
+                self.events.warn(pa.object_ref(&()), "InvalidAnnotation", note.trim_end());
+            }
+        }
+        resolve(
+            &settings.autoscaler,
+            &settings.deployment,
+            &overrides,
+            pa.spec.container_concurrency,
+            &pa.spec.reachability,
+        )
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one thing a plan looks at")]
+    async fn plan_scale(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        status: &PodAutoscalerStatus,
+        resolved: &Resolved,
+        published: Published,
+        sks: Option<&ServerlessService>,
+        now: Timestamp,
+    ) -> Scale {
+        let seen = Seen::on(status, sks, published.desired, now);
+        let probe = Probe::of(&status.service_name, key.namespace(), &self.cluster_domain, &pa.spec.protocol_type);
+        let mut answer = None;
+        let scale = loop {
+            match plan::scale(resolved, &seen, answer, self.compat) {
+                ScaleStep::Done(scale) => break scale,
+                ScaleStep::Probe => {
+                    answer = Some(!status.service_name.is_empty() && self.prober.ask(&probe).await);
+                }
+            }
+        };
+        if let Some(after) = scale.look_again {
+            self.queue.add_after(key.clone(), after);
+        }
+        if scale.probe_in_background {
+            let (queue, key) = (self.queue.clone(), key.clone());
+            self.prober.ask_in_background(probe, move || queue.add_after(key, crate::units::Span::SECOND));
+        }
+        scale
+    }
+
+    async fn apply_scale(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        scale: &Scale,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let reference = &pa.spec.scale_target_ref;
+        let Some(target) = self.targets.get(key.namespace(), reference).await else {
+            return Err(Error::Scale(
+                format!("failed to get scale target {} {}", reference.kind, reference.name),
+                false,
+            ));
+        };
+        let Some(want) = scale.want.filter(|want| *want != target.replicas) else { return Ok(()) };
+        self.targets.scale(key.namespace(), reference, want).await.map_err(|error| {
+            let text = writes::in_words(&error);
+            Error::Scale(
+                format!("failed to apply scale {want} to scale target {}: {text}", reference.name),
+                writes::is_conflict(&error),
+            )
+        })?;
+        let because = self.because(key, scale);
+        tracing::info!(revision = %key, from = target.replicas, to = want, because, "scaled");
+        self.feed.tell(ScaleChange { at: now, key: key.clone(), from: target.replicas, to: want, because });
+        Ok(())
+    }
+
+    /// The rules behind a number, in words.
+    fn because(&self, key: &RevisionKey, scale: &Scale) -> String {
+        let mut text = String::new();
+        let mut say = |part: &dyn std::fmt::Display| {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            write!(text, "{part}").expect("writing to a string");
+        };
+        if let Some(decision) = self.deciders.latest(key) {
+            for reason in &decision.because {
+                say(reason);
+            }
+        }
+        if let Some(bound) = &scale.bound {
+            say(bound);
+        }
+        match &scale.why {
+            Some(crate::engine::zero::Why::Wanted { .. }) | None => {}
+            Some(why) => say(why),
+        }
+        text
+    }
+
+    async fn ensure_metric(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        resolved: &Resolved,
+        scrape_target: &str,
+        status: &mut PodAutoscalerStatus,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let found = self.metrics.get(key);
+        let write = plan::metric(pa, found.as_deref(), resolved, scrape_target).map_err(|NotOwned| {
+            status::mark_not_owned(status, "Metric", key.name(), now);
+            Error::Metric(format!("PA: {} does not own Metric: {}", key.name(), key.name()), false)
+        })?;
+        let fresh = matches!(write, Write::Create(_));
+        match self.write(key, write, &self.metrics).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if fresh {
+                    status::mark_failed_create(status, "Metric", key.name(), now);
+                }
+                Err(Error::Metric(writes::in_words(&error), writes::is_conflict(&error)))
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one thing a plan looks at")]
+    async fn ensure_service(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        found: Option<&ServerlessService>,
+        mode: Mode,
+        activators: i32,
+        status: &mut PodAutoscalerStatus,
+        now: Timestamp,
+    ) -> Result<ServerlessService, Error> {
+        let write = plan::serverless_service(pa, found, mode, activators).map_err(|NotOwned| {
+            status::mark_not_owned(status, "ServerlessService", key.name(), now);
+            Error::Sks(format!("PA: {} does not own SKS: {}", key.name(), key.name()), false)
+        })?;
+        let fresh = matches!(write, Write::Create(_));
+        match self.write(key, write, &self.services).await {
+            Ok(written) => Ok(written.or_else(|| found.cloned()).unwrap_or_else(|| empty_service(pa))),
+            Err(error) => {
+                if fresh {
+                    status::mark_failed_create(status, "ServerlessService", key.name(), now);
+                }
+                Err(Error::Sks(writes::in_words(&error), writes::is_conflict(&error)))
+            }
+        }
+    }
+
+    /// Carries out a write and notes the result in the cache, so that the next look does not repeat it.
+    async fn write<K>(&self, key: &RevisionKey, write: Write<K>, cache: &Cache<K>) -> Result<Option<K>, kube::Error>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let api: kube::Api<K> = writes::api(&self.client, key);
+        let written = match write {
+            Write::Nothing => return Ok(None),
+            Write::Create(object) => api.create(&PostParams::default(), &object).await?,
+            Write::Update(object) => api.replace(key.name(), &PostParams::default(), &object).await?,
+        };
+        cache.note_written(key.clone(), written.clone(), |present| writes::at_least_as_new(present, &written));
+        Ok(Some(written))
+    }
+}
+
+fn empty_service(pa: &PodAutoscaler) -> ServerlessService {
+    ServerlessService::new(
+        pa.metadata.name.as_deref().unwrap_or_default(),
+        crate::api::serverless_service::ServerlessServiceSpec::default(),
+    )
+}

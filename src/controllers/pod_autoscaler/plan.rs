@@ -1,0 +1,252 @@
+//! What to do about one PodAutoscaler. Pure: the same sight gives the same plan, and what the cluster already has is
+//! not written again.
+
+use crate::api::conditions::{Status, find};
+use crate::api::metric::{Metric, MetricSpec};
+use crate::api::names::METRIC_ANNOTATION;
+use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
+use crate::api::serverless_service::{Mode, ServerlessService, ServerlessServiceSpec};
+use crate::config::resolve::Resolved;
+use crate::controllers::pod_autoscaler::status::{ACTIVE, is_initialized, status_of};
+use crate::engine::zero::{self, Active, Situation, Step, Why};
+use crate::engine::{Bounds, Reason};
+use crate::units::{Compat, Span, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource as _;
+
+/// Beyond the progress deadline, how long starting may take before it is given up.
+const ACTIVATION_ALLOWANCE: Span = Span::from_seconds(30);
+
+/// The scale bounds in force.
+pub fn bounds(resolved: &Resolved, initialized: bool) -> Bounds {
+    Bounds {
+        min_scale: resolved.min_scale.value,
+        max_scale: resolved.max_scale.value,
+        initial_scale: resolved.initial_scale.value,
+        initialized,
+        reachable: resolved.reachable,
+    }
+}
+
+/// What the number of pods depends on, beside the resolved settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Seen {
+    /// What the decider wants; `None` before its first decision.
+    pub desired: Option<i32>,
+    /// The `Active` condition.
+    pub active: Status,
+    /// For how long it has been so.
+    pub active_for: Span,
+    /// Whether the initial scale was ever reached.
+    pub initialized: bool,
+    /// Whether the ServerlessService's spec asks for the activator.
+    pub proxy_mode: bool,
+    /// For how long the activator has been in the path, if it is.
+    pub in_path_for: Option<Span>,
+}
+
+impl Seen {
+    /// Reads what there is to see on the objects.
+    pub fn on(
+        status: &PodAutoscalerStatus,
+        sks: Option<&ServerlessService>,
+        desired: Option<i32>,
+        now: Timestamp,
+    ) -> Self {
+        let active_for = find(&status.conditions, ACTIVE).map_or(Span::ZERO, |active| active.age(now));
+        let in_path = sks
+            .and_then(|sks| sks.status.as_ref())
+            .and_then(|status| find(&status.conditions, "ActivatorEndpointsPopulated"))
+            .filter(|condition| condition.status == Status::True);
+        Self {
+            desired,
+            active: status_of(status, ACTIVE),
+            active_for,
+            initialized: is_initialized(status),
+            proxy_mode: sks.is_some_and(|sks| sks.spec.mode == Mode::Proxy),
+            in_path_for: in_path.map(|condition| condition.age(now)),
+        }
+    }
+}
+
+/// The number of pods, and what else follows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scale {
+    /// For the status and the mode; `None` is not known yet.
+    pub want: Option<i32>,
+    /// Whether the scale target is to have that number now.
+    pub apply: bool,
+    /// When to look again although nothing else happened.
+    pub look_again: Option<Span>,
+    /// Whether to start a probe in the background.
+    pub probe_in_background: bool,
+    /// The bound that changed the number.
+    pub bound: Option<Reason>,
+    /// What held or let go the last pod; `None` when there was no decision to act on.
+    pub why: Option<Why>,
+}
+
+/// The plan, or what is missing for it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ScaleStep {
+    /// Ask the activator and plan again with its answer.
+    Probe,
+    /// The plan.
+    Done(Scale),
+}
+
+/// How many pods the scale target is to have.
+pub fn scale(resolved: &Resolved, seen: &Seen, probe: Option<bool>, compat: Compat) -> ScaleStep {
+    if seen.desired.is_none() && seen.active != Status::Unknown {
+        return ScaleStep::Done(Scale {
+            want: None,
+            apply: false,
+            look_again: None,
+            probe_in_background: false,
+            bound: None,
+            why: None,
+        });
+    }
+    let (desired, bound) = bounds(resolved, seen.initialized).clamp(seen.desired.unwrap_or(-1));
+    let situation = Situation {
+        desired,
+        enabled: resolved.enable_scale_to_zero.value,
+        active: match seen.active {
+            Status::True => Active::True,
+            Status::False => Active::False,
+            Status::Unknown => Active::Unknown,
+        },
+        active_for: seen.active_for,
+        proxy_mode: seen.proxy_mode,
+        in_path_for: seen.in_path_for,
+        stable_window: resolved.stable_window.value,
+        grace: resolved.scale_to_zero_grace_period.value,
+        retention: if resolved.reachable { resolved.pod_retention.value } else { Span::ZERO },
+        activation_timeout: resolved.progress_deadline.value + ACTIVATION_ALLOWANCE,
+        always_in_path: resolved.target_burst_capacity.value == -1.0,
+    };
+    match zero::step(&situation, probe, compat) {
+        Step::Probe => ScaleStep::Probe,
+        Step::Done(verdict) => ScaleStep::Done(Scale {
+            want: verdict.want,
+            apply: verdict.apply,
+            look_again: verdict.look_again,
+            probe_in_background: verdict.probe_in_background,
+            bound,
+            why: Some(verdict.because),
+        }),
+    }
+}
+
+/// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.
+pub fn mode(want: Option<i32>, excess_burst: i32) -> Mode {
+    if want.is_some_and(|want| want > 0) && excess_burst >= 0 { Mode::Serve } else { Mode::Proxy }
+}
+
+/// An object this PodAutoscaler should own belongs to somebody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOwned;
+
+/// What is to be done about an owned object.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Write<K> {
+    /// It is as it should be.
+    Nothing,
+    /// It does not exist.
+    Create(K),
+    /// Its spec differs; all else stays as found.
+    Update(K),
+}
+
+/// The ServerlessService of a PodAutoscaler, with this mode and so many activators.
+///
+/// # Errors
+/// When one of this name belongs to somebody else.
+pub fn serverless_service(
+    pa: &PodAutoscaler,
+    found: Option<&ServerlessService>,
+    mode: Mode,
+    activators: i32,
+) -> Result<Write<ServerlessService>, NotOwned> {
+    let spec = ServerlessServiceSpec {
+        mode,
+        object_ref: pa.spec.scale_target_ref.clone(),
+        protocol_type: pa.spec.protocol_type.clone(),
+        num_activators: activators,
+    };
+    let Some(found) = found else {
+        let mut metadata = owned_metadata(pa);
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.remove(METRIC_ANNOTATION);
+        }
+        return Ok(Write::Create(ServerlessService { metadata, spec, status: None }));
+    };
+    check_owner(pa, &found.metadata)?;
+    Ok(if found.spec == spec { Write::Nothing } else { Write::Update(ServerlessService { spec, ..found.clone() }) })
+}
+
+/// The Metric of a PodAutoscaler. `scrape_target` is empty when nothing is to be scraped.
+///
+/// # Errors
+/// When one of this name belongs to somebody else.
+pub fn metric(
+    pa: &PodAutoscaler,
+    found: Option<&Metric>,
+    resolved: &Resolved,
+    scrape_target: &str,
+) -> Result<Write<Metric>, NotOwned> {
+    let spec = MetricSpec {
+        stable_window: resolved.stable_window.value.nanos(),
+        panic_window: resolved.panic_window().nanos(),
+        scrape_target: scrape_target.to_owned(),
+    };
+    let Some(found) = found else {
+        let mut metadata = owned_metadata(pa);
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .entry(METRIC_ANNOTATION.to_owned())
+            .or_insert_with(|| resolved.metric.value.clone());
+        return Ok(Write::Create(Metric { metadata, spec, status: None }));
+    };
+    check_owner(pa, &found.metadata)?;
+    Ok(if found.spec == spec { Write::Nothing } else { Write::Update(Metric { spec, ..found.clone() }) })
+}
+
+/// What keeps the network from being ready: `None` when it is.
+pub fn network_not_ready(sks: &ServerlessService) -> Option<&str> {
+    let status = sks.status.as_ref();
+    let ready = status.and_then(|status| find(&status.conditions, "Ready"));
+    let current = status.is_some_and(|status| Some(status.observed_generation) == sks.metadata.generation);
+    match ready {
+        Some(ready) if current && ready.status == Status::True => None,
+        Some(ready) => Some(&ready.message),
+        None => Some(""),
+    }
+}
+
+fn owned_metadata(pa: &PodAutoscaler) -> ObjectMeta {
+    ObjectMeta {
+        name: pa.metadata.name.clone(),
+        namespace: pa.metadata.namespace.clone(),
+        labels: pa.metadata.labels.clone(),
+        annotations: pa.metadata.annotations.clone(),
+        owner_references: Some(vec![OwnerReference {
+            api_version: PodAutoscaler::api_version(&()).into_owned(),
+            kind: PodAutoscaler::kind(&()).into_owned(),
+            name: pa.metadata.name.clone().unwrap_or_default(),
+            uid: pa.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn check_owner(pa: &PodAutoscaler, found: &ObjectMeta) -> Result<(), NotOwned> {
+    let controller = found.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    match controller {
+        Some(owner) if Some(&owner.uid) == pa.metadata.uid.as_ref() => Ok(()),
+        _ => Err(NotOwned),
+    }
+}

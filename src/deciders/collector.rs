@@ -1,0 +1,185 @@
+//! Scrapes the pods of each revision once a second and records what they say.
+
+use crate::clock::Clock;
+use crate::deciders::Deciders;
+use crate::deciders::schedule::{Cadence, Schedule};
+use crate::k8s::dial::Dial;
+use crate::k8s::pods::PodIndex;
+use crate::stats::fetch::{Client, Limits};
+use crate::stats::scrape::{ScrapeError, Scraper, Settings};
+use crate::units::{RevisionKey, Span};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often a revision is scraped.
+const EVERY: Span = Span::SECOND;
+
+/// Told of each revision whose last scrape error differs from the one before.
+pub type OnError = Box<dyn Fn(&RevisionKey) + Send + Sync>;
+
+/// All scrapers of this process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Collector {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    client: Client,
+    settings: Settings,
+    pods: PodIndex,
+    deciders: Deciders,
+    on_error: OnError,
+    targets: Mutex<HashMap<RevisionKey, Target>>,
+    turns: Schedule,
+    lives: AtomicU64,
+}
+
+struct Target {
+    /// The private Service it was made for.
+    service: String,
+    scraper: Arc<Scraper>,
+    stable_window: Span,
+    /// Whether a scrape is under way; the turns that come meanwhile are dropped.
+    busy: Arc<AtomicBool>,
+    cadence: Cadence,
+    life: u64,
+    last_error: Option<ScrapeError>,
+}
+
+impl Collector {
+    /// Scrapes nothing yet. Must be called in a tokio runtime.
+    pub fn new(
+        clock: Clock,
+        dial: Arc<dyn Dial>,
+        settings: Settings,
+        pods: PodIndex,
+        deciders: Deciders,
+        on_error: OnError,
+    ) -> Self {
+        let client = Client::new(dial, clock, Limits::default(), settings.compat);
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                client,
+                settings,
+                pods,
+                deciders,
+                on_error,
+                targets: Mutex::default(),
+                turns: Schedule::default(),
+                lives: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Scrapes the pods behind the private `service` of a revision from now on. An empty `service` scrapes nothing and
+    /// forgets the last error.
+    pub fn ensure(&self, key: &RevisionKey, service: &str, stable_window: Span) {
+        if service.is_empty() {
+            self.remove(key);
+            return;
+        }
+        let mut targets = self.lock();
+        let scraper = Scraper::new(self.shared.client.clone(), service, key.namespace(), self.shared.settings);
+        if let Some(target) = targets.get_mut(key) {
+            let strict = !self.shared.settings.compat.remember_mesh;
+            if strict || target.service != service {
+                target.scraper = Arc::new(scraper.replacing(&target.scraper));
+                service.clone_into(&mut target.service);
+            }
+            target.stable_window = stable_window;
+            return;
+        }
+        let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
+        let cadence = Cadence::starting(self.shared.clock.now(), EVERY);
+        targets.insert(
+            key.clone(),
+            Target {
+                service: service.to_owned(),
+                scraper: Arc::new(scraper),
+                stable_window,
+                busy: Arc::default(),
+                cadence,
+                life,
+                last_error: None,
+            },
+        );
+        drop(targets);
+        self.shared.turns.add(cadence.next(), life, key.clone());
+    }
+
+    /// Stops scraping a revision. A scrape under way ends by itself and is not recorded.
+    pub fn remove(&self, key: &RevisionKey) {
+        self.lock().remove(key);
+    }
+
+    /// Why the last scrape of a revision brought nothing, if it did not.
+    pub fn last_error(&self, key: &RevisionKey) -> Option<ScrapeError> {
+        self.lock().get(key)?.last_error.clone()
+    }
+
+    /// Scrapes until `cancel`; then waits for the scrapes under way.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let scrapes = TaskTracker::new();
+        loop {
+            let (key, life) = tokio::select! {
+                () = cancel.cancelled() => break,
+                turn = self.shared.turns.next(&self.shared.clock) => turn,
+            };
+            if let Some((scraper, window, busy)) = self.turn(&key, life) {
+                let this = self.clone();
+                let cancel = cancel.clone();
+                scrapes.spawn(async move {
+                    tokio::select! {
+                        () = this.scrape(&key, life, &scraper, window) => {}
+                        () = cancel.cancelled() => {}
+                    }
+                    busy.store(false, Ordering::Release);
+                });
+            }
+        }
+        scrapes.close();
+        scrapes.wait().await;
+    }
+
+    /// Schedules the next turn and says what to scrape in this one, unless the last is still under way.
+    fn turn(&self, key: &RevisionKey, life: u64) -> Option<(Arc<Scraper>, Span, Arc<AtomicBool>)> {
+        let mut targets = self.lock();
+        let target = targets.get_mut(key).filter(|target| target.life == life)?;
+        target.cadence.take(self.shared.clock.now());
+        self.shared.turns.add(target.cadence.next(), life, key.clone());
+        if target.busy.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        Some((Arc::clone(&target.scraper), target.stable_window, Arc::clone(&target.busy)))
+    }
+
+    async fn scrape(&self, key: &RevisionKey, life: u64, scraper: &Scraper, stable_window: Span) {
+        let pods = self.shared.pods.ready_pods(key);
+        let result = scraper.scrape(&pods, self.shared.clock.now(), stable_window).await;
+        let mut targets = self.lock();
+        let Some(target) = targets.get_mut(key).filter(|target| target.life == life) else { return };
+        let (load, error) = match result {
+            Ok(load) => (load, None),
+            Err(error) => (None, Some(error)),
+        };
+        let changed = target.last_error != error;
+        target.last_error = error;
+        drop(targets);
+        if let Some(load) = load {
+            // Recorded at the time the answers are here, not at the time they were asked for.
+            self.shared.deciders.record_scraped(key, &load);
+        }
+        if changed {
+            (self.shared.on_error)(key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RevisionKey, Target>> {
+        self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,61 @@
+//! Kubernetes Events: what a person sees under `kubectl describe`.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+/// Events being written at once; beyond that they are dropped, since they only repeat what a log line says.
+const UNDER_WAY: usize = 64;
+/// The longest note the API takes.
+const MOST_NOTE: usize = 1024;
+
+/// Writes events in the name of one controller, in the background. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+    places: Arc<Semaphore>,
+}
+
+impl Events {
+    /// Events of `controller`, such as `podautoscaler-controller`.
+    pub fn new(client: Client, controller: &str) -> Self {
+        let reporter = Reporter { controller: controller.to_owned(), instance: None };
+        Self { recorder: Recorder::new(client, reporter), places: Arc::new(Semaphore::new(UNDER_WAY)) }
+    }
+
+    /// Something its owner should mend.
+    pub fn warn(&self, about: ObjectReference, reason: &str, note: &str) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            warn!(reason, note, "event dropped, too many are being written");
+            return;
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reason.to_owned(),
+            note: Some(shortened(note)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &about).await {
+                warn!(%error, "event not written");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn shortened(note: &str) -> String {
+    if note.len() <= MOST_NOTE {
+        return note.to_owned();
+    }
+    let mut end = MOST_NOTE - '…'.len_utf8();
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &note[..end])
+}

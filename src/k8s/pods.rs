@@ -1,0 +1,106 @@
+//! The pods of revisions, indexed by revision, so that a look at one costs nothing for the others.
+
+use crate::api::names::REVISION_UID_LABEL;
+use crate::api::pods::{PodCounts, PodFacts, ReadyPod};
+use crate::k8s::follow::{Change, follow};
+use crate::units::RevisionKey;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The index. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct PodIndex {
+    state: Arc<RwLock<State>>,
+    synced: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Which revision a pod belongs to, by the pod's own name.
+    revision_of: HashMap<RevisionKey, RevisionKey>,
+    pods: HashMap<RevisionKey, Vec<PodFacts>>,
+}
+
+impl Default for PodIndex {
+    fn default() -> Self {
+        Self { state: Arc::default(), synced: Arc::new(watch::Sender::new(false)) }
+    }
+}
+
+impl PodIndex {
+    /// Follows the pods of all revisions until `cancel` and tells `changed` which revision's pods differ.
+    pub async fn follow(&self, client: Client, cancel: CancellationToken, changed: impl Fn(&RevisionKey)) {
+        let api: Api<DeserializeGuard<Pod>> = Api::all(client);
+        let config = watcher::Config::default().labels(REVISION_UID_LABEL);
+        follow(api, config, cancel, |change: Change<Pod>| {
+            for revision in self.take_in(change) {
+                changed(&revision);
+            }
+        })
+        .await;
+    }
+
+    /// How many pods of the revision are in each state.
+    pub fn counts(&self, revision: &RevisionKey) -> PodCounts {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        PodCounts::of(state.pods.get(revision).into_iter().flatten())
+    }
+
+    /// The ready pods of the revision, in no order.
+    pub fn ready_pods(&self, revision: &RevisionKey) -> Vec<ReadyPod> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        ReadyPod::of(state.pods.get(revision).into_iter().flatten())
+    }
+
+    /// How many pods of the revision are ready.
+    pub fn ready(&self, revision: &RevisionKey) -> i32 {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let ready = state.pods.get(revision).into_iter().flatten().filter(|pod| pod.is_ready()).count();
+        i32::try_from(ready).unwrap_or(i32::MAX)
+    }
+
+    /// Waits until every pod that existed at the start is here.
+    pub async fn synced(&self) {
+        // The sender lives in `self`, so the wait cannot fail.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    fn take_in(&self, change: Change<Pod>) -> Vec<RevisionKey> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = Vec::new();
+        match change {
+            Change::Put(pod, object) => {
+                let facts = PodFacts::of(&object);
+                let revision = RevisionKey::new(&facts.namespace, &facts.revision);
+                touched.extend(state.remove(&pod).filter(|before| *before != revision));
+                state.revision_of.insert(pod, revision.clone());
+                state.pods.entry(revision.clone()).or_default().push(facts);
+                touched.push(revision);
+            }
+            Change::Gone(pod) => touched.extend(state.remove(&pod)),
+            Change::Synced => {
+                self.synced.send_replace(true);
+            }
+        }
+        touched
+    }
+}
+
+impl State {
+    fn remove(&mut self, pod: &RevisionKey) -> Option<RevisionKey> {
+        let revision = self.revision_of.remove(pod)?;
+        if let Some(pods) = self.pods.get_mut(&revision) {
+            pods.retain(|facts| &*facts.name != pod.name());
+            if pods.is_empty() {
+                self.pods.remove(&revision);
+            }
+        }
+        Some(revision)
+    }
+}

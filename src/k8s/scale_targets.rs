@@ -1,0 +1,97 @@
+//! The objects that are scaled: whatever has a `scale` subresource, watched kind by kind as they are first named.
+
+use crate::api::pod_autoscaler::ObjectRef;
+use crate::k8s::cache::Cache;
+use crate::k8s::follow::{Change, follow};
+use crate::units::RevisionKey;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::{DeserializeGuard, GroupVersionKind};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What is kept of a scale target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// `spec.replicas`; Kubernetes takes null for 1.
+    pub replicas: i32,
+}
+
+/// All scale targets of the cluster, by kind.
+#[derive(Clone)]
+pub struct ScaleTargets {
+    client: Client,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    kinds: Arc<Mutex<HashMap<(String, String), Cache<Target>>>>,
+}
+
+impl ScaleTargets {
+    /// None watched yet; watches run on `tasks` until `cancel`.
+    pub fn new(client: Client, cancel: CancellationToken, tasks: TaskTracker) -> Self {
+        Self { client, cancel, tasks, kinds: Arc::default() }
+    }
+
+    /// The object `reference` names in `namespace`; waits for the first list of its kind.
+    pub async fn get(&self, namespace: &str, reference: &ObjectRef) -> Option<Target> {
+        let cache = self.cache(reference);
+        cache.synced().await;
+        cache.get(&RevisionKey::new(namespace, &reference.name)).map(|target| *target)
+    }
+
+    /// Writes the number of replicas through the `scale` subresource, as one JSON patch operation.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub async fn scale(&self, namespace: &str, reference: &ObjectRef, replicas: i32) -> Result<(), kube::Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(reference));
+        let patch: json_patch::Patch = serde_json::from_value(serde_json::json!([
+            { "op": "add", "path": "/spec/replicas", "value": replicas }
+        ]))
+        .expect("a well-formed patch");
+        api.patch_subresource("scale", &reference.name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
+        // Seen at once by the next look; the watch tells of it a moment later.
+        let key = RevisionKey::new(namespace, &reference.name);
+        self.cache(reference).note_written(key, Target { replicas }, |_| false);
+        Ok(())
+    }
+
+    fn cache(&self, reference: &ObjectRef) -> Cache<Target> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = (reference.api_version.clone(), reference.kind.clone());
+        if let Some(cache) = kinds.get(&kind) {
+            return cache.clone();
+        }
+        let cache = Cache::default();
+        kinds.insert(kind, cache.clone());
+        let api: Api<DeserializeGuard<DynamicObject>> = Api::all_with(self.client.clone(), &resource(reference));
+        let (sink, cancel) = (cache.clone(), self.cancel.clone());
+        self.tasks.spawn(async move {
+            follow(api, watcher::Config::default(), cancel, |change| {
+                sink.take_in(match change {
+                    Change::Put(key, object) => Change::Put(key, trim(&object)),
+                    Change::Gone(key) => Change::Gone(key),
+                    Change::Synced => Change::Synced,
+                });
+            })
+            .await;
+        });
+        cache
+    }
+}
+
+fn trim(object: &DynamicObject) -> Target {
+    let replicas = object.data.pointer("/spec/replicas").and_then(serde_json::Value::as_i64);
+    Target { replicas: replicas.and_then(|replicas| i32::try_from(replicas).ok()).unwrap_or(1) }
+}
+
+/// The resource of a kind, its plural guessed as Knative guesses it: lower case and `s`, or `es` after an `s`.
+fn resource(reference: &ObjectRef) -> ApiResource {
+    let (group, version) = reference.api_version.split_once('/').unwrap_or(("", &reference.api_version));
+    let kind = reference.kind.to_lowercase();
+    let plural = if kind.ends_with('s') { format!("{kind}es") } else { format!("{kind}s") };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &reference.kind), &plural)
+}

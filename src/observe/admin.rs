@@ -1,0 +1,53 @@
+//! The admin port: health, readiness, and the present state as JSON. It serves nothing that changes state.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the admin port asks of the process.
+pub trait Inspect: Send + Sync + 'static {
+    /// The parts that are not ready yet, by name; none when all are.
+    fn not_ready(&self) -> Vec<&'static str>;
+    /// Every revision with its last decision, sorted by name.
+    fn revisions(&self) -> Value;
+}
+
+/// The routes.
+pub fn router(inspect: Arc<dyn Inspect>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/revisions", get(revisions))
+        .with_state(inspect)
+}
+
+/// Serves the admin port until `cancel`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, inspect: Arc<dyn Inspect>, cancel: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router(inspect)).with_graceful_shutdown(cancel.cancelled_owned()).await
+}
+
+async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+    let missing = inspect.not_ready();
+    if missing.is_empty() {
+        return "ok\n".into_response();
+    }
+    let mut text = String::new();
+    for part in missing {
+        writeln!(text, "not ready: {part}").expect("writing to a string");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn revisions(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+    axum::Json(inspect.revisions()).into_response()
+}
