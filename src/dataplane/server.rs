@@ -1,0 +1,127 @@
+//! Listeners: HTTP/1.1 and cleartext HTTP/2 on one port, upgrades, an orderly end.
+
+use crate::dataplane::body::{Body, boxed};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Connections a listener serves at once unless told otherwise; more wait in the kernel's backlog.
+pub const MAX_CONNECTIONS: usize = 20_000;
+
+/// How long a connection may take to send the head of its next request, waiting idle included. Longer than clients and
+/// load balancers keep idle connections (60 to 90 s), so that it is they who close them and never we, under a request
+/// that is on its way.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Streams one HTTP/2 connection may have open. The limit that counts is the container's; this one only bounds memory.
+const MAX_STREAMS: u32 = 1000;
+
+/// The largest head of a request over HTTP/2, in bytes. HTTP/1.1 has hyper's own limit of about 400 kB.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Who sent a request: in the extensions of each one that comes from a listener here.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// How a listener ends.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// No new connections; those there are finish what they are at.
+    pub drain: CancellationToken,
+    /// What is left is cut off.
+    pub kill: CancellationToken,
+}
+
+/// Serves every connection to `listener` with `handler` until `stop.drain`, then finishes what is being answered.
+///
+/// Returns when the last connection is gone, at once after `stop.kill`. A connection that became something else by an
+/// upgrade is no longer the listener's.
+pub async fn serve<F, A>(listener: TcpListener, max_connections: usize, handler: F, stop: Stop)
+where
+    F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // Before draining: a connection the kernel has already taken would be reset when the listener closes.
+            accepted = accept(&listener, &room) => accepted,
+            () = stop.drain.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => {
+                // A failure to set it costs latency, not correctness.
+                let _ = stream.set_nodelay(true);
+                connections.spawn(connection(stream, peer, handler.clone(), stop.clone(), permit));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => {}
+        () = stop.kill.cancelled() => {}
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+async fn connection<F, A>(stream: TcpStream, peer: SocketAddr, handler: F, stop: Stop, _permit: OwnedSemaphorePermit)
+where
+    F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(boxed);
+        request.extensions_mut().insert(Peer(peer));
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEADER_LIST);
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.kill.cancelled() => return,
+        () = stop.drain.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = stop.kill.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%peer, error, "connection ended");
+    }
+}
