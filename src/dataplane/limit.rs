@@ -280,15 +280,12 @@ mod tests {
                 let mut overtaken = false;
                 let mut still = VecDeque::new();
                 for (who, mut waiter) in waiting.drain(..) {
-                    match waiter.as_mut().now_or_never() {
-                        Some(permit) => {
-                            prop_assert!(!overtaken, "{who} overtook");
-                            going.push((who, permit.expect("a place")));
-                        }
-                        None => {
-                            overtaken = true;
-                            still.push_back((who, waiter));
-                        }
+                    if let Some(permit) = waiter.as_mut().now_or_never() {
+                        prop_assert!(!overtaken, "{who} overtook");
+                        going.push((who, permit.expect("a place")));
+                    } else {
+                        overtaken = true;
+                        still.push_back((who, waiter));
                     }
                 }
                 waiting = still;

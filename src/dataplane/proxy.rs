@@ -78,7 +78,7 @@ pub struct Failure {
     /// Why.
     pub error: ForwardError,
     /// The request itself when the backend cannot have seen it and it is still whole: it may go to another backend.
-    pub exchange: Option<Exchange>,
+    pub exchange: Option<Box<Exchange>>,
 }
 
 /// A request made ready to be passed on: what is between neighbours taken off, our neighbour's address put on, its
@@ -197,7 +197,7 @@ impl Proxy {
                 Ok(connection) => connection,
                 Err(source) => {
                     let error = ForwardError::Unreachable { addr: to, source };
-                    return Err(Failure { error, exchange: Some(exchange) });
+                    return Err(Failure { error, exchange: Some(Box::new(exchange)) });
                 }
             };
             let reused = connection.reused;
@@ -221,7 +221,7 @@ impl Proxy {
                     exchange = Exchange { method, path, headers, body, upgrade };
                     if sends >= MAX_SENDS {
                         let error = ForwardError::Lost { addr: to, source: error };
-                        return Err(Failure { error, exchange: Some(exchange) });
+                        return Err(Failure { error, exchange: Some(Box::new(exchange)) });
                     }
                 }
                 Err(Unanswered::Lost(error)) => {
@@ -337,9 +337,7 @@ enum Unanswered {
 async fn put(connection: Connection, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), Unanswered> {
     let (sent, lease) = match connection.sender {
         Sender::Http1(mut sender) => (sender.try_send_request(request).await, Lease::Http1(sender)),
-        Sender::H2c(mut sender, stream) => {
-            (sender.try_send_request(request).await, Lease::H2c { _stream: stream })
-        }
+        Sender::H2c(mut sender, stream) => (sender.try_send_request(request).await, Lease::H2c { _stream: stream }),
     };
     match sent {
         Ok(response) => Ok((response, lease)),
@@ -404,21 +402,23 @@ fn closed(error: &hyper::Error) -> bool {
     error.is_incomplete_message()
         || error.is_canceled()
         || error.is_closed()
-        || error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|source| {
+        || source::<h2::Error>(error).is_some()
+        || source::<io::Error>(error).is_some_and(|source| {
             matches!(
                 source.kind(),
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
             )
         })
-        || error.source().is_some_and(|source| source.is::<h2::Error>())
 }
 
 /// Whether an HTTP/2 backend said that it has not looked at the request.
 fn refused(error: &hyper::Error) -> bool {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<h2::Error>())
+    source::<h2::Error>(error)
         .is_some_and(|source| source.reason() == Some(h2::Reason::REFUSED_STREAM) || is_shutdown(source))
+}
+
+fn source<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    error.source().and_then(|source| source.downcast_ref::<E>())
 }
 
 /// A backend that is going away names the last stream it will look at; hyper reports later ones so.

@@ -178,7 +178,15 @@ mod tests {
                 1.0,
             ),
             ("no length", &[(0, 1, false)], 0, 0.0, 0.0, 1.0, 0.0),
-            ("a clock set back counts as standing still", &[(600, 1, false), (200, 1, false)], 1000, 0.8, 0.0, 2.0, 0.0),
+            (
+                "a clock set back counts as standing still",
+                &[(600, 1, false), (200, 1, false)],
+                1000,
+                0.8,
+                0.0,
+                2.0,
+                0.0,
+            ),
         ];
         for (name, events, end, average, proxied, came, proxied_came) in cases {
             let mut account = Account::new(at(0));

@@ -65,6 +65,7 @@ where
             // Before draining: a connection the kernel has already taken would be reset when the listener closes.
             accepted = accept(&listener, &room) => accepted,
             () = stop.drain.cancelled() => break,
+            () = stop.kill.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer, permit)) => {
