@@ -521,7 +521,7 @@ async fn the_pre_stop_hook_waits_for_the_drain() {
     assert_eq!(response.status(), StatusCode::OK);
 
     // A hook without a shutdown was a restart of the user's container: the pod serves on.
-    let pod = Pod::start(app.addr, |config| config.quiet_period = Duration::from_secs(60)).await;
+    let pod = Pod::start(app.addr, |config| config.quiet_period = Duration::from_mins(1)).await;
     let hook = format!("http://{}/wait-for-drain", pod.addrs.admin);
     let waiting = tokio::spawn(client().get(&hook).send());
     let probe = || async {
