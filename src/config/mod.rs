@@ -1,4 +1,4 @@
-//! ConfigMaps to values, and [`resolve`]: cluster settings plus a revision's annotations to what the engine is asked.
+//! ConfigMaps to values, and [`resolve()`]: cluster settings plus a revision's annotations to what the engine is asked.
 //!
 //! One module per ConfigMap, each with a `parse` that accepts and refuses what the reference does. Where the reference
 //! stops at the first fault, these report all of them. Nothing here reads a cluster; [`Live`] keeps the last good value

@@ -7,7 +7,7 @@
 //!
 //! 1. [`spec`]: what is asked; [`decision`]: what is answered, and why.
 //! 2. [`window`] and [`average`]: load over time; [`collection`]: the four windows of a revision.
-//! 3. [`decider`]: from averages to a number of pods, with [`panic`], [`delay`] and [`burst`].
+//! 3. [`decider`]: from averages to a number of pods, with [`mod@panic`], [`delay`] and [`burst`].
 //! 4. [`bounds`] and [`zero`]: from that number to the one that is applied.
 //! 5. [`subset`]: how many activators a revision gets, and which.
 

@@ -3,5 +3,6 @@
 mod apiserver;
 mod dataplane;
 mod golden;
+mod imports;
 mod local;
 mod shipped;
