@@ -5,6 +5,7 @@ pub mod knative;
 pub mod manifest;
 mod meta;
 pub mod pods;
+pub mod sample;
 
 /// The manifest of the service that runs when there is no other.
 pub const SAMPLE_MANIFEST: &str = include_str!("../../deploy/samples/hello.yaml");

@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+pub mod address;
 pub mod container;
+pub mod deployment;
+pub mod process;
 pub mod status;
 
 /// The one node.

@@ -1,0 +1,154 @@
+//! An address for each pod, out of the loopback network.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The network pods get their addresses from unless told otherwise: `127.1.0.2` and on.
+pub const POD_NETWORK: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
+/// How many addresses a network has: those of a /16 but for its first two and its last.
+const SIZE: u32 = (1 << 16) - 3;
+/// How many addresses in use by somebody else are passed over before giving up.
+const MOST_TAKEN: u32 = 4096;
+
+/// Why a pod gets no address.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// The machine has no such address.
+    #[error(
+        "{address} cannot be listened on ({source}): each pod needs a loopback address of its own, which Linux has by itself. \
+         Elsewhere add them first: for i in $(seq 2 50); do sudo ifconfig lo0 alias {}.$i up; done",
+        prefix(*address)
+    )]
+    Unavailable {
+        /// The address.
+        address: Ipv4Addr,
+        /// What binding it said.
+        source: io::Error,
+    },
+    /// All are in use.
+    #[error("no free address in {network}/16: stop other programs that listen there, or choose another pod network")]
+    Exhausted {
+        /// The network.
+        network: Ipv4Addr,
+    },
+}
+
+fn prefix(address: Ipv4Addr) -> String {
+    let [a, b, c, _] = address.octets();
+    format!("{a}.{b}.{c}")
+}
+
+/// Hands out addresses; the one given back longest ago comes last again. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    network: Ipv4Addr,
+    /// Ports that must be free on an address.
+    ports: Vec<u16>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u32,
+    taken: BTreeSet<u32>,
+}
+
+impl Addresses {
+    /// Addresses of the /16 around `network` on which all of `ports` are free.
+    pub fn new(network: Ipv4Addr, ports: &[u16]) -> Self {
+        let [a, b, ..] = network.octets();
+        Self { network: Ipv4Addr::new(a, b, 0, 0), ports: ports.to_vec(), state: Arc::default() }
+    }
+
+    /// Takes the next free address. It is free again when the result is dropped.
+    pub fn take(&self) -> Result<Address, AddressError> {
+        let mut passed_over = 0;
+        loop {
+            let number = self.reserve().ok_or(AddressError::Exhausted { network: self.network })?;
+            // Given back by its drop if it turns out to be of no use.
+            let address = Address { ip: self.address(number), number, pool: self.clone() };
+            match self.ports.iter().try_for_each(|port| TcpListener::bind((address.ip, *port)).map(drop)) {
+                Ok(()) => return Ok(address),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    passed_over += 1;
+                    if passed_over >= MOST_TAKEN {
+                        return Err(AddressError::Exhausted { network: self.network });
+                    }
+                }
+                Err(source) => return Err(AddressError::Unavailable { address: address.ip, source }),
+            }
+        }
+    }
+
+    /// How many are in use.
+    pub fn in_use(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.len()
+    }
+
+    fn reserve(&self) -> Option<u32> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = (0..SIZE).map(|step| (state.next + step) % SIZE).find(|number| !state.taken.contains(number))?;
+        state.taken.insert(number);
+        state.next = (number + 1) % SIZE;
+        Some(number)
+    }
+
+    fn address(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 2 + number)
+    }
+}
+
+/// An address in use; dropping it gives it back.
+#[derive(Debug)]
+pub struct Address {
+    ip: Ipv4Addr,
+    number: u32,
+    pool: Addresses,
+}
+
+impl Address {
+    /// The address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.ip
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.pool.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_given_back_is_not_given_out_again_at_once() {
+        let addresses = Addresses::new(Ipv4Addr::new(127, 71, 0, 0), &[]);
+        let first = addresses.take().expect("an address");
+        assert_eq!(first.ip(), Ipv4Addr::new(127, 71, 0, 2));
+        drop(first);
+        let second = addresses.take().expect("an address");
+        assert_eq!(second.ip(), Ipv4Addr::new(127, 71, 0, 3));
+        assert_eq!(addresses.in_use(), 1);
+    }
+
+    #[test]
+    fn an_address_somebody_listens_on_is_passed_over() {
+        let other = TcpListener::bind("127.72.0.2:0").expect("a port");
+        let port = other.local_addr().expect("an address").port();
+        let addresses = Addresses::new(Ipv4Addr::new(127, 72, 0, 0), &[port]);
+        assert_eq!(addresses.take().expect("an address").ip(), Ipv4Addr::new(127, 72, 0, 3));
+        assert_eq!(addresses.in_use(), 0);
+    }
+
+    #[test]
+    fn an_address_this_machine_has_not_is_told_with_the_way_out() {
+        let addresses = Addresses::new(Ipv4Addr::new(192, 0, 2, 0), &[0]);
+        let told = addresses.take().expect_err("no such address").to_string();
+        assert!(told.contains("192.0.0.2") && told.contains("ifconfig lo0 alias"), "{told}");
+    }
+}
