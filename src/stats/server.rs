@@ -632,6 +632,11 @@ where
             return;
         }
         while let Some(Ok(_)) = socket.next().await {}
+        // After a frame that was refused half-way the rest of it has no framing.
+        if let Closing::TooBig = closing {
+            let discarded = tokio::io::copy(socket.get_mut(), &mut tokio::io::sink()).await;
+            debug!(?discarded, "the rest of the frame");
+        }
     };
     if timeout(GOODBYE, parting).await.is_err() {
         debug!("the peer did not close in time");

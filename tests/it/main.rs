@@ -6,3 +6,4 @@ mod golden;
 mod imports;
 mod local;
 mod shipped;
+mod stats;
