@@ -340,8 +340,6 @@ pub struct Compat {
     pub remember_mesh: bool,
     /// A scrape cancelled because a sibling failed does not count as proof that there is no mesh.
     pub cancelled_scrape_is_no_verdict: bool,
-    /// A decider whose metric annotation changes exports the gauges of the new metric (the reference chooses once).
-    pub live_metric_gauges: bool,
     /// A queue-proxy that answers a scrape in Prometheus text is understood (the reference calls the metric type
     /// unsupported).
     pub text_scrapes: bool,
@@ -365,7 +363,6 @@ impl Compat {
         poke_undecided: false,
         remember_mesh: false,
         cancelled_scrape_is_no_verdict: false,
-        live_metric_gauges: false,
         text_scrapes: false,
         refuse_bad_stats: false,
         say_not_owner: false,
@@ -382,7 +379,6 @@ impl Compat {
         poke_undecided: true,
         remember_mesh: true,
         cancelled_scrape_is_no_verdict: true,
-        live_metric_gauges: true,
         text_scrapes: true,
         refuse_bad_stats: true,
         say_not_owner: true,

@@ -31,8 +31,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The class of KIngress the gateway follows unless told otherwise.
-pub const CLASS: &str = "local.ingress.networking.knative.dev";
 /// How long endpoints that cannot be reached are tried before the client is told.
 const REACH_WITHIN: Span = Span::from_seconds(2);
 /// Pause before the endpoints are looked up again.
