@@ -42,6 +42,23 @@ pub fn text(status: StatusCode, message: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
+/// All of a short body; `None` when it is longer than `limit` bytes or breaks off.
+pub(crate) async fn read_short<B>(mut body: B, limit: usize) -> Option<Vec<u8>>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if all.len() + data.len() > limit {
+                return None;
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Some(all)
+}
+
 /// A request body on its way to a backend, which can be had back as long as no frame of it was taken.
 ///
 /// The HTTP client consumes what it is given even when its connection turns out to be dead; this keeps the body on our

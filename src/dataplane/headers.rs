@@ -3,20 +3,11 @@
 use crate::api::names;
 use http::header::{
     CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request};
 use std::fmt::Write as _;
 use std::net::IpAddr;
-
-/// The value of `K-Proxy-Request` and of `K-Network-Probe` that stands for the activator.
-pub const ACTIVATOR: &str = "activator";
-/// The value of `K-Network-Probe` that stands for the queue-proxy.
-pub const QUEUE: &str = "queue";
-/// The value of `K-Network-Probe` with which an ingress asks whether its rules have arrived.
-pub const INGRESS_PROBE: &str = "probe";
-/// Header: which version of an ingress's rules is in force; echoed by whoever answers an ingress probe.
-pub const NETWORK_HASH: HeaderName = HeaderName::from_static("k-network-hash");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -27,12 +18,6 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// The text of a header; absent or not text is empty.
 pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
-}
-
-/// Whether a kubelet sent this: by its user agent, or by the header that mesh proxies left in place of it.
-pub fn is_kubelet_probe(headers: &HeaderMap) -> bool {
-    text(headers, USER_AGENT.as_str()).starts_with(names::KUBE_PROBE_AGENT_PREFIX)
-        || !text(headers, names::KUBELET_PROBE_HEADER).is_empty()
 }
 
 /// The host a request is for, without caring where its protocol keeps it.
@@ -50,10 +35,11 @@ pub fn set_host(headers: &mut HeaderMap, host: HeaderValue) {
 
 /// Puts the host aside in `K-Original-Host`, as the activator does so that a mesh routes by address; one that stands
 /// there already stays.
-pub fn put_host_aside<B>(request: &mut Request<B>) {
-    let Some(host) = host(request) else { return };
-    if text(request.headers(), names::ORIGINAL_HOST_HEADER).is_empty() {
-        request.headers_mut().insert(names::ORIGINAL_HOST_HEADER, host);
+pub fn put_host_aside(headers: &mut HeaderMap) {
+    if text(headers, names::ORIGINAL_HOST_HEADER).is_empty()
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(names::ORIGINAL_HOST_HEADER, host);
     }
 }
 
@@ -233,11 +219,11 @@ mod tests {
 
     #[test]
     fn the_host_goes_aside_and_comes_back() {
-        let mut request = Request::get("/").header("host", "hello.default.example.com").body(()).expect("a request");
-        put_host_aside(&mut request);
-        set_host(request.headers_mut(), HeaderValue::from_static("10.0.0.1:8012"));
-        restore_host(request.headers_mut());
-        assert_eq!(text(request.headers(), "host"), "hello.default.example.com");
-        assert!(!request.headers().contains_key(names::ORIGINAL_HOST_HEADER));
+        let mut headers = map(&[("host", "hello.default.example.com")]);
+        put_host_aside(&mut headers);
+        set_host(&mut headers, HeaderValue::from_static("10.0.0.1:8012"));
+        restore_host(&mut headers);
+        assert_eq!(text(&headers, "host"), "hello.default.example.com");
+        assert!(!headers.contains_key(names::ORIGINAL_HOST_HEADER));
     }
 }

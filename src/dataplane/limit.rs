@@ -28,16 +28,22 @@ impl<T> Line<T> {
         Self { depth, next: 0, waiting: BTreeMap::new() }
     }
 
-    /// A place at the end: its number, and where the `T` will arrive.
-    pub(crate) fn join(&mut self) -> Result<(u64, oneshot::Receiver<T>), QueueFull> {
-        if self.waiting.len() >= self.depth {
-            return Err(QueueFull);
-        }
-        let (sender, receiver) = oneshot::channel();
-        let number = self.next;
+    /// A number for somebody who has just come: later ones come after.
+    pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
+        self.next
+    }
+
+    /// Whether whoever comes now must be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.depth
+    }
+
+    /// Takes the place of `number`, before all who came later; where the `T` will arrive.
+    pub(crate) fn join(&mut self, number: u64) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
         self.waiting.insert(number, sender);
-        Ok((number, receiver))
+        receiver
     }
 
     /// Gives up place `number`; nothing when it was served.
@@ -48,6 +54,11 @@ impl<T> Line<T> {
     /// Takes out whoever came first.
     pub(crate) fn first(&mut self) -> Option<oneshot::Sender<T>> {
         self.waiting.pop_first().map(|(_, sender)| sender)
+    }
+
+    /// Sends everybody away.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -92,7 +103,11 @@ impl Limit {
                 state.in_flight += 1;
                 return Ok(Permit { limit: self.clone() });
             }
-            state.line.join()?
+            if state.line.is_full() {
+                return Err(QueueFull);
+            }
+            let number = state.line.number();
+            (number, state.line.join(number))
         };
         let _leaving = Leaving { limit: self, number };
         // The sender is only dropped by `Leaving`, which this future outlives.

@@ -7,8 +7,8 @@
 //!                            └──────────► autoscaler ◄────┘
 //! ```
 //!
-//! Reading order: [`body`] and [`headers`] (what passes through), [`limit`] (who may go on), [`report`] (what is told to
-//! the autoscaler), [`pool`] and [`proxy`] (one streaming reverse proxy for everybody), [`server`] (listeners), then the
+//! Reading order: [`body`], [`headers`] and [`probes`] (what passes through), [`limit`] (who may go on), [`report`] (what is told to
+//! the autoscaler), [`timeouts`] (when an exchange is given up), [`pool`] and [`proxy`] (one streaming reverse proxy for everybody), [`server`] (listeners), then the
 //! two programs, [`queue_proxy`] with its [`readiness`], and [`activator`].
 //!
 //! Invariants: no body is ever collected; every queue is bounded and says what happens when it is full; a request
@@ -20,8 +20,10 @@ pub mod body;
 pub mod headers;
 pub mod limit;
 pub mod pool;
+pub mod probes;
 pub mod proxy;
 pub mod queue_proxy;
 pub mod readiness;
 pub mod report;
 pub mod server;
+pub mod timeouts;

@@ -19,9 +19,10 @@
 
 use crate::api::names;
 use crate::clock::Clock;
-use crate::dataplane::body::{self, Body, BoxError, empty};
+use crate::dataplane::body::{self, Body, empty};
 use crate::dataplane::headers;
 use crate::dataplane::limit::{Limit, QueueFull};
+use crate::dataplane::probes;
 use crate::dataplane::proxy::{ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::readiness::{Probe, ProbeError, Readiness};
 use crate::dataplane::report::RequestStats;
@@ -29,24 +30,23 @@ use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
 use crate::stats::wire::Stat;
 use crate::units::{Span, Timestamp};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 use prost::Message as _;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+pub use crate::dataplane::timeouts::Timeouts;
 
 /// Where the pre-stop hook of the user's container waits.
 pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
@@ -59,8 +59,6 @@ pub const UPGRADED_LIMIT: Duration = Duration::from_mins(1);
 const MAX_SIDE_CONNECTIONS: usize = 256;
 /// Without a shutdown following within this time, a pre-stop hook was a restart of the user's container only.
 const HOOK_GRACE: Duration = Duration::from_secs(1);
-/// What a request is told that took too long.
-const TIMED_OUT: &str = "request timeout";
 
 /// What a queue-proxy needs to know.
 #[derive(Clone, Debug)]
@@ -91,24 +89,6 @@ pub struct Config {
     pub quiet_period: Duration,
     /// How long requests in flight may take to finish after that; then they are cut off.
     pub drain_limit: Duration,
-}
-
-/// When requests are given up with a 504.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timeouts {
-    /// `REVISION_TIMEOUT_SECONDS`: the whole exchange, waiting in line included.
-    pub request: Duration,
-    /// `REVISION_RESPONSE_START_TIMEOUT_SECONDS`: until the response begins; 0 is none.
-    pub response_start: Option<Duration>,
-    /// `REVISION_IDLE_TIMEOUT_SECONDS`: the longest silence, before the response and within it; 0 is none.
-    pub idle: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    /// Knative's: five minutes for the whole exchange.
-    fn default() -> Self {
-        Self { request: Duration::from_mins(5), response_start: None, idle: None }
-    }
 }
 
 /// The ports of a queue-proxy. `None` is no such listener.
@@ -447,50 +427,37 @@ async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body>
         return state.answer_probe(probe, request.headers()).await;
     }
     state.drain.touch();
-    let proxied = headers::text(request.headers(), names::PROXIED_HEADER) == headers::ACTIVATOR;
+    let http1 = request.version() != http::Version::HTTP_2;
+    let proxied = headers::text(request.headers(), names::PROXIED_HEADER) == probes::ACTIVATOR;
     let in_flight = state.stats.arrive(proxied);
     let protocol = Protocol::of(request.version());
     headers::add_forwarded(request.headers_mut());
     headers::restore_host(request.headers_mut());
     headers::drop_revision(request.headers_mut());
 
-    let timeouts = state.config.timeouts;
-    let mut deadline = Box::pin(sleep(timeouts.request));
-    // Silence before the response counts as silence too.
-    let start_within = [timeouts.response_start, timeouts.idle].into_iter().flatten().min();
     let exchange = async {
         let permit = state.limit.acquire().await.map_err(NoAnswer::Full)?;
         let guard = (in_flight, permit);
-        state
-            .proxy
-            .forward(request, state.config.user, protocol, guard)
-            .await
-            .map_err(|failure| NoAnswer::Failed(failure.error))
+        let forwarded = state.proxy.forward(request, state.config.user, protocol, guard).await;
+        forwarded.map_err(|failure| NoAnswer::Failed(failure.error))
     };
-    let exchange = async {
-        match start_within {
-            Some(length) => timeout(length, exchange).await.unwrap_or(Err(NoAnswer::TimedOut)),
-            None => exchange.await,
-        }
+    let counters = Arc::clone(&state.counters);
+    let count = move || {
+        counters.timed_out.fetch_add(1, Ordering::Relaxed);
     };
-    let answered = tokio::select! {
-        answered = exchange => answered,
-        () = deadline.as_mut() => Err(NoAnswer::TimedOut),
-    };
-    match answered {
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
-        Ok(response) => {
-            let counters = Arc::clone(&state.counters);
-            response.map(|body| body::boxed(Watched::new(body, deadline, timeouts.idle, counters)))
+    match state.config.timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut)) {
+        Ok(mut response) => {
+            // Clients leave a pod that is going one by one, and not all at once when it closes under their requests.
+            if http1 && state.drain.is_on() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
         Err(NoAnswer::Full(full)) => {
             state.counters.refused.fetch_add(1, Ordering::Relaxed);
             body::text(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
         }
-        Err(NoAnswer::TimedOut) => {
-            state.counters.timed_out.fetch_add(1, Ordering::Relaxed);
-            body::text(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT)
-        }
+        Err(NoAnswer::TimedOut) => body::text(StatusCode::GATEWAY_TIMEOUT, "request timeout"),
         Err(NoAnswer::Failed(error)) => {
             state.counters.unreachable.fetch_add(1, Ordering::Relaxed);
             warn!(pod = state.config.pod, %error, "no answer from the user's process");
@@ -517,12 +484,12 @@ enum ProbeKind {
 impl ProbeKind {
     fn of(headers: &HeaderMap) -> Option<Self> {
         let agent = headers::text(headers, USER_AGENT.as_str());
-        let value = headers::text(headers, names::NETWORK_PROBE_HEADER);
-        if headers::is_kubelet_probe(headers)
+        let value = probes::network_value(headers);
+        if probes::is_kubelet(headers)
             || [names::ACTIVATOR_PROBE_AGENT, names::AUTOSCALER_PROBE_AGENT].iter().any(|who| agent.starts_with(who))
         {
             Some(Self::Health)
-        } else if value == headers::INGRESS_PROBE {
+        } else if value == probes::INGRESS {
             Some(Self::Ingress)
         } else {
             (!value.is_empty()).then_some(Self::Health)
@@ -536,26 +503,16 @@ impl State {
             return body::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
         }
         match kind {
-            ProbeKind::Ingress => match headers.get(headers::NETWORK_HASH) {
-                Some(hash) if !hash.is_empty() => {
-                    let mut response = Response::new(empty());
-                    response.headers_mut().insert(headers::NETWORK_HASH, hash.clone());
-                    response
-                }
-                _ => body::text(
-                    StatusCode::BAD_REQUEST,
-                    format!("a probe request must contain a non-empty {:?} header", "K-Network-Hash"),
-                ),
-            },
+            ProbeKind::Ingress => probes::answer_ingress(headers),
             ProbeKind::Health => {
-                let value = headers::text(headers, names::NETWORK_PROBE_HEADER);
+                let value = probes::network_value(headers);
                 // A kubelet's own probes need not name whom they ask.
-                let named = value == headers::QUEUE || value.is_empty() && headers::is_kubelet_probe(headers);
+                let named = value == probes::QUEUE || value.is_empty() && probes::is_kubelet(headers);
                 if !named {
                     return body::text(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {value}"));
                 }
                 if self.readiness.ask().await && !self.drain.is_on() {
-                    Response::new(body::full(headers::QUEUE))
+                    Response::new(body::full(probes::QUEUE))
                 } else {
                     let mut response = Response::new(empty());
                     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -723,54 +680,6 @@ impl Drain {
                 _ = on.wait_for(|on| !on) => return,
             }
         }
-    }
-}
-
-/// A response that is given up when the exchange takes too long or is silent for too long.
-struct Watched {
-    body: Option<Body>,
-    deadline: Pin<Box<Sleep>>,
-    idle: Option<(Duration, Pin<Box<Sleep>>)>,
-    counters: Arc<Counters>,
-}
-
-impl Watched {
-    fn new(body: Body, deadline: Pin<Box<Sleep>>, idle: Option<Duration>, counters: Arc<Counters>) -> Self {
-        let idle = idle.map(|length| (length, Box::pin(sleep(length))));
-        Self { body: Some(body), deadline, idle, counters }
-    }
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            if let Some((length, silence)) = &mut this.idle {
-                silence.set(sleep(*length));
-            }
-            return Poll::Ready(frame);
-        }
-        let over = this.deadline.as_mut().poll(context).is_ready()
-            || this.idle.as_mut().is_some_and(|(_, silence)| silence.as_mut().poll(context).is_ready());
-        if !over {
-            return Poll::Pending;
-        }
-        // Ends the exchange with the user's process, and gives back what it held, at once.
-        this.body = None;
-        this.counters.timed_out.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(Some(Err(TIMED_OUT.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
     }
 }
 

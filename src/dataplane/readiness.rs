@@ -6,13 +6,12 @@
 //! and is tried once per question.
 
 use crate::clock::Clock;
-use crate::dataplane::body::{Outgoing, full};
+use crate::dataplane::body::{Outgoing, full, read_short};
 use crate::dataplane::headers;
 use crate::units::Timestamp;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Version};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1 as core;
@@ -361,7 +360,7 @@ async fn grpc(addr: SocketAddr, service: &str) -> Option<bool> {
         .body(Outgoing::new(full(Bytes::from(frame))))
         .ok()?;
     let response = h2c_connection(addr).await?.send_request(request).await.ok()?;
-    let body = Limited::new(response.into_body(), MOST_RESPONSE).collect().await.ok()?.to_bytes();
+    let body = read_short(response.into_body(), MOST_RESPONSE).await?;
     let answer = HealthCheckResponse::decode(body.get(5..)?).ok()?;
     Some(answer.status == SERVING)
 }

@@ -1,1 +1,495 @@
-//! .
+//! The activator: in front of revisions at zero, and of those with little room to spare.
+//!
+//! It holds requests while there is no pod, tells the autoscaler at once that there are some, finds out by itself when a
+//! pod can take them and passes them on, no more to each pod than it takes.
+//!
+//! ```text
+//! request ─► which revision? ─► counted, told ─► line ─► a pod with room ─► response
+//!                                                  ▲            │ refused
+//!                                                  └────────────┘
+//! ```
+//!
+//! Reading order: [`throttle`] (who goes where, and who waits), [`backends`] (the table of revisions), [`load`] (what is
+//! told), [`feed`] (how the table is filled from Kubernetes).
+//!
+//! # Decisions
+//!
+//! 2026-11: A request that a pod refused to connect to goes back to its place in the line (Knative answers 502). Pods
+//! come and go faster than their endpoints; the request has not been seen by anybody.
+//!
+//! 2026-11: The line of a revision is bounded, at 10,000 by default. Knative names the same number but adds a capacity
+//! of two thousand million to it, so that its line is as long as its memory.
+
+pub mod backends;
+pub mod feed;
+pub mod load;
+pub mod throttle;
+
+use crate::api::names;
+use crate::clock::Clock;
+use crate::dataplane::activator::backends::Backends;
+use crate::dataplane::activator::load::{Load, StatSink};
+use crate::dataplane::activator::throttle::{Lease, NoPod, ProbeSettings, Shared};
+use crate::dataplane::body::{self, Body, empty};
+use crate::dataplane::headers;
+use crate::dataplane::limit::QueueFull;
+use crate::dataplane::probes;
+use crate::dataplane::proxy::{Exchange, ForwardError, Protocol, Proxy, Settings};
+use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
+use crate::k8s::dial::Dial;
+use crate::stats::client;
+use crate::units::RevisionKey;
+use http::header::HeaderValue;
+use http::{Method, Request, Response, StatusCode};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Requests that may wait for one revision unless told otherwise.
+pub const QUEUE_DEPTH: usize = 10_000;
+/// How long an activator that is going still takes requests: routers need that long to learn of it.
+pub const DRAIN_PERIOD: Duration = Duration::from_secs(45);
+/// How long requests in flight may take to finish after that.
+pub const DRAIN_LIMIT: Duration = Duration::from_mins(10);
+
+/// What an activator needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `POD_NAME`, the reporter of the stats.
+    pub pod_name: String,
+    /// The address the listeners are bound to.
+    pub ip: IpAddr,
+    /// The port for HTTP/1.1; 0 takes any free one. Either port takes both protocols.
+    pub http1_port: u16,
+    /// The port for HTTP/2.
+    pub h2c_port: u16,
+    /// The domain of the cluster, for hosts such as `hello-00001.default.svc.cluster.local`.
+    pub cluster_domain: String,
+    /// How pods are probed.
+    pub probe: ProbeSettings,
+    /// Requests that may wait for one revision; more get a 503.
+    pub queue_depth: usize,
+    /// Unused connections kept per pod.
+    pub max_idle_per_pod: usize,
+    /// How long it still takes requests once told to stop.
+    pub drain_period: Duration,
+    /// How long requests in flight may take to finish after that; then they are cut off.
+    pub drain_limit: Duration,
+}
+
+impl Config {
+    /// An activator on Knative's ports of `ip`, all else as Knative has it by default.
+    pub fn new(pod_name: &str, ip: IpAddr) -> Self {
+        Self {
+            pod_name: pod_name.to_owned(),
+            ip,
+            http1_port: names::QUEUE_HTTP1_PORT,
+            h2c_port: names::QUEUE_H2C_PORT,
+            cluster_domain: "cluster.local".to_owned(),
+            probe: ProbeSettings::default(),
+            queue_depth: QUEUE_DEPTH,
+            max_idle_per_pod: Settings::default().max_idle_per_backend,
+            drain_period: DRAIN_PERIOD,
+            drain_limit: DRAIN_LIMIT,
+        }
+    }
+}
+
+/// What became of requests that no pod answered.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// 404: no such revision.
+    pub unknown: AtomicU64,
+    /// Refused with 503: the line was full.
+    pub refused: AtomicU64,
+    /// Given up with 504, or cut off.
+    pub timed_out: AtomicU64,
+    /// 502: a pod closed the connection before it answered.
+    pub lost: AtomicU64,
+    /// Sent back to the line because a pod could not be reached. Each is answered in the end.
+    pub requeued: AtomicU64,
+    /// Batches of stats nobody received, the connection being down.
+    pub stats_dropped: AtomicU64,
+}
+
+/// The activator.
+#[derive(Debug)]
+pub struct Activator;
+
+impl Activator {
+    /// Binds the listeners. Nothing is served until [`Bound::run`]; connections wait in the kernel.
+    pub async fn bind(config: Config, sink: Arc<dyn StatSink>, clock: Clock) -> io::Result<Bound> {
+        let http1 = TcpListener::bind((config.ip, config.http1_port)).await?;
+        let h2c = TcpListener::bind((config.ip, config.h2c_port)).await?;
+        let settings = Settings { max_idle_per_backend: config.max_idle_per_pod, ..Settings::default() };
+        let proxy = Proxy::new(clock, settings);
+        let counters = Arc::new(Counters::default());
+        let backends =
+            Backends::new(Shared { proxy: proxy.clone(), probe: config.probe, queue_depth: config.queue_depth });
+        let load = Load::new(clock, &config.pod_name, sink, Arc::clone(&counters));
+        let stopping = CancellationToken::new();
+        let state = Arc::new(State { config, proxy, backends, load, counters, stopping });
+        Ok(Bound { state, http1, h2c })
+    }
+}
+
+/// An activator whose listeners are bound.
+#[derive(Debug)]
+pub struct Bound {
+    state: Arc<State>,
+    http1: TcpListener,
+    h2c: TcpListener,
+}
+
+impl Bound {
+    /// The table of revisions, to be filled by [`feed::run`] or by hand.
+    pub fn backends(&self) -> Backends {
+        self.state.backends.clone()
+    }
+
+    /// The addresses bound: for HTTP/1.1 and for HTTP/2.
+    pub fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.http1.local_addr()?, self.h2c.local_addr()?))
+    }
+
+    /// What became of requests that no pod answered.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.state.counters)
+    }
+
+    /// Serves until `cancel`; then fails its health check, serves on for the drain period, and lets what is in flight
+    /// finish within the drain limit. Load is told of to the end.
+    pub async fn run(self, cancel: CancellationToken) {
+        let Self { state, http1, h2c } = self;
+        let stop = Stop::default();
+        let serving = TaskTracker::new();
+        for listener in [http1, h2c] {
+            let state = Arc::clone(&state);
+            let handler = move |request| answer(Arc::clone(&state), request);
+            serving.spawn(server::serve(listener, MAX_CONNECTIONS, handler, stop.clone()));
+        }
+        serving.close();
+        let telling = tokio::spawn({
+            let (load, kill) = (state.load.clone(), stop.kill.clone());
+            async move { load.run(kill).await }
+        });
+        cancel.cancelled().await;
+        state.stopping.cancel();
+        sleep(state.config.drain_period).await;
+        stop.drain.cancel();
+        let finishing = async {
+            serving.wait().await;
+            state.proxy.drained().await;
+        };
+        if timeout(state.config.drain_limit, finishing).await.is_err() {
+            warn!("requests cut off at the end of the drain limit");
+        }
+        state.proxy.cut_upgraded();
+        stop.kill.cancel();
+        serving.wait().await;
+        // It ends with the kill above and cannot fail.
+        let _ = telling.await;
+    }
+}
+
+struct State {
+    config: Config,
+    proxy: Proxy,
+    backends: Backends,
+    load: Load,
+    counters: Arc<Counters>,
+    stopping: CancellationToken,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("config", &self.config).field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
+    if probes::is_kubelet(request.headers()) {
+        return state.answer_health();
+    }
+    match probes::network_value(request.headers()) {
+        "" => {}
+        probes::INGRESS => return probes::answer_ingress(request.headers()),
+        probes::ACTIVATOR => return Response::new(body::full(probes::ACTIVATOR)),
+        other => return body::text(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {other:?}")),
+    }
+    if request.method() == Method::CONNECT {
+        return body::text(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy: CONNECT is not served");
+    }
+    let key = revision_of(&request, &state.config.cluster_domain);
+    let Some(throttle) = key.as_ref().and_then(|key| state.backends.get(key)) else {
+        state.counters.unknown.fetch_add(1, Ordering::Relaxed);
+        let name = key.as_ref().map_or("", RevisionKey::name);
+        let message = format!("Error getting active endpoint: revisions.serving.knative.dev {name:?} not found");
+        return body::text(StatusCode::NOT_FOUND, message);
+    };
+    let Some(key) = key else { return body::text(StatusCode::NOT_FOUND, "no revision named") };
+    let in_flight = Arc::new(state.load.arrive(&key));
+    let protocol = Protocol::of(request.version());
+    let mut exchange = Exchange::new(request);
+    prepare(&mut exchange);
+    let exchange = async {
+        let mut number = None;
+        loop {
+            let lease = throttle.acquire(&mut number).await?;
+            let addr = lease.addr();
+            if let Ok(host) = HeaderValue::from_str(&addr.to_string()) {
+                headers::set_host(exchange.headers_mut(), host);
+            }
+            let lease = Arc::new(lease);
+            let guard: (Arc<load::InFlight>, Arc<Lease>) = (Arc::clone(&in_flight), Arc::clone(&lease));
+            let failure = match state.proxy.send(exchange, addr, protocol, guard).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            let Some(whole) = failure.exchange else { return Err(NoAnswer::Lost(failure.error)) };
+            state.counters.requeued.fetch_add(1, Ordering::Relaxed);
+            if let Some(lease) = Arc::into_inner(lease) {
+                lease.unreachable();
+            }
+            exchange = *whole;
+        }
+    };
+    let counters = Arc::clone(&state.counters);
+    let count = move || {
+        counters.timed_out.fetch_add(1, Ordering::Relaxed);
+    };
+    match throttle.revision().timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut)) {
+        Ok(response) => response,
+        Err(NoAnswer::TimedOut) => body::text(StatusCode::GATEWAY_TIMEOUT, "activator request timeout"),
+        Err(NoAnswer::Full(full)) => {
+            state.counters.refused.fetch_add(1, Ordering::Relaxed);
+            body::text(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
+        }
+        Err(NoAnswer::Gone) => {
+            state.counters.unknown.fetch_add(1, Ordering::Relaxed);
+            body::text(StatusCode::NOT_FOUND, format!("revision {key} was deleted"))
+        }
+        Err(NoAnswer::Lost(error)) => {
+            state.counters.lost.fetch_add(1, Ordering::Relaxed);
+            warn!(revision = %key, %error, "no answer from a pod");
+            error.response()
+        }
+    }
+}
+
+enum NoAnswer {
+    Full(QueueFull),
+    Gone,
+    TimedOut,
+    Lost(ForwardError),
+}
+
+impl From<NoPod> for NoAnswer {
+    fn from(no_pod: NoPod) -> Self {
+        match no_pod {
+            NoPod::Full(full) => Self::Full(full),
+            NoPod::Gone => Self::Gone,
+        }
+    }
+}
+
+/// Marks a request as proxied by an activator and puts its host aside, so that a mesh routes it by address.
+fn prepare(exchange: &mut Exchange) {
+    let headers = exchange.headers_mut();
+    headers::put_host_aside(headers);
+    headers::drop_revision(headers);
+    headers.insert(names::PROXIED_HEADER, HeaderValue::from_static(probes::ACTIVATOR));
+}
+
+/// The revision a request is for: named by the ingress in headers, or by a host in the cluster.
+fn revision_of<B>(request: &Request<B>, cluster_domain: &str) -> Option<RevisionKey> {
+    let namespace = headers::text(request.headers(), names::NAMESPACE_HEADER);
+    let name = headers::text(request.headers(), names::REVISION_HEADER);
+    if !namespace.is_empty() && !name.is_empty() {
+        return Some(RevisionKey::new(namespace, name));
+    }
+    let host = headers::host(request)?;
+    let host = host.to_str().ok()?;
+    let mut parts = host.splitn(4, '.');
+    let (name, namespace, svc) = (parts.next()?, parts.next()?, parts.next()?);
+    let domain = parts.next()?.split(':').next()?;
+    (svc == "svc" && domain == cluster_domain).then(|| RevisionKey::new(namespace, name))
+}
+
+impl State {
+    fn answer_health(&self) -> Response<Body> {
+        if self.stopping.is_cancelled() {
+            return body::text(StatusCode::INTERNAL_SERVER_ERROR, "received SIGTERM from kubelet");
+        }
+        if !self.load.is_connected() {
+            return body::text(StatusCode::INTERNAL_SERVER_ERROR, "not connected to the autoscaler");
+        }
+        Response::new(empty())
+    }
+}
+
+/// Runs the activator the environment describes until `cancel`: `POD_NAME`, `POD_IP`, `SYSTEM_NAMESPACE`,
+/// `PROBE_TIMEOUT`, `PROBE_FREQUENCY`, `MAX_IDLE_PROXY_CONNS_PER_HOST`, `CLUSTER_DOMAIN`.
+///
+/// Beyond Knative's: `ACTIVATOR_BIND_IP`, the address to listen on (all by default), and `AUTOSCALER_URL`, the
+/// autoscaler's websocket.
+pub async fn run_from_env(
+    client: kube::Client,
+    dial: Arc<dyn Dial>,
+    clock: Clock,
+    cancel: CancellationToken,
+) -> Result<(), RunError> {
+    let env = Env::from_vars(|key| std::env::var(key).ok())?;
+    info!(pod = env.config.pod_name, autoscaler = env.autoscaler, "activator starts");
+    let root = CancellationToken::new();
+    let _stop_all = root.clone().drop_guard();
+    let sink = client::spawn(&env.autoscaler, dial, root.child_token())?;
+    let bound = Activator::bind(env.config, Arc::new(sink), clock).await?;
+    let feeding = tokio::spawn(feed::run(client, bound.backends(), env.pod_ip, root.child_token()));
+    bound.run(cancel).await;
+    root.cancel();
+    // It ends with the cancellation above and cannot fail.
+    let _ = feeding.await;
+    Ok(())
+}
+
+/// Why an activator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The environment is wrong.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// `AUTOSCALER_URL` is no websocket address.
+    #[error("AUTOSCALER_URL: {0}")]
+    Url(#[from] client::UrlError),
+    /// A port is taken, or may not be bound.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] io::Error),
+}
+
+/// An environment that does not describe an activator.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EnvError {
+    /// A required variable is not set.
+    #[error("{0} is not set; an activator needs it")]
+    Missing(&'static str),
+    /// A variable does not parse.
+    #[error("{key}: {value:?} is not {accepted}")]
+    Invalid {
+        /// The variable.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        accepted: &'static str,
+    },
+}
+
+#[derive(Debug)]
+struct Env {
+    config: Config,
+    pod_ip: IpAddr,
+    autoscaler: String,
+}
+
+impl Env {
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
+        const IP: &str = "an IP address, such as 10.0.0.1";
+        const LENGTH: &str = "a length of time above zero, such as 300ms";
+        let set = |key: &'static str| var(key).filter(|value| !value.is_empty());
+        let need = |key: &'static str| set(key).ok_or(EnvError::Missing(key));
+        let ip = |key: &'static str, value: String| -> Result<IpAddr, EnvError> {
+            value.parse().map_err(|_| EnvError::Invalid { key, value, accepted: IP })
+        };
+        let length = |key: &'static str, default: Duration| -> Result<Duration, EnvError> {
+            let Some(value) = set(key) else { return Ok(default) };
+            match crate::api::duration::parse(&value) {
+                Ok(span) if span.nanos() > 0 => Ok(span.to_std()),
+                _ => Err(EnvError::Invalid { key, value, accepted: LENGTH }),
+            }
+        };
+        let mut config = Config::new(&need("POD_NAME")?, Ipv4Addr::UNSPECIFIED.into());
+        let pod_ip = ip("POD_IP", need("POD_IP")?)?;
+        if let Some(value) = set("ACTIVATOR_BIND_IP") {
+            config.ip = ip("ACTIVATOR_BIND_IP", value)?;
+        }
+        if let Some(value) = set("MAX_IDLE_PROXY_CONNS_PER_HOST") {
+            let key = "MAX_IDLE_PROXY_CONNS_PER_HOST";
+            config.max_idle_per_pod =
+                value.parse().map_err(|_| EnvError::Invalid { key, value, accepted: "a whole number, 0 or more" })?;
+        }
+        let probe = ProbeSettings::default();
+        config.probe = ProbeSettings {
+            timeout: length("PROBE_TIMEOUT", probe.timeout)?,
+            rest: length("PROBE_FREQUENCY", probe.rest)?,
+        };
+        if let Some(domain) = set("CLUSTER_DOMAIN") {
+            config.cluster_domain = domain;
+        }
+        let autoscaler = match set("AUTOSCALER_URL") {
+            Some(url) => url,
+            None => format!("ws://autoscaler.{}.svc.{}:8080", need("SYSTEM_NAMESPACE")?, config.cluster_domain),
+        };
+        Ok(Self { config, pod_ip, autoscaler })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_is_in_the_headers_or_in_the_host() {
+        type Pairs = &'static [(&'static str, &'static str)];
+        let cases: [(Pairs, Option<&str>); 8] = [
+            (&[("knative-serving-namespace", "ns"), ("knative-serving-revision", "rev")], Some("ns/rev")),
+            (&[("knative-serving-revision", "rev"), ("host", "a.b.svc.cluster.local")], Some("b/a")),
+            (&[("host", "rev.ns.svc.cluster.local")], Some("ns/rev")),
+            (&[("host", "rev.ns.svc.cluster.local:80")], Some("ns/rev")),
+            (&[("host", "rev.ns.svc.example.com")], None),
+            (&[("host", "rev.ns.svc")], None),
+            (&[("host", "hello.default.example.com")], None),
+            (&[], None),
+        ];
+        for (pairs, want) in cases {
+            let mut request = Request::new(());
+            for (name, value) in pairs {
+                request.headers_mut().insert(*name, HeaderValue::from_static(value));
+            }
+            let key = revision_of(&request, "cluster.local");
+            assert_eq!(key.as_ref().map(RevisionKey::as_str), want, "{pairs:?}");
+        }
+        let h2 = Request::get("http://rev.ns.svc.cluster.local/x").body(()).expect("a request");
+        assert_eq!(revision_of(&h2, "cluster.local").expect("a key").as_str(), "ns/rev");
+    }
+
+    #[test]
+    fn the_environment_is_read_as_knative_writes_it() {
+        let vars = |changes: &'static [(&'static str, &'static str)]| {
+            move |key: &str| {
+                [("POD_NAME", "activator-1"), ("POD_IP", "10.0.0.9"), ("SYSTEM_NAMESPACE", "knative-serving")]
+                    .iter()
+                    .chain(changes)
+                    .rev()
+                    .find(|(name, _)| *name == key)
+                    .map(|(_, value)| (*value).to_owned())
+            }
+        };
+        let env = Env::from_vars(vars(&[("PROBE_TIMEOUT", "1s")])).expect("an environment");
+        assert_eq!(env.autoscaler, "ws://autoscaler.knative-serving.svc.cluster.local:8080");
+        assert_eq!((env.config.http1_port, env.config.h2c_port), (8012, 8013));
+        assert_eq!(env.config.probe.timeout, Duration::from_secs(1));
+        let error = Env::from_vars(vars(&[("POD_IP", "here")])).expect_err("no address").to_string();
+        assert_eq!(error, "POD_IP: \"here\" is not an IP address, such as 10.0.0.1");
+        let error = Env::from_vars(vars(&[("PROBE_FREQUENCY", "0")])).expect_err("no length").to_string();
+        assert_eq!(error, "PROBE_FREQUENCY: \"0\" is not a length of time above zero, such as 300ms");
+    }
+}

@@ -1,5 +1,6 @@
 //! The data path over real sockets.
 
+mod activator;
 mod queue_proxy;
 
 use bytes::Bytes;
