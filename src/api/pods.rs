@@ -159,3 +159,59 @@ pub fn split_by_age(pods: &[ReadyPod], now: Timestamp, cutoff: Span) -> (Vec<&Re
 pub fn sort_by_age(pods: &mut [ReadyPod]) {
     pods.sort_by_key(|pod| (pod.started.is_none(), pod.started));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(phase: Phase, terminating: bool, ready: bool) -> PodFacts {
+        PodFacts {
+            namespace: "default".into(),
+            name: "hello-00001-deployment-x7abc".into(),
+            revision: "hello-00001".into(),
+            phase,
+            ready,
+            terminating,
+            ip: None,
+            started: None,
+        }
+    }
+
+    #[test]
+    fn each_state_is_counted_as_in_the_table() {
+        let counts = |ready, not_ready, pending, terminating| PodCounts { ready, not_ready, pending, terminating };
+        for (phase, terminating, ready, want) in [
+            (Phase::Pending, false, false, counts(0, 1, 1, 0)),
+            (Phase::Pending, true, true, counts(0, 1, 1, 0)),
+            (Phase::Running, true, true, counts(0, 1, 0, 1)),
+            (Phase::Running, false, true, counts(1, 0, 0, 0)),
+            (Phase::Running, false, false, counts(0, 1, 0, 0)),
+            (Phase::Other, false, true, counts(0, 0, 0, 0)),
+        ] {
+            let pod = pod(phase, terminating, ready);
+            assert_eq!(PodCounts::of([&pod]), want, "{phase:?}, terminating {terminating}, ready {ready}");
+            assert_eq!(ReadyPod::of([&pod]).len(), want.ready);
+        }
+    }
+
+    #[test]
+    fn a_ready_pod_that_does_not_say_when_it_started_is_the_youngest() {
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let ready = |name: &str, started| ReadyPod { name: name.into(), ip: None, started };
+        let mut pods =
+            vec![ready("unknown", None), ready("young", Some(now)), ready("old", Some(now - Span::from_seconds(60)))];
+        let names = |pods: &[&ReadyPod]| pods.iter().map(|pod| pod.name.to_string()).collect::<Vec<_>>();
+        let (older, younger) = split_by_age(&pods, now, Span::from_seconds(60));
+        assert_eq!(names(&older), ["old"]);
+        assert_eq!(names(&younger), ["unknown", "young"]);
+        sort_by_age(&mut pods);
+        assert_eq!(names(&pods.iter().collect::<Vec<_>>()), ["old", "young", "unknown"]);
+    }
+
+    #[test]
+    fn a_pod_with_nothing_on_it_is_no_pod_of_ours() {
+        let facts = PodFacts::of(&Pod::default());
+        assert_eq!(PodCounts::of([&facts]), PodCounts::default());
+        assert!(!facts.belongs_to("default", "hello-00001"));
+    }
+}

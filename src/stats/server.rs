@@ -33,7 +33,6 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,8 +74,6 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// How the `Host` of a handshake for one bucket begins.
 const BUCKET_PREFIX: &str = "autoscaler-bucket";
-/// Revisions whose keys one connection remembers. A key that is remembered costs a look-up instead of an allocation.
-const MOST_KEYS: usize = 20_000;
 /// The longest name of a namespace, a revision or a reporter: Kubernetes' own limit.
 const MOST_NAME: usize = 253;
 
@@ -393,10 +390,6 @@ fn is_key(key: &[u8]) -> bool {
 /// One websocket.
 struct Session {
     source: Arc<str>,
-    /// Keys seen, by the bytes of `namespace/name`: a peer reports the same revisions every second.
-    keys: HashMap<Box<[u8]>, RevisionKey>,
-    /// Where `namespace/name` is put together to be looked up.
-    name: Vec<u8>,
     /// The name the peer last reported under, in memory of its own. A slice of a frame would keep the frame.
     reporter: Bytes,
     /// Bad frames since `bad_since`.
@@ -443,7 +436,7 @@ enum Taken {
 impl Session {
     fn new(source: Arc<str>, shared: Arc<Shared>) -> Self {
         let bad_since = shared.server.clock.now();
-        Self { source, keys: HashMap::new(), name: Vec::new(), reporter: Bytes::new(), bad: 0, bad_since, shared }
+        Self { source, reporter: Bytes::new(), bad: 0, bad_since, shared }
     }
 
     async fn run<S>(mut self, io: S)
@@ -534,7 +527,7 @@ impl Session {
         if self.shared.server.compat.refuse_bad_stats {
             stat.check()?;
         }
-        let key = self.key(&message.namespace, &message.name)?;
+        let key = key(&message.namespace, &message.name)?;
         if self.reporter != stat.pod_name {
             if stat.pod_name.len() > MOST_NAME {
                 return Err(Bad::Name);
@@ -543,27 +536,6 @@ impl Session {
         }
         stat.pod_name = self.reporter.clone();
         Ok(Some(Received { key, stat, source: self.source.clone() }))
-    }
-
-    /// The key of a revision, made once for as long as the peer reports it.
-    fn key(&mut self, namespace: &[u8], name: &[u8]) -> Result<RevisionKey, Bad> {
-        self.name.clear();
-        self.name.extend_from_slice(namespace);
-        self.name.push(b'/');
-        self.name.extend_from_slice(name);
-        if let Some(key) = self.keys.get(self.name.as_slice()) {
-            return Ok(key.clone());
-        }
-        if namespace.len() > MOST_NAME || name.len() > MOST_NAME {
-            return Err(Bad::Name);
-        }
-        let text = std::str::from_utf8(&self.name).map_err(|_| Bad::Name)?;
-        let key: RevisionKey = text.parse().map_err(|_| Bad::Name)?;
-        if self.keys.len() >= MOST_KEYS {
-            self.keys.clear();
-        }
-        self.keys.insert(self.name.as_slice().into(), key.clone());
-        Ok(key)
     }
 
     /// Puts a stat in the queue, waiting for a place; false when there is no use in it any more.
@@ -612,6 +584,15 @@ impl Session {
     fn counters(&self) -> &Counters {
         &self.shared.server.counters
     }
+}
+
+/// The key of a revision, if the names can be those of one.
+fn key(namespace: &[u8], name: &[u8]) -> Result<RevisionKey, Bad> {
+    let text = |bytes| match std::str::from_utf8(bytes) {
+        Ok(text) if (1..=MOST_NAME).contains(&text.len()) && !text.contains('/') => Ok(text),
+        _ => Err(Bad::Name),
+    };
+    Ok(RevisionKey::new(text(namespace)?, text(name)?))
 }
 
 /// Says why the connection is closed, and gives the peer a moment to read it: with anything of the peer's still unread

@@ -554,7 +554,8 @@ async fn that_there_is_a_mesh_is_remembered_for_the_same_target_unless_strict() 
 
 #[tokio::test]
 async fn a_service_is_asked_until_enough_pods_were_met() {
-    let cases: [(&str, fn(u32) -> Answer, Result<Option<Load>, ScrapeError>); 6] = [
+    type Case = (&'static str, fn(u32) -> Answer, Result<Option<Load>, ScrapeError>);
+    let cases: [Case; 6] = [
         ("old pods", |n| named(&format!("p{n}"), 60.0), Ok(Some(load_of(3.0)))),
         ("young pods", |n| named(&format!("p{n}"), 59.9), Ok(Some(load_of(3.0)))),
         ("the same few young ones again and again", |n| named(&format!("p{}", n % 3), 1.0), Ok(Some(load_of(3.0)))),
