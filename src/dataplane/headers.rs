@@ -2,7 +2,7 @@
 
 use crate::api::names;
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request};
@@ -87,6 +87,20 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in [KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
+    }
+}
+
+/// Makes one cookie header of the several that HTTP/2 may split it into and HTTP/1.1 may not.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -199,6 +213,13 @@ mod tests {
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or(""))).collect();
         left.sort_unstable();
         assert_eq!(left, [("content-type", "text/plain"), ("te", "trailers"), ("trailer", "x-sum")]);
+    }
+
+    #[test]
+    fn split_cookies_become_one() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]

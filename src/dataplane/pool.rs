@@ -5,6 +5,7 @@
 
 use crate::clock::Clock;
 use crate::dataplane::body::Outgoing;
+use crate::dataplane::server::tune;
 use crate::units::{Span, Timestamp};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -255,8 +256,7 @@ impl Pool {
         let stream = tokio::time::timeout(self.settings.connect_timeout, TcpStream::connect(addr))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within the time allowed"))??;
-        // A failure to set it costs latency, not correctness.
-        let _ = stream.set_nodelay(true);
+        tune(&stream);
         Ok(stream)
     }
 

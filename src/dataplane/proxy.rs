@@ -108,6 +108,9 @@ impl Exchange {
         };
         let host = headers::host(&request);
         let (mut parts, body) = request.into_parts();
+        if parts.version == Version::HTTP_2 {
+            headers::join_cookies(&mut parts.headers);
+        }
         headers::drop_hop_by_hop(&mut parts.headers);
         if let Some(host) = host {
             headers::set_host(&mut parts.headers, host);

@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,6 +32,9 @@ const MAX_STREAMS: u32 = 1000;
 
 /// The largest head of a request over HTTP/2, in bytes. HTTP/1.1 has hyper's own limit of about 400 kB.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// How long a connection is silent before the kernel asks whether the peer is still there, and again.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -69,8 +73,7 @@ where
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                // A failure to set it costs latency, not correctness.
-                let _ = stream.set_nodelay(true);
+                tune(&stream);
                 connections.spawn(connection(stream, peer, handler.clone(), stop.clone(), permit));
             }
             Err(error) => {
@@ -85,6 +88,14 @@ where
         () = connections.wait() => {}
         () = stop.kill.cancelled() => {}
     }
+}
+
+/// Small writes leave at once, and a peer that vanished without a word is noticed. A failure to set either costs
+/// latency, or a socket for a while.
+pub(crate) fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
 }
 
 async fn accept(

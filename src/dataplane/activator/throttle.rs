@@ -464,7 +464,13 @@ impl Drop for Leaving<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::dataplane::proxy::Settings;
+    use futures::FutureExt as _;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::future::Future;
+    use std::pin::Pin;
 
     #[test]
     fn pods_are_shared_out_among_activators() {
@@ -481,7 +487,118 @@ mod tests {
         assert_eq!(share_of(3, None), [0, 1, 2]);
     }
 
+    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Lease, NoPod>> + 'a>>;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Announce(u16, bool),
+        Withdraw(u16),
+        SaysReady(u16),
+        Come,
+        Finish(usize),
+        Refused(usize),
+        GiveUp(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => (1..5u16, any::<bool>()).prop_map(|(pod, listed)| Step::Announce(pod, listed)),
+            1 => (1..5u16).prop_map(Step::Withdraw),
+            3 => (1..5u16).prop_map(Step::SaysReady),
+            5 => Just(Step::Come),
+            3 => (0..8usize).prop_map(Step::Finish),
+            1 => (0..8usize).prop_map(Step::Refused),
+            1 => (0..8usize).prop_map(Step::GiveUp),
+        ];
+        proptest::collection::vec(step, 0..120)
+    }
+
     proptest! {
+        /// Whatever happens to pods and clients: no pod has more than it takes, nobody waits beside a pod with room,
+        /// nobody overtakes, and in the end nothing is held.
+        #[test]
+        fn pods_are_filled_and_never_overfilled(steps in steps(), limit in 0..3usize, kubelet_decides: bool) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            // Probes are spawned but never run: `SaysReady` stands for their outcome.
+            let _context = runtime.enter();
+            let shared = Arc::new(Shared {
+                proxy: Proxy::new(Clock::system(), Settings::default()),
+                probe: ProbeSettings::default(),
+                queue_depth: 5,
+            });
+            let revision = Revision { container_concurrency: limit, kubelet_decides, ..Revision::default() };
+            let throttle = Throttle::new(RevisionKey::new("ns", "r"), revision, None, shared);
+            let address = |pod: u16| SocketAddr::from(([127, 0, 0, 1], pod));
+            let mut pods: BTreeMap<SocketAddr, bool> = BTreeMap::new();
+            let mut going: Vec<(u32, Lease)> = Vec::new();
+            let mut waiting: VecDeque<(u32, Waiting<'_>)> = VecDeque::new();
+            let mut number = 0;
+            let told = |pods: &BTreeMap<SocketAddr, bool>| {
+                throttle.set_pods(&pods.iter().map(|(addr, listed)| (*addr, *listed)).collect::<Vec<_>>());
+            };
+            for step in steps {
+                match step {
+                    Step::Announce(pod, listed) => {
+                        pods.insert(address(pod), listed);
+                        told(&pods);
+                    }
+                    Step::Withdraw(pod) => {
+                        pods.remove(&address(pod));
+                        told(&pods);
+                    }
+                    Step::SaysReady(pod) => {
+                        let id = throttle.lock().pods.iter().find(|known| known.addr == address(pod)).map(|known| known.id);
+                        if let Some(id) = id {
+                            throttle.said_ready(address(pod), id);
+                        }
+                    }
+                    Step::Come => {
+                        number += 1;
+                        let throttle = &throttle;
+                        let mut waiter: Waiting<'_> = Box::pin(async move { throttle.acquire(&mut None).await });
+                        match waiter.as_mut().now_or_never() {
+                            Some(Ok(lease)) => {
+                                prop_assert!(waiting.is_empty());
+                                going.push((number, lease));
+                            }
+                            Some(Err(_)) => prop_assert!(waiting.len() >= 5),
+                            None => waiting.push_back((number, waiter)),
+                        }
+                    }
+                    Step::Finish(at) if at < going.len() => drop(going.swap_remove(at)),
+                    Step::Refused(at) if at < going.len() => going.swap_remove(at).1.unreachable(),
+                    Step::GiveUp(at) if at < waiting.len() => drop(waiting.remove(at)),
+                    Step::Finish(_) | Step::Refused(_) | Step::GiveUp(_) => {}
+                }
+                let mut overtaken = false;
+                let mut still = VecDeque::new();
+                for (who, mut waiter) in waiting.drain(..) {
+                    if let Some(lease) = waiter.as_mut().now_or_never() {
+                        prop_assert!(!overtaken, "{who} overtook");
+                        going.push((who, lease.expect("a pod")));
+                    } else {
+                        overtaken = true;
+                        still.push_back((who, waiter));
+                    }
+                }
+                waiting = still;
+                let usable = throttle.usable();
+                for (addr, in_flight) in &usable {
+                    prop_assert!(limit == 0 || *in_flight <= limit, "{addr} has {in_flight}");
+                    prop_assert!(!kubelet_decides || pods[addr], "{addr} is not listed");
+                }
+                prop_assert_eq!(throttle.waiting(), waiting.len());
+                if !waiting.is_empty() {
+                    let room = usable.iter().any(|(_, in_flight)| limit == 0 || *in_flight < limit);
+                    prop_assert!(!room, "somebody waits beside a pod with room: {usable:?}");
+                }
+            }
+            drop(waiting);
+            drop(going);
+            prop_assert_eq!(throttle.waiting(), 0);
+            prop_assert!(throttle.usable().iter().all(|(_, in_flight)| *in_flight == 0));
+        }
+
         /// With at least as many pods as activators each pod has exactly one, and shares differ by at most one pod.
         #[test]
         fn every_pod_has_one_activator(pods in 2..200usize, count in 1..50usize) {

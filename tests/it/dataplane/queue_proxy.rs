@@ -37,6 +37,85 @@ async fn a_chunk_comes_back_before_the_request_has_ended() {
 }
 
 #[tokio::test]
+async fn a_side_that_does_not_read_holds_the_other_back() {
+    /// More than every buffer on the way.
+    const MUCH: usize = 100 << 20;
+    let chunk = || Frame::data(Bytes::from(vec![b'x'; 64 << 10]));
+    let (sent, produced) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&produced);
+    let app = App::start(move |request: Request<Body>| {
+        let count = Arc::clone(&count);
+        async move {
+            if request.uri().path() == "/upload" {
+                // Never looks at the body.
+                let _body = request.into_body();
+                return std::future::pending().await;
+            }
+            let frames = futures::stream::repeat_with(move || {
+                count.fetch_add(64 << 10, Ordering::Relaxed);
+                Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; 64 << 10])))
+            });
+            Response::new(body::boxed(StreamBody::new(frames)))
+        }
+    })
+    .await;
+    let pod = Pod::start(app.addr, |_| {}).await;
+    for (addr, h2) in [(pod.http1(), false), (pod.h2c(), true)] {
+        let (writer, body) = written();
+        let upload = Request::post("/upload").body(body).expect("a request");
+        let upload = tokio::spawn(exchange(addr, h2, upload));
+        sent.store(0, Ordering::Relaxed);
+        while let Ok(room) = tokio::time::timeout(Duration::from_secs(1), writer.send(chunk())).await {
+            room.expect("a connection");
+            assert!(sent.fetch_add(64 << 10, Ordering::Relaxed) < MUCH, "h2: {h2}");
+        }
+        upload.abort();
+
+        produced.store(0, Ordering::Relaxed);
+        let unread = exchange(addr, h2, Request::get("/download").body(body::empty()).expect("a request")).await;
+        let mut before = usize::MAX;
+        until("the app to be held back", async || {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = produced.load(Ordering::Relaxed);
+            assert!(now < MUCH, "h2: {h2}");
+            (std::mem::replace(&mut before, now) == now).then_some(())
+        })
+        .await;
+        drop(unread);
+    }
+}
+
+#[tokio::test]
+async fn many_streams_take_more_than_one_connection() {
+    let (app, mut gate) = App::gate().await;
+    let pod = Pod::start(app.addr, |_| {}).await;
+    let client = h2c_client();
+    let sent: Vec<_> = (0..350).map(|_| tokio::spawn(client.get(format!("http://{}/", pod.h2c())).send())).collect();
+    // All of them at once: none waits unseen for a stream.
+    gate.came(350).await;
+    gate.open(usize::MAX);
+    for response in join_all(sent).await {
+        assert_eq!(response.expect("a task").expect("an answer").status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_to_go_on() {
+    let app = App::echo().await;
+    let pod = Pod::start(app.addr, |_| {}).await;
+    let mut stream = tokio::net::TcpStream::connect(pod.http1()).await.expect("a connection");
+    let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n";
+    stream.write_all(head).await.expect("sent");
+    let mut go_on = [0; 25];
+    soon("a word", stream.read_exact(&mut go_on)).await.expect("a word");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.expect("sent");
+    let mut rest = String::new();
+    soon("the answer", stream.read_to_string(&mut rest)).await.expect("the answer");
+    assert!(rest.starts_with("HTTP/1.1 200 OK") && rest.ends_with("hello"), "{rest}");
+}
+
+#[tokio::test]
 async fn server_sent_events_arrive_one_by_one() {
     let (events, feed) = mpsc::channel::<Frame<Bytes>>(1);
     let feed = Arc::new(tokio::sync::Mutex::new(Some(feed)));
