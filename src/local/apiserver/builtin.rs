@@ -92,14 +92,14 @@ pub(super) fn validate(resource: &Resource, value: &Value, old: Option<&Value>) 
                 causes.push(Cause::invalid("addressType", &value["addressType"], "field is immutable"));
             }
         }
-        ("coordination.k8s.io", "Lease") => {
-            if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
-                causes.push(Cause::invalid(
-                    "spec.leaseDurationSeconds",
-                    &spec["leaseDurationSeconds"],
-                    "must be greater than 0",
-                ));
-            }
+        ("coordination.k8s.io", "Lease")
+            if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) =>
+        {
+            causes.push(Cause::invalid(
+                "spec.leaseDurationSeconds",
+                &spec["leaseDurationSeconds"],
+                "must be greater than 0",
+            ));
         }
         _ => {}
     }
@@ -179,7 +179,7 @@ fn path_text(path: &[Step]) -> String {
         match step {
             Step::Key(key) if text.is_empty() => text.push_str(key),
             Step::Key(key) => text.extend([".", key]),
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Index(index) => text.extend(["[", &index.to_string(), "]"]),
         }
     }
     text

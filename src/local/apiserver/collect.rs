@@ -18,7 +18,7 @@ const EVENTS_LAST: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 /// Events kept, at most; the oldest go first.
 const MOST_EVENTS: usize = 10_000;
 /// How often old events are looked for.
-const EVENTS_EVERY: Duration = Duration::from_secs(60);
+const EVENTS_EVERY: Duration = Duration::from_mins(1);
 
 /// Collects until it is cancelled.
 pub(super) async fn run(store: &Store, cancel: &CancellationToken) {

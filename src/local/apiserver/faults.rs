@@ -137,7 +137,7 @@ impl Effect {
 #[derive(Debug)]
 pub struct Faults {
     any: AtomicBool,
-    faults: Mutex<Vec<Fault>>,
+    ordered: Mutex<Vec<Fault>>,
     requests: Mutex<BTreeMap<(Verb, String), u64>>,
     /// Which resource's watches end now, and a number that makes each call a change.
     dropped: watch::Sender<(u64, Option<String>)>,
@@ -147,7 +147,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             any: AtomicBool::new(false),
-            faults: Mutex::default(),
+            ordered: Mutex::default(),
             requests: Mutex::default(),
             dropped: watch::Sender::new((0, None)),
         }
@@ -224,7 +224,7 @@ impl Faults {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
-        self.faults.lock().expect("nothing panics while it holds the faults")
+        self.ordered.lock().expect("nothing panics while it holds the faults")
     }
 
     fn requests(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Verb, String), u64>> {

@@ -311,7 +311,7 @@ impl Call {
             Verb::Create if part == Part::Whole => {
                 let value = self.object(body).await?;
                 self.view()?;
-                let written = self.target("", part)?.create(value, Ownership::OfChanges)?;
+                let written = self.target("", part)?.create(value, &Ownership::OfChanges)?;
                 self.show(&written.object, part, StatusCode::CREATED)
             }
             Verb::Update => {
@@ -651,7 +651,7 @@ fn parse_delete_options(options: &Value, query: &HashMap<String, String>) -> Ans
         propagation: match (propagation.as_deref(), orphan) {
             (Some("Foreground"), _) => Propagation::Foreground,
             (Some("Orphan"), _) | (None, Some(true)) => Propagation::Orphan,
-            (Some("Background"), _) | (None, _) => Propagation::Background,
+            (Some("Background") | None, _) => Propagation::Background,
             (Some(other), _) => {
                 let message = format!("propagationPolicy: {other:?} is not Background, Foreground or Orphan");
                 return Err(status::bad_request(&message));

@@ -14,7 +14,7 @@ mod names;
 mod object;
 mod openapi;
 mod patch;
-mod print;
+
 mod resource;
 mod scale;
 mod schema;

@@ -21,7 +21,7 @@ pub(super) fn is_label(name: &str) -> bool {
 
 /// RFC 1123 subdomain: labels joined with `.`, 253 letters at most.
 pub(super) fn is_subdomain(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 253 && name.split('.').all(|label| is_label_of_any_length(label))
+    !name.is_empty() && name.len() <= 253 && name.split('.').all(is_label_of_any_length)
 }
 
 /// RFC 1035 label: like [`is_label`], and the first is a letter.

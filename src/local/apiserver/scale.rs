@@ -65,7 +65,7 @@ fn replicas(name: &str, scale: &Value) -> Answer<i64> {
     }
 }
 
-fn selector_text(selector: &Value) -> String {
+pub(super) fn selector_text(selector: &Value) -> String {
     let labels = selector["matchLabels"].as_object();
     let mut terms: Vec<String> = labels
         .into_iter()

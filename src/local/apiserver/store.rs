@@ -282,7 +282,7 @@ impl Store {
         if self.limits.object_bytes <= state.object_bytes {
             return Err(Refused::Full);
         }
-        let object = state.commit(id, value, Happened::Modified, Some(before), &self.limits);
+        let object = state.commit(id, value, Happened::Modified, Some(&before), &self.limits);
         self.wake_collector(&state);
         Ok(object)
     }
@@ -291,7 +291,7 @@ impl Store {
     pub(super) fn remove(&self, id: ShardId, before: &Object, value: Value) -> Result<Arc<Object>, Refused> {
         let mut state = self.state();
         let before = state.newest(id, before)?;
-        let object = state.commit(id, value, Happened::Deleted, Some(before), &self.limits);
+        let object = state.commit(id, value, Happened::Deleted, Some(&before), &self.limits);
         self.wake_collector(&state);
         Ok(object)
     }
@@ -422,12 +422,12 @@ impl State {
         id: ShardId,
         value: Value,
         happened: Happened,
-        before: Option<Arc<Object>>,
+        before: Option<&Arc<Object>>,
         limits: &Limits,
     ) -> Arc<Object> {
         self.version += 1;
         let shard = &mut self.shards[id.0 as usize];
-        let object = Arc::new(Object::write(&shard.resource, value, self.version, happened, before.as_deref()));
+        let object = Arc::new(Object::write(&shard.resource, value, self.version, happened, before.map(Arc::as_ref)));
         let key = Key { shard: id, namespace: object.namespace.clone(), name: object.name.clone() };
 
         if happened == Happened::Deleted {
@@ -444,13 +444,10 @@ impl State {
         }
         let kind = shard.resource.kind.as_str();
         let (is_namespace, is_definition) = (kind == "Namespace", kind == "CustomResourceDefinition");
-        shard.remember(
-            Event { object: object.clone(), before: before.as_ref().map(|before| before.traits.clone()) },
-            limits,
-        );
+        shard.remember(Event { object: object.clone(), before: before.map(|before| before.traits.clone()) }, limits);
         shard.changed.send_replace(self.version);
 
-        if let Some(before) = &before {
+        if let Some(before) = before {
             self.object_bytes -= before.size();
             for owner in &before.owners {
                 if let Some(keys) = self.dependents.get_mut(owner) {

@@ -2,7 +2,7 @@
 
 use super::object::{Object, event_line};
 use super::resource::Resource;
-use super::{object::Happened, print};
+use super::{columns, object::Happened};
 use crate::units::Timestamp;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -87,8 +87,8 @@ impl View {
             Form::Metadata => text(&metadata_only(value)),
             Form::Table(include) => {
                 let version = value["metadata"]["resourceVersion"].clone();
-                let rows = vec![print::row(&self.resource, value, include, now)];
-                text(&print::table(&self.resource, version, rows, true))
+                let rows = vec![columns::row(&self.resource, value, include, now)];
+                text(&columns::table(&self.resource, &version, rows, true))
             }
         }
     }
@@ -102,7 +102,7 @@ impl View {
         text(&match self.form {
             Form::Whole => value,
             Form::Metadata => metadata_only(value),
-            Form::Table(include) => print::row(&self.resource, value, include, now),
+            Form::Table(include) => columns::row(&self.resource, value, include, now),
         })
     }
 
@@ -111,7 +111,7 @@ impl View {
         let version = version.to_string();
         match self.form {
             Form::Table(_) => {
-                let table = print::table(&self.resource, version.into(), Vec::new(), true).to_string();
+                let table = columns::table(&self.resource, &version.into(), Vec::new(), true).to_string();
                 let head = table.strip_suffix("\"rows\":[]}").expect("rows are the last member of a table");
                 (format!("{head}\"rows\":["), "]}")
             }
@@ -139,8 +139,8 @@ impl View {
             Form::Metadata => metadata_only(value),
             Form::Table(include) => {
                 let version = value["metadata"]["resourceVersion"].clone();
-                let rows = vec![print::row(&self.resource, value, include, now)];
-                print::table(&self.resource, version, rows, first)
+                let rows = vec![columns::row(&self.resource, value, include, now)];
+                columns::table(&self.resource, &version, rows, first)
             }
         };
         event_line(happened.word(), &text(&value))
@@ -159,7 +159,7 @@ impl View {
             Form::Metadata => {
                 json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
             }
-            Form::Table(_) => print::table(&self.resource, version.to_string().into(), Vec::new(), false),
+            Form::Table(_) => columns::table(&self.resource, &version.to_string().into(), Vec::new(), false),
         };
         event_line("BOOKMARK", &text(&bookmark))
     }

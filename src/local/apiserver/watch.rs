@@ -20,9 +20,9 @@ use tokio::time::Instant;
 /// Events read from the history at once; between such reads the store is free for others.
 const BATCH: usize = 64;
 /// How often a watch with bookmarks says how far it has come.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// How long a watch lasts when the client does not say; the real one draws from 30 to 60 minutes.
-pub(super) const LASTS: Duration = Duration::from_secs(2700);
+pub(super) const LASTS: Duration = Duration::from_mins(45);
 
 /// What a client asks of a watch.
 #[derive(Debug)]

@@ -11,7 +11,6 @@ use super::resource::{Generation, Naming, Resource};
 use super::status::{self, Answer, Cause};
 use super::store::{Refused, ShardId, Store};
 use super::{builtin, fields, names};
-use crate::clock::Clock;
 use crate::units::{Span, Timestamp};
 use kube::core::Status;
 use serde_json::{Map, Value, json};
@@ -121,12 +120,12 @@ pub(super) fn make_namespace(store: &Store, name: &str) {
         strict: builtin::Strictness::Ignore,
     };
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    target.create(namespace, Ownership::OfChanges).expect("a new store takes its first namespaces");
+    target.create(namespace, &Ownership::OfChanges).expect("a new store takes its first namespaces");
 }
 
 impl Target<'_> {
     /// Makes an object.
-    pub(super) fn create(&self, mut value: Value, ownership: Ownership) -> Answer<Written> {
+    pub(super) fn create(&self, mut value: Value, ownership: &Ownership) -> Answer<Written> {
         self.check_type(&value)?;
         drop_nulls(&mut value);
         self.place(&mut value)?;
@@ -139,10 +138,11 @@ impl Target<'_> {
             }
             let name = metadata_text(&object, "name").to_owned();
             self.check_new(&object, &name)?;
-            self.begin(&mut object)?;
+            self.begin(&mut object);
             let object = self.admit(Operation::Create, &name, None, object)?;
             let mut object = self.settle(&name, None, object)?;
             if matches!(ownership, Ownership::OfChanges) {
+                metadata_mut(&mut object).remove("managedFields");
                 fields::after_update(self.resource, None, &mut object, self.manager, self.part, self.now());
             }
             if self.dry_run {
@@ -354,7 +354,7 @@ impl Target<'_> {
     }
 
     /// What the API itself writes into a new object.
-    fn begin(&self, value: &mut Value) -> Answer<()> {
+    fn begin(&self, value: &mut Value) {
         if self.resource.status && self.resource.kind != "Node" {
             value.as_object_mut().expect("checked").remove("status");
         }
@@ -369,7 +369,6 @@ impl Target<'_> {
             metadata.insert("generation".to_owned(), 1.into());
         }
         builtin::begin(self.resource, value);
-        Ok(())
     }
 
     /// Puts back what an update may not change, and checks what it claims to know of the object.
@@ -591,11 +590,6 @@ impl Target<'_> {
 pub(super) fn rfc3339(at: Timestamp) -> String {
     let at = jiff::Timestamp::from_second(at.second()).unwrap_or_default();
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// An instant as lists of field owners and leases carry it: RFC 3339 with microseconds.
-pub(super) fn now_text(clock: Clock) -> String {
-    rfc3339(clock.now())
 }
 
 /// The texts of a list.
