@@ -30,7 +30,9 @@ impl Served {
 
     pub(crate) fn client(&self) -> kube::Client {
         let uri = format!("http://{}", self.addr).parse().expect("an address");
-        kube::Client::try_from(kube::Config::new(uri)).expect("a client")
+        // A refusal is an answer here, not something to try again.
+        let config = kube::Config { default_retry: false, ..kube::Config::new(uri) };
+        kube::Client::try_from(config).expect("a client")
     }
 }
 

@@ -136,6 +136,9 @@ pub(super) async fn list_versions(client: Client, namespace: String) {
         1
     );
     assert_eq!(maps.list(&ListParams::default().match_any()).await.expect("a list").items.len(), 1);
+    let future = ListParams::default().at("999999999999").matching(kube::api::VersionMatch::NotOlderThan);
+    let status = assert_refused(maps.list(&future).await, 504, "Timeout");
+    assert!(status.message.contains("Too large resource version"), "{}", status.message);
     assert_refused(maps.list(&ListParams::default().at("abc")).await, 400, "BadRequest");
 }
 
