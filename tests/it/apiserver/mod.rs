@@ -31,7 +31,8 @@ impl Served {
     pub(crate) fn client(&self) -> kube::Client {
         let uri = format!("http://{}", self.addr).parse().expect("an address");
         // A refusal is an answer here, not something to try again.
-        let config = kube::Config { default_retry: false, ..kube::Config::new(uri) };
+        let mut config = kube::Config::new(uri);
+        config.default_retry = false;
         kube::Client::try_from(config).expect("a client")
     }
 }
