@@ -318,6 +318,11 @@ impl Bound {
         self.state.readiness.watch()
     }
 
+    /// The same to be asked: each question looks at the user's process anew.
+    pub fn asked_readiness(&self) -> Readiness {
+        self.state.readiness.clone()
+    }
+
     /// What became of requests that got no answer.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.state.counters)

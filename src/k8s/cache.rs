@@ -36,6 +36,14 @@ impl<V> Cache<V> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
+    /// The objects `keep` chooses, by key.
+    pub fn select(&self, keep: impl Fn(&RevisionKey, &V) -> bool) -> Vec<Arc<V>> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let mut chosen: Vec<_> = objects.iter().filter(|(key, value)| keep(key, value)).collect();
+        chosen.sort_by_key(|(key, _)| *key);
+        chosen.into_iter().map(|(_, value)| Arc::clone(value)).collect()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).len()

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const SERVICE_OF_SLICE: &str = "kubernetes.io/service-name";
 /// The protocol of a port that speaks HTTP/2 from the first byte, as Kubernetes names it.
 const H2C: &str = "kubernetes.io/h2c";
+/// How many names may lead to one another until a Service is found.
+const MOST_ALIASES: usize = 4;
 
 /// Every Service and its endpoints, as the API server tells of them. Cheap to clone; all clones are one.
 #[derive(Clone, Default, Debug)]
@@ -30,6 +32,8 @@ pub struct Services {
 #[derive(Default, Debug)]
 struct State {
     ports: HashMap<RevisionKey, Vec<Port>>,
+    /// Services that are only another name: of those of type `ExternalName`, the host.
+    aliases: HashMap<RevisionKey, String>,
     /// By the slice's own name: the Service it belongs to, and what it says.
     slices: HashMap<RevisionKey, (RevisionKey, Slice)>,
     slices_of: HashMap<RevisionKey, Vec<RevisionKey>>,
@@ -68,9 +72,16 @@ impl Services {
         );
     }
 
-    /// Where `port` of `service` leads; `None` when there is no such Service or port.
+    /// Where `port` of `service` leads; `None` when there is no such Service or port. One that is only another name for a
+    /// Service leads where that leads.
     pub fn backends(&self, service: &RevisionKey, port: i32) -> Option<Backends> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut service = service.clone();
+        for _ in 0..MOST_ALIASES {
+            let Some(host) = state.aliases.get(&service) else { break };
+            service = service_of(host)?;
+        }
+        let service = &service;
         let port = state.ports.get(service)?.iter().find(|candidate| candidate.number == port)?;
         let mut found = Backends { addresses: Vec::new(), h2c: port.h2c };
         for slice in state.slices_of.get(service).into_iter().flatten() {
@@ -85,7 +96,12 @@ impl Services {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match change {
             Change::Put(key, service) => {
-                let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+                let spec = service.spec.unwrap_or_default();
+                match spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName")) {
+                    Some(host) => state.aliases.insert(key.clone(), host),
+                    None => state.aliases.remove(&key),
+                };
+                let ports = spec.ports.unwrap_or_default();
                 let ports = ports.into_iter().map(|port| {
                     let name = port.name.unwrap_or_default();
                     let h2c = name == "http2" || port.app_protocol.as_deref() == Some(H2C);
@@ -95,6 +111,7 @@ impl Services {
             }
             Change::Gone(key) => {
                 state.ports.remove(&key);
+                state.aliases.remove(&key);
             }
             Change::Synced => {}
         }
@@ -223,6 +240,28 @@ mod tests {
         assert_eq!(addresses(443), None);
         services.take_in_slice(Change::Gone(of_slice));
         assert_eq!(addresses(80), Some(vec![]));
+    }
+
+    #[test]
+    fn another_name_leads_where_the_name_it_stands_for_leads() {
+        let services = Services::default();
+        let put = |name: &str, spec: serde_json::Value| {
+            let key = RevisionKey::new("default", name);
+            services.take_in_service(Change::Put(key.clone(), object(json!({ "spec": spec }))));
+            key
+        };
+        let alias =
+            |to: &str| json!({"type": "ExternalName", "externalName": format!("{to}.default.svc.cluster.local")});
+        let gateway = put("gateway", json!({"ports": [{"name": "http2", "port": 80}]}));
+        let hello = put("hello", alias("gateway"));
+        assert_eq!(services.backends(&hello, 80), services.backends(&gateway, 80));
+        put("a", alias("b"));
+        let circle = put("b", alias("a"));
+        assert_eq!(services.backends(&circle, 80), None, "a circle ends");
+        let outside = put("outside", json!({"type": "ExternalName", "externalName": "www.example.com"}));
+        assert_eq!(services.backends(&outside, 80), None);
+        put("hello", json!({"ports": [{"name": "http", "port": 81}]}));
+        assert_eq!(services.backends(&hello, 81), Some(Backends::default()), "it is a Service of its own now");
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! Left out, since nothing on one machine needs it: garbage collection of old revisions, gradual rollouts, image
 //! digests, certificates, domain mappings.
 
+pub mod admission;
 pub mod configuration;
+pub(in crate::local) mod controllers;
 pub mod revision;
 pub mod route;
 pub mod serverless_service;

@@ -27,6 +27,9 @@ use std::sync::Arc;
 /// The domain of names inside the cluster.
 const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 
+/// The class of the gateway that comes with the local cluster.
+pub const INGRESS_CLASS: &str = "local.ingress.networking.knative.dev";
+
 /// What is the same for every route of a cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Network {
@@ -39,12 +42,9 @@ pub struct Network {
 impl Default for Network {
     /// Knative's own default domain, and the gateway of the local cluster.
     fn default() -> Self {
-        Self { domain: "example.com".to_owned(), ingress_class: LOCAL_INGRESS_CLASS.to_owned() }
+        Self { domain: "example.com".to_owned(), ingress_class: INGRESS_CLASS.to_owned() }
     }
 }
-
-/// The ingress class of the gateway that comes with the local cluster.
-pub const LOCAL_INGRESS_CLASS: &str = "ebb.local";
 
 /// Where a route's traffic goes, resolved to Revisions.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 pub mod address;
 pub mod container;
+pub(in crate::local) mod controller;
 pub mod deployment;
+pub mod kubelet;
 pub mod process;
 pub mod status;
 

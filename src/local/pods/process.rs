@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
@@ -104,9 +105,25 @@ impl Drop for Process {
     }
 }
 
-/// A port nobody listens on, on any address.
+/// The ports pods' processes get: below those Linux, macOS and Windows give to outgoing connections, so that no
+/// connection takes a process's port while it is being restarted.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port nobody listens on, on any address; another one each time.
 pub fn free_port() -> io::Result<u16> {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr().map(|address| address.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = rand::random_range(PORTS);
+    let _ = NEXT.compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed);
+    let mut last = io::Error::other("no port was tried");
+    for _ in PORTS {
+        let step = |port: u16| Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start });
+        let port = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(start);
+        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn exit_code(status: ExitStatus) -> i32 {

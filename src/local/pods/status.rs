@@ -84,12 +84,17 @@ pub fn pod_status(pod: &Pod, told: &Told) -> PodStatus {
         State::Waiting { ran, .. } => (*ran, None),
         State::Running { ready, .. } => (true, *ready),
     };
-    let unready_reason = if ready.is_some() { None } else { Some("ContainersNotReady") };
+    let unready = match &told.state {
+        State::Running { ready: Some(_), .. } => None,
+        State::Running { message, .. } | State::Waiting { message, .. } => {
+            Some(("ContainersNotReady", message.as_str()))
+        }
+    };
     let changed = ready.unwrap_or(match &told.state {
         State::Running { since, .. } => *since,
         State::Waiting { .. } => told.last_end.as_ref().map_or(told.since, |end| end.ended),
     });
-    let condition = |type_: &str, holds: bool, since: Timestamp, reason: Option<&str>| {
+    let condition = |type_: &str, holds: bool, since: Timestamp, why_not: Option<(&str, &str)>| {
         let status = if holds { "True" } else { "False" };
         let before = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
         let kept = before
@@ -99,7 +104,8 @@ pub fn pod_status(pod: &Pod, told: &Told) -> PodStatus {
         PodCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.map(ToOwned::to_owned),
+            reason: why_not.map(|(reason, _)| reason.to_owned()),
+            message: why_not.map(|(_, message)| message.to_owned()).filter(|message| !message.is_empty()),
             last_transition_time: Some(kept.unwrap_or_else(|| time(since))),
             ..PodCondition::default()
         }
@@ -109,8 +115,8 @@ pub fn pod_status(pod: &Pod, told: &Told) -> PodStatus {
         conditions: Some(vec![
             condition("PodReadyToStartContainers", told.ip.is_some(), told.since, None),
             condition("Initialized", true, told.since, None),
-            condition("Ready", ready.is_some(), changed, unready_reason),
-            condition("ContainersReady", ready.is_some(), changed, unready_reason),
+            condition("Ready", ready.is_some(), changed, unready),
+            condition("ContainersReady", ready.is_some(), changed, unready),
             condition("PodScheduled", true, told.since, None),
         ]),
         host_ip: Some(HOST_IP.to_string()),

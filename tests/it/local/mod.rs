@@ -1,4 +1,5 @@
 //! The local cluster: what it plans, what it runs, how requests find their way.
 
+mod cluster;
 mod manifests;
 mod plans;

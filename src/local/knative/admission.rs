@@ -1,0 +1,277 @@
+//! What Knative's webhooks do with a write: fill in defaults, and refuse what cannot stand, every problem at once.
+//!
+//! Beyond Knative's rules there is one of this cluster's own: a pod runs one container, so a revision may have only one.
+
+use crate::api::annotations::{validate, validate_progress_deadline};
+use crate::api::names::{
+    CLASS_ANNOTATION, CREATOR_ANNOTATION, HPA_CLASS, KPA_CLASS, METRIC_ANNOTATION, MODIFIER_ANNOTATION,
+    SYSTEM_NAMESPACE, USER_CONTAINER,
+};
+use crate::api::serving::{Service, TrafficTarget};
+use crate::api::setting::{SettingError, Severity};
+use crate::config::{self, ConfigError};
+use crate::local::apiserver::{Answer, Cause, Operation, Review, invalid};
+use crate::local::world::AutoscalerSettings;
+use crate::units::Compat;
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What annotations of the autoscaler begin with.
+const AUTOSCALING_PREFIX: &str = "autoscaling.knative.dev/";
+/// Seconds a request may take when the revision does not say (`revision-timeout-seconds`).
+const DEFAULT_TIMEOUT: i64 = 300;
+/// The most seconds it may say (`max-revision-timeout-seconds`).
+const MOST_TIMEOUT: i64 = 600;
+/// The most requests at once it may say (`container-concurrency-max-limit`).
+const MOST_CONCURRENCY: i64 = 1000;
+/// Who did it, as far as annotations tell: nobody logs in here.
+const USER: &str = "local";
+
+/// The judge of all writes, to be given to the API.
+pub fn admission(settings: AutoscalerSettings) -> impl Fn(&Review<'_>, Value) -> Answer<Value> + Send + Sync + 'static {
+    move |review, object| admit(&settings, review, object)
+}
+
+fn admit(settings: &AutoscalerSettings, review: &Review<'_>, mut object: Value) -> Answer<Value> {
+    if review.operation == Operation::Delete || review.subresource.is_some() {
+        return Ok(object);
+    }
+    let resource = review.resource;
+    let causes = match (resource.group.as_str(), resource.kind.as_str()) {
+        ("serving.knative.dev", "Service") => {
+            fill_in_service(&mut object, review.old);
+            service_problems(settings, &object, review.old)
+        }
+        ("serving.knative.dev", "Revision") => revision_problems(&object, review.old),
+        ("autoscaling.internal.knative.dev", "PodAutoscaler") => {
+            fill_in_pod_autoscaler(settings, &mut object);
+            Vec::new()
+        }
+        ("", "ConfigMap") if review.namespace == SYSTEM_NAMESPACE => {
+            config_problems(settings.compat(), review.name, &object)
+        }
+        _ => Vec::new(),
+    };
+    if causes.is_empty() { Ok(object) } else { Err(invalid(&resource.group, &resource.kind, review.name, &causes)) }
+}
+
+fn fill_in_service(object: &mut Value, old: Option<&Value>) {
+    if !object["spec"].is_object() {
+        return;
+    }
+    let is_new = old.is_none();
+    {
+        let spec = &mut object["spec"];
+        if spec.get("traffic").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            spec["traffic"] = json!([{"latestRevision": true, "percent": 100}]);
+        }
+        for target in spec["traffic"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            let fixed = target.get("revisionName").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+            target.entry("latestRevision").or_insert(json!(!fixed));
+            target.entry("percent").or_insert(json!(0));
+        }
+        if let Some(template) = spec.pointer_mut("/template/spec").and_then(Value::as_object_mut) {
+            fill_in_revision(template, is_new);
+        }
+    }
+    let changed = old.is_none_or(|old| old["spec"] != object["spec"]);
+    if changed && let Some(metadata) = object["metadata"].as_object_mut() {
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(MODIFIER_ANNOTATION.to_owned(), json!(USER));
+            annotations.entry(CREATOR_ANNOTATION).or_insert(json!(USER));
+        }
+    }
+}
+
+fn fill_in_revision(spec: &mut Map<String, Value>, is_new: bool) {
+    spec.entry("containerConcurrency").or_insert(json!(0));
+    if spec.get("timeoutSeconds").is_none_or(|seconds| *seconds == 0) {
+        spec.insert("timeoutSeconds".to_owned(), json!(DEFAULT_TIMEOUT));
+    }
+    if is_new {
+        spec.entry("enableServiceLinks").or_insert(json!(false));
+    }
+    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if container.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
+            container.insert("name".to_owned(), json!(USER_CONTAINER));
+        }
+        container.entry("resources").or_insert(json!({}));
+        let probe = container.entry("readinessProbe").or_insert(json!({}));
+        if let Some(probe) = probe.as_object_mut() {
+            if !["tcpSocket", "httpGet", "exec", "grpc"].iter().any(|kind| probe.contains_key(*kind)) {
+                probe.insert("tcpSocket".to_owned(), json!({"port": 0}));
+            }
+            probe.entry("successThreshold").or_insert(json!(1));
+        }
+    }
+}
+
+fn fill_in_pod_autoscaler(settings: &AutoscalerSettings, object: &mut Value) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    let Some(annotations) = annotations.as_object_mut() else { return };
+    let class = annotations
+        .entry(CLASS_ANNOTATION)
+        .or_insert_with(|| json!(settings.get().pod_autoscaler_class))
+        .as_str()
+        .unwrap_or_default();
+    let metric = match class {
+        KPA_CLASS => "concurrency",
+        HPA_CLASS => "cpu",
+        _ => return,
+    };
+    annotations.entry(METRIC_ANNOTATION).or_insert(json!(metric));
+}
+
+fn service_problems(settings: &AutoscalerSettings, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    // What has not even the right types is refused by the API itself.
+    let Ok(service) = Service::deserialize(object) else { return Vec::new() };
+    let mut causes = Vec::new();
+    let own = service.metadata.annotations.clone().unwrap_or_default();
+    for key in own.keys().filter(|key| key.starts_with(AUTOSCALING_PREFIX)) {
+        let why = "autoscaling annotations belong to spec.template.metadata.annotations, and have no effect here";
+        causes.push(Cause::invalid(format!("metadata.annotations[{key}]"), &json!(own[key]), why));
+    }
+
+    let template = &service.spec.template;
+    let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.clone()).unwrap_or_default();
+    let settings = settings.get().validation(settings.compat());
+    let problems = validate(&annotations, &settings).into_iter().chain(validate_progress_deadline(&annotations));
+    causes.extend(
+        problems
+            .filter(|problem| problem.severity == Severity::Error)
+            .map(|problem| setting_cause("spec.template.metadata.annotations", &problem)),
+    );
+
+    let spec = &template.spec;
+    let in_range = |causes: &mut Vec<Cause>, field: &str, value: Option<i64>, most: i64| {
+        if let Some(value) = value.filter(|value| !(0..=most).contains(value)) {
+            let why = format!("must be from 0 to {most}");
+            causes.push(Cause::invalid(format!("spec.template.spec.{field}"), &json!(value), &why));
+        }
+    };
+    in_range(&mut causes, "containerConcurrency", spec.container_concurrency, MOST_CONCURRENCY);
+    in_range(&mut causes, "timeoutSeconds", spec.timeout_seconds, MOST_TIMEOUT);
+    let longest = spec.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT);
+    in_range(&mut causes, "responseStartTimeoutSeconds", spec.response_start_timeout_seconds, longest);
+    in_range(&mut causes, "idleTimeoutSeconds", spec.idle_timeout_seconds, longest);
+    container_problems(&service, &mut causes);
+    template_name_problems(&service, object, old, &mut causes);
+    traffic_problems(&service.spec.traffic, &mut causes);
+    causes
+}
+
+fn container_problems(service: &Service, causes: &mut Vec<Cause>) {
+    let containers = &service.spec.template.spec.pod.containers;
+    if containers.len() != 1 {
+        let why = "a pod of this cluster runs exactly one container";
+        causes.push(Cause::invalid("spec.template.spec.containers", &json!(containers.len()), why));
+    }
+    for (number, container) in containers.iter().enumerate() {
+        let ports = container.ports.as_deref().unwrap_or_default();
+        let field = format!("spec.template.spec.containers[{number}].ports");
+        if ports.len() > 1 {
+            causes.push(Cause::invalid(field.clone(), &json!(ports.len()), "at most one port may be named"));
+        }
+        for name in ports.iter().filter_map(|port| port.name.as_deref()) {
+            if !["", "http1", "h2c"].contains(&name) {
+                causes.push(Cause::invalid(format!("{field}.name"), &json!(name), "must be http1 or h2c"));
+            }
+        }
+    }
+}
+
+/// A name the user chose for the revision begins with the service's, and is a new one for each change.
+fn template_name_problems(service: &Service, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    const FIELD: &str = "spec.template.metadata.name";
+    let Some(name) = service.spec.template.metadata.as_ref().and_then(|meta| meta.name.as_deref()) else { return };
+    let service_name = service.metadata.name.as_deref().unwrap_or_default();
+    if !name.starts_with(&format!("{service_name}-")) {
+        let why = format!("must begin with {:?}", format!("{service_name}-"));
+        causes.push(Cause::invalid(FIELD, &json!(name), &why));
+    }
+    let before = old.and_then(|old| old.pointer("/spec/template"));
+    if let Some(before) = before
+        && before.pointer("/metadata/name").and_then(Value::as_str) == Some(name)
+        && Some(before) != object.pointer("/spec/template")
+    {
+        let why = "the template changes but its name does not; choose another name, or leave it out";
+        causes.push(Cause::invalid(FIELD, &json!(name), why));
+    }
+}
+
+fn traffic_problems(traffic: &[TrafficTarget], causes: &mut Vec<Cause>) {
+    let mut tags: BTreeMap<&str, usize> = BTreeMap::new();
+    for (number, target) in traffic.iter().enumerate() {
+        let field = |name: &str| format!("spec.traffic[{number}].{name}");
+        let percent = target.percent.unwrap_or(0);
+        if !(0..=100).contains(&percent) {
+            causes.push(Cause::invalid(field("percent"), &json!(percent), "must be from 0 to 100"));
+        }
+        let fixed = target.revision_name.as_deref().unwrap_or_default();
+        if target.latest_revision == Some(!fixed.is_empty()) {
+            let why = "must be true without a revisionName and false with one";
+            causes.push(Cause::invalid(field("latestRevision"), &json!(target.latest_revision), why));
+        }
+        if target.configuration_name.is_some() {
+            causes.push(Cause::forbidden(field("configurationName"), "a Service has only its own configuration"));
+        }
+        if target.url.is_some() {
+            causes.push(Cause::forbidden(field("url"), "it follows from the tag"));
+        }
+        if let Some(tag) = target.tag.as_deref().filter(|tag| !tag.is_empty()) {
+            if !is_label(tag) {
+                let why = "must be letters, digits and hyphens in lower case, beginning with a letter";
+                causes.push(Cause::invalid(field("tag"), &json!(tag), why));
+            }
+            if let Some(other) = tags.insert(tag, number) {
+                let why = format!("is the tag of spec.traffic[{other}] already");
+                causes.push(Cause::invalid(field("tag"), &json!(tag), &why));
+            }
+        }
+    }
+    let sum: i64 = traffic.iter().map(|target| target.percent.unwrap_or(0)).fold(0, i64::saturating_add);
+    if sum != 100 {
+        causes.push(Cause::invalid("spec.traffic", &json!(sum), "the percentages must add up to 100"));
+    }
+}
+
+fn revision_problems(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    match old {
+        Some(old) if old["spec"] != object["spec"] => {
+            vec![Cause::forbidden("spec", "a revision never changes; change the template of its service")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn config_problems(compat: Compat, name: &str, object: &Value) -> Vec<Cause> {
+    let data: config::Data = config::Data::deserialize(&object["data"]).unwrap_or_default();
+    let parsed: Result<(), ConfigError> = match name {
+        "config-autoscaler" => config::Autoscaler::parse(&data, compat).map(drop),
+        "config-deployment" => config::Deployment::parse(&data).map(drop),
+        "config-network" => config::Network::parse(&data).map(drop),
+        "config-leader-election" => config::LeaderElection::parse(&data).map(drop),
+        "config-logging" => config::Logging::parse(&data).map(drop),
+        "config-observability" => config::Observability::parse(&data, compat).map(drop),
+        _ => Ok(()),
+    };
+    let problems = parsed.err().map(|error| error.problems).unwrap_or_default();
+    problems.iter().map(|problem| setting_cause("data", problem)).collect()
+}
+
+fn setting_cause(field: &str, problem: &SettingError) -> Cause {
+    let why = format!("{}; use {}, or {}", problem.problem, problem.accepted, problem.way_out);
+    Cause::invalid(format!("{field}[{}]", problem.keys.join(", ")), &json!(problem.value), &why)
+}
+
+/// Whether Kubernetes takes it as the first part of a host (RFC 1035).
+fn is_label(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
