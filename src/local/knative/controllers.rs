@@ -202,7 +202,7 @@ impl Controllers {
         for revision in revisions {
             let is_marked = route::is_marked(&revision.metadata, route_name);
             let wanted = to_revisions.contains(name(&revision.metadata));
-            if !wanted && !(settled && is_marked) {
+            if !(wanted || settled && is_marked) {
                 continue;
             }
             let mut new = revision.as_ref().clone();
@@ -223,7 +223,7 @@ impl Controllers {
         for configuration in configurations {
             let is_marked = route::is_marked(&configuration.metadata, route_name);
             let wanted = to_configurations.contains(name(&configuration.metadata));
-            if !wanted && !(settled && is_marked) {
+            if !(wanted || settled && is_marked) {
                 continue;
             }
             let mut new = configuration.as_ref().clone();

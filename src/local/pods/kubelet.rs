@@ -148,7 +148,7 @@ impl Kubelet {
         let mut runners = self.runners();
         match (runners.get(&uid(pod)), leaving) {
             (Some(runner), true) => {
-                runner.stop.send_if_modified(|stop| std::mem::replace(stop, Some(grace)) != Some(grace));
+                runner.stop.send_if_modified(|stop| stop.replace(grace) != Some(grace));
             }
             (Some(_), false) => {}
             (None, leaving) => {
@@ -311,7 +311,7 @@ impl Life {
         warn!(reason, message, "container cannot be started");
         self.told.state = State::Waiting { reason, message, ran: false };
         self.tell().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn take_address(&mut self, address: &mut Option<Address>) -> Ipv4Addr {

@@ -158,7 +158,7 @@ mod tests {
 
     fn shell(script: &str) -> Option<CommandLine> {
         if !std::path::Path::new("/bin/sh").exists() {
-            println!("skipped: this machine has no /bin/sh");
+            eprintln!("skipped: this machine has no /bin/sh");
             return None;
         }
         Some(CommandLine {

@@ -215,10 +215,10 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    match tokio::time::timeout(DEADLINE, asking).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("waited in vain until {what}; last seen: {last}"),
-    }
+    let Ok(answer) = tokio::time::timeout(DEADLINE, asking).await else {
+        panic!("waited in vain until {what}; last seen: {last}");
+    };
+    answer
 }
 
 fn manifests(text: &str) -> Vec<Manifest> {
@@ -416,13 +416,14 @@ async fn serves_when_run_in_a_pod() {
     let (Ok(port), Ok(host)) = (std::env::var("PORT"), std::env::var("EBB_TEST_LISTEN")) else { return };
     let host = if host == "pod" { std::env::var("HOST").expect("an address") } else { host };
     let listener = tokio::net::TcpListener::bind(format!("{host}:{port}")).await.expect("a port");
-    println!("listening");
+    eprintln!("listening");
     let told = format!("{} at {host}\n", std::env::var("K_REVISION").expect("a revision"));
-    async fn quit() -> &'static str {
-        std::process::exit(3)
-    }
-    let app = axum::Router::new().route("/quit", axum::routing::get(quit)).fallback(move || async move { told });
+    let app = axum::Router::new().route("/quit", axum::routing::get(end)).fallback(move || async move { told });
     axum::serve(listener, app).await.expect("served");
+}
+
+async fn end() -> &'static str {
+    std::process::exit(3)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
