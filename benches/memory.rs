@@ -3,6 +3,8 @@
 //!
 //! Counts every byte asked of the allocator, and the bytes of the values themselves.
 
+#![expect(clippy::print_stdout, reason = "what a bench is for")]
+
 use ebb::engine::{Collection, Decider, Load, MetricSpec, Spec};
 use ebb::units::{Aggregation, Compat, ScalingMetric, Span, Timestamp};
 use std::hint::black_box;

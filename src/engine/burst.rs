@@ -1,5 +1,46 @@
-//! Excess burst capacity: how much more load the ready pods could take at once, beyond what they carry and beyond the
-//! burst to keep room for. Negative keeps the activator in the path.
+//! Excess burst capacity is how much more load the ready pods could take at once, beyond what they carry and beyond the
+//! burst to keep room for. While it is negative the activator stays in the path and queues what they cannot take.
+//!
+//! # Rule
+//!
+//! All in requests in flight, or in requests per second for a revision scaled on those:
+//!
+//! ```text
+//! target burst capacity    excess
+//! above 0                  floor(ready * total - target burst capacity - panic average)
+//! 0                        0     the activator is in the path at zero only
+//! below 0                  -1    the activator is always in the path
+//! ```
+//!
+//! Before the first decision the initial scale stands for the ready pods, there is no load, and the number is cut
+//! towards zero instead of rounded down.
+//!
+//! # Example
+//!
+//! Ten pods of 100 with a burst of 211 to keep room for and no load: 10 * 100 - 211 = 789.
+//!
+//! ```
+//! # use ebb::engine::{Decider, Observed, Spec};
+//! # use ebb::units::{Compat, ScalingMetric, Span, Timestamp};
+//! # let spec = Spec {
+//! #     max_scale_up_rate: 1000.0, max_scale_down_rate: 2.0, metric: ScalingMetric::Concurrency, target_value: 70.0,
+//! #     total_value: 100.0, target_burst_capacity: 211.0, activator_capacity: 100.0, panic_threshold: 2.0,
+//! #     stable_window: Span::from_seconds(60), scale_down_delay: Span::ZERO, initial_scale: 1, activation_scale: 0,
+//! #     reachable: true,
+//! # };
+//! # let now = Timestamp::from_seconds(1000);
+//! let mut decider = Decider::new(spec, 10, now, Compat::IMPROVED);
+//! assert_eq!(decider.decide(now, 10, Observed::default()).excess_burst, 789);
+//! ```
+//!
+//! # Source
+//!
+//! Knative Serving, `pkg/autoscaler/scaling/autoscaler.go`: `Scale`; `multiscaler.go`: `createScaler`.
+//!
+//! # Differences
+//!
+//! A number beyond 32 bits saturates ([`Compat::saturate`]); on amd64 Knative's turns negative, which puts the activator
+//! in the path of a revision that has room for billions.
 
 use super::spec::Spec;
 use crate::units::Compat;
@@ -23,5 +64,39 @@ pub(super) fn excess_burst(spec: &Spec, ready: i32, load: f64) -> f64 {
         (f64::from(ready) * spec.total_value - spec.target_burst_capacity - load).floor()
     } else {
         -1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::decider::tests::spec;
+
+    fn with(burst: f64, total: f64, initial: i32) -> Spec {
+        Spec { target_burst_capacity: burst, total_value: total, initial_scale: initial, ..spec() }
+    }
+
+    #[test]
+    fn initial() {
+        for (burst, total, initial, want) in [
+            (211.0, 100.0, 1, -111),
+            (211.0, 100.0, 3, 89),
+            (0.0, 100.0, 1, 0),
+            (-1.0, 100.0, 1, -1),
+            // 1 * 100 - 100.5 = -0.5, cut towards zero: enough. The first decision makes it -1.
+            (100.5, 100.0, 1, 0),
+        ] {
+            let spec = with(burst, total, initial);
+            assert_eq!(initial_excess_burst(&spec, Compat::STRICT), want, "{burst} {total} {initial}");
+            assert_eq!(initial_excess_burst(&spec, Compat::IMPROVED), want, "{burst} {total} {initial}");
+        }
+        assert_eq!(excess_burst(&with(100.5, 100.0, 1), 1, 0.0), -1.0);
+    }
+
+    #[test]
+    fn numbers_beyond_32_bits_saturate_unless_strict() {
+        let spec = with(1.0, 3e9, 1);
+        assert_eq!(initial_excess_burst(&spec, Compat::IMPROVED), i32::MAX);
+        assert_eq!(initial_excess_burst(&spec, Compat::STRICT), i32::MIN);
     }
 }

@@ -1,4 +1,48 @@
-//! The four windows of a revision: requests in flight and requests per second, each over the stable and the panic window.
+//! A revision's load is kept in four windows: requests in flight and requests per second, each over the stable and the
+//! panic window.
+//!
+//! # Rule
+//!
+//! A reporter's load is what it saw less what came through an activator, since the activator reports that itself:
+//!
+//! ```text
+//! requests in flight  += concurrency - proxied_concurrency
+//! requests per second += requests - proxied_requests
+//! ```
+//!
+//! Differences may be negative and are taken as they are. An empty stable window means *no data* where pods are
+//! scraped, and *no load* where they are not.
+//!
+//! # Example
+//!
+//! ```
+//! use ebb::engine::{Collection, Load, MetricSpec, NoData};
+//! use ebb::units::{Aggregation, ScalingMetric, Span, Timestamp};
+//!
+//! let mut collection = Collection::new(&MetricSpec {
+//!     stable_window: Span::from_seconds(60),
+//!     panic_window: Span::from_seconds(6),
+//!     scraped: true,
+//!     aggregation: Aggregation::Linear,
+//! });
+//! let now = Timestamp::from_seconds(1000);
+//! assert_eq!(collection.observe(ScalingMetric::Concurrency, now), Err(NoData));
+//! collection.record(now, &Load { concurrency: 5.0, proxied_concurrency: 2.0, ..Load::default() });
+//! let observed = collection.observe(ScalingMetric::Concurrency, now).unwrap();
+//! assert_eq!((observed.stable, observed.panic), (3.0, 3.0));
+//! ```
+//!
+//! # Source
+//!
+//! Knative Serving, `pkg/autoscaler/metrics/collector.go`: `collection.record`, `StableAndPanicConcurrency`,
+//! `StableAndPanicRPS`.
+//!
+//! # Differences
+//!
+//! - The time of a stat that another replica or an activator stamped is moved into the stable window
+//!   ([`Compat::clamp_stat_time`], [`Collection::clamp`]). In Knative a clock that is ahead moves the window forward
+//!   and one that is behind loses its stats.
+//! - A load that is not finite is not recorded. In Knative it stays in the running total for a whole window.
 
 use super::decision::Observed;
 use super::spec::MetricSpec;
@@ -70,9 +114,11 @@ impl Collection {
 
     /// Where to record a stat of `at` that arrives at `now`.
     pub fn clamp(&self, at: Timestamp, now: Timestamp, compat: Compat) -> Clamped {
+        if !compat.clamp_stat_time {
+            return Clamped { at, moved: false };
+        }
         let within = at.clamp(now - self.concurrency.stable.length(), now);
-        let at = if compat.clamp_stat_time { within } else { at };
-        Clamped { at, moved: compat.clamp_stat_time && within != at }
+        Clamped { at: within, moved: within != at }
     }
 
     /// The averages of `metric` at `now`.
@@ -118,5 +164,106 @@ impl Pair {
     fn resize(&mut self, spec: &MetricSpec, now: Timestamp, compat: Compat) {
         self.stable.resize(spec.stable_window, now, compat);
         self.panic.resize(spec.panic_window, now, compat);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Aggregation, Span};
+
+    fn spec(stable: i64, panic: i64) -> MetricSpec {
+        MetricSpec {
+            stable_window: Span::from_seconds(stable),
+            panic_window: Span::from_seconds(panic),
+            scraped: true,
+            aggregation: Aggregation::Linear,
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(1_785_542_400 + seconds)
+    }
+
+    fn load(concurrency: f64, requests: f64) -> Load {
+        Load { concurrency, requests, ..Load::default() }
+    }
+
+    #[test]
+    fn each_metric_has_its_own_stable_and_panic_average() {
+        let mut collection = Collection::new(&spec(10, 2));
+        for second in 0..10 {
+            let busy = if second >= 8 { 30.0 } else { 10.0 };
+            collection.record(at(second), &load(busy, 10.0 * busy));
+        }
+        // (8 * 10 + 2 * 30) / 10, and the last two seconds alone.
+        let want = |stable, panic| Ok(Observed { stable, panic });
+        assert_eq!(collection.observe(ScalingMetric::Concurrency, at(9)), want(14.0, 30.0));
+        assert_eq!(collection.observe(ScalingMetric::Rps, at(9)), want(140.0, 300.0));
+    }
+
+    #[test]
+    fn reporters_of_one_second_add_up_without_what_an_activator_reports() {
+        let mut collection = Collection::new(&spec(10, 2));
+        collection.record(at(0), &load(4.0, 8.0));
+        let proxied = Load { concurrency: 5.0, proxied_concurrency: 3.0, requests: 6.0, proxied_requests: 7.0 };
+        collection.record(at(0), &proxied);
+        assert_eq!(collection.observe(ScalingMetric::Concurrency, at(0)).map(|seen| seen.stable), Ok(6.0));
+        assert_eq!(collection.observe(ScalingMetric::Rps, at(0)).map(|seen| seen.stable), Ok(7.0));
+    }
+
+    #[test]
+    fn without_scraping_no_data_is_no_load() {
+        let unscraped = MetricSpec { scraped: false, ..spec(10, 2) };
+        let mut collection = Collection::new(&spec(10, 2));
+        assert_eq!(collection.observe(ScalingMetric::Concurrency, at(0)), Err(NoData));
+        collection.resize(&unscraped, at(0), Compat::STRICT);
+        assert_eq!(collection.observe(ScalingMetric::Concurrency, at(0)), Ok(Observed::default()));
+    }
+
+    #[test]
+    fn the_panic_window_may_be_stale_while_the_stable_one_is_not() {
+        let mut collection = Collection::new(&spec(10, 2));
+        collection.record(at(0), &load(7.0, 7.0));
+        let seen = collection.observe(ScalingMetric::Concurrency, at(5));
+        assert_eq!(seen, Ok(Observed { stable: 7.0, panic: 0.0 }));
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_recorded() {
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let mut collection = Collection::new(&spec(10, 2));
+            assert!(collection.record(at(0), &load(1.0, 1.0)));
+            assert!(!collection.record(at(0), &load(bad, 1.0)));
+            assert!(!collection.record(at(0), &load(1.0, bad)));
+            assert_eq!(collection.observe(ScalingMetric::Rps, at(0)).map(|seen| seen.stable), Ok(1.0));
+        }
+    }
+
+    #[test]
+    fn times_outside_the_window_move_to_its_edge_unless_strict() {
+        let collection = Collection::new(&spec(60, 6));
+        let now = at(1000);
+        for (time, moved_to) in [(at(1005), now), (now, now), (at(970), at(970)), (at(940), at(940)), (at(0), at(940))]
+        {
+            let improved = collection.clamp(time, now, Compat::IMPROVED);
+            assert_eq!(improved, Clamped { at: moved_to, moved: moved_to != time }, "{time:?}");
+            assert_eq!(collection.clamp(time, now, Compat::STRICT), Clamped { at: time, moved: false }, "{time:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_ahead_does_not_empty_the_window_unless_strict() {
+        for (compat, want) in [(Compat::IMPROVED, 8.0), (Compat::STRICT, 2.0)] {
+            let mut collection = Collection::new(&spec(10, 2));
+            for second in 0..10 {
+                collection.record(at(second), &load(8.0, 8.0));
+            }
+            let stat = collection.clamp(at(60), at(10), compat);
+            collection.record(stat.at, &load(2.0, 2.0));
+            collection.record(at(10), &load(6.0, 6.0));
+            let seen = collection.observe(ScalingMetric::Concurrency, at(10)).expect("data");
+            assert_eq!(seen.stable, want, "{compat:?}");
+        }
     }
 }

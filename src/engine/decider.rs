@@ -1,4 +1,61 @@
-//! From the averages of the windows to a number of pods.
+//! A revision should have as many pods as its load takes at the target load per pod, within the rates it may grow and
+//! shrink at, and no fewer than panic, activation scale and scale-down delay keep.
+//!
+//! # Rule
+//!
+//! `S` and `P` are the stable and the panic average and `target` the load one pod should carry, all in requests in
+//! flight or all in requests per second; the rest are pods. In this order:
+//!
+//! ```text
+//! r       = max(1, ready)
+//! most    = ceil(max-scale-up-rate * r)
+//! least   = floor(r / max-scale-down-rate)   0 when no route leads to the revision
+//! stable  = min(max(ceil(S / target), least), most)     panic likewise with P
+//! stable  = max(stable, activation-scale)    when that is above 1 and there is load; panic likewise
+//! desired = stable, or while panicking the largest max(stable, panic) so far
+//! desired = the largest desired within the scale-down delay, when there is one and the revision is reachable
+//! ```
+//!
+//! [`panic`](super::panic) says when it panics, [`delay`](super::delay) what the delay keeps, [`burst`] how much load the
+//! answer leaves room for. Min-scale, max-scale and initial scale come after, in [`bounds`](super::bounds).
+//!
+//! # Example
+//!
+//! ```
+//! use ebb::engine::{Decider, Observed, Spec};
+//! use ebb::units::{Compat, ScalingMetric, Span, Timestamp};
+//!
+//! let spec = Spec {
+//!     metric: ScalingMetric::Concurrency,
+//!     target_value: 7.0,
+//!     total_value: 10.0,
+//!     max_scale_up_rate: 1000.0,
+//!     max_scale_down_rate: 2.0,
+//!     target_burst_capacity: 211.0,
+//!     activator_capacity: 100.0,
+//!     panic_threshold: 2.0,
+//!     stable_window: Span::from_seconds(60),
+//!     scale_down_delay: Span::ZERO,
+//!     initial_scale: 1,
+//!     activation_scale: 0,
+//!     reachable: true,
+//! };
+//! let now = Timestamp::from_seconds(1000);
+//! let mut decider = Decider::new(spec, 4, now, Compat::IMPROVED);
+//! let decision = decider.decide(now, 4, Observed { stable: 35.0, panic: 30.0 });
+//! assert_eq!(decision.desired, 5);
+//! assert_eq!(decision.to_string(), "5 pods: 35.0 requests in flight / target 7.0 = 5 pods");
+//! ```
+//!
+//! # Source
+//!
+//! Knative Serving, `pkg/autoscaler/scaling/autoscaler.go`: `Scale`.
+//!
+//! # Differences
+//!
+//! - A changed scale-down delay takes effect at once ([`Compat::live_scale_down_delay`]); Knative keeps the one the
+//!   decider was made with until the process ends. A delay that is added knows only what is decided from then on.
+//! - A number beyond 32 bits saturates and NaN is 0 ([`Compat::saturate`]); on amd64 Knative's is the smallest there is.
 
 use super::burst;
 use super::decision::{Decision, Observed, Reason};
@@ -162,6 +219,299 @@ impl Want {
         }
         if self.pods > self.limited {
             because.push(Reason::ActivationScale { floor: spec.activation_scale, wanted: self.limited });
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::units::{ScalingMetric, Span};
+    use proptest::prelude::*;
+
+    /// The defaults of `config-autoscaler`, for a revision without annotations.
+    pub(in crate::engine) fn spec() -> Spec {
+        Spec {
+            max_scale_up_rate: 1000.0,
+            max_scale_down_rate: 2.0,
+            metric: ScalingMetric::Concurrency,
+            target_value: 70.0,
+            total_value: 100.0,
+            target_burst_capacity: 211.0,
+            activator_capacity: 100.0,
+            panic_threshold: 2.0,
+            stable_window: Span::from_seconds(60),
+            scale_down_delay: Span::ZERO,
+            initial_scale: 1,
+            activation_scale: 0,
+            reachable: true,
+        }
+    }
+
+    /// An even second.
+    const START: Timestamp = Timestamp::from_seconds(1_785_542_400);
+
+    fn after(millis: i64) -> Timestamp {
+        START + Span::from_millis(millis)
+    }
+
+    fn strict(spec: Spec, ready: i32) -> Decider {
+        Decider::new(spec, ready, START, Compat::STRICT)
+    }
+
+    /// Milliseconds, ready pods, stable and panic average; pods and excess burst capacity wanted.
+    type Row = (i64, i32, f64, f64, i32, i32);
+
+    fn play(name: &str, mut decider: Decider, rows: &[Row]) {
+        for &(millis, ready, stable, panic, desired, excess_burst) in rows {
+            let decision = decider.decide(after(millis), ready, Observed { stable, panic });
+            assert_eq!(
+                (decision.desired, decision.excess_burst),
+                (desired, excess_burst),
+                "{name}, at {millis} ms: {decision}"
+            );
+        }
+    }
+
+    #[test]
+    fn from_zero_through_panic_and_back() {
+        play(
+            "no pod at creation",
+            strict(spec(), 0),
+            &[
+                (0, 0, 0.0, 0.0, 0, -211),
+                (2000, 0, 0.05, 0.5, 1, -212),   // floor(0 - 211 - 0.5)
+                (4000, 1, 70.0, 70.0, 1, -181),  // 100 - 211 - 70
+                (6000, 1, 71.0, 71.0, 2, -182),  // 71 / 70 needs 2 pods, 2 / 1 ready = threshold: panic
+                (8000, 1, 71.0, 141.0, 3, -252), // 141 / 70
+                (10_000, 3, 71.0, 71.0, 3, 18),
+                (60_000, 3, 71.0, 71.0, 3, 18),
+                (68_000, 3, 71.0, 71.0, 3, 18), // exactly 60 s since the last cause
+                (70_500, 3, 71.0, 71.0, 2, 18),
+            ],
+        );
+    }
+
+    #[test]
+    fn pods_found_at_creation_are_kept_for_a_window_and_then_halved() {
+        play(
+            "ten pods at creation",
+            strict(spec(), 10),
+            &[
+                (0, 10, 0.0, 0.0, 10, 789),
+                (30_000, 10, 0.0, 0.0, 10, 789),
+                (59_000, 10, 0.0, 0.0, 10, 789),
+                (61_000, 10, 0.0, 0.0, 5, 789),
+                (63_000, 5, 0.0, 0.0, 2, 289),
+                (65_000, 2, 0.0, 0.0, 1, -11),
+                (67_000, 1, 0.0, 0.0, 0, -111),
+            ],
+        );
+        let unreachable = Spec { reachable: false, ..spec() };
+        play("unreachable", strict(unreachable, 10), &[(61_000, 10, 0.0, 0.0, 0, 789)]);
+    }
+
+    #[test]
+    fn rates() {
+        let slow = Spec { max_scale_up_rate: 1.1, target_value: 1.0, ..spec() };
+        play(
+            "up rate 1.1",
+            strict(slow, 0),
+            &[
+                (0, 2, 3.0, 3.0, 3, -14),          // ceil(1.1 * 2)
+                (2000, 10, 100.0, 100.0, 11, 689), // ceil(1.1 * 10)
+            ],
+        );
+    }
+
+    #[test]
+    fn activation_scale() {
+        let spec = Spec { activation_scale: 5, ..spec() };
+        play(
+            "activation scale 5",
+            strict(spec, 0),
+            &[
+                (0, 0, 0.0, 0.0, 0, -211),
+                (2000, 0, 1.0, 1.0, 5, -212),
+                (4000, 5, 100.0, 100.0, 5, 189), // 2 wanted
+                (6000, 5, 0.0, 0.0, 2, 289),     // no load: the down rate alone
+            ],
+        );
+    }
+
+    #[test]
+    fn activation_scale_may_exceed_the_up_rate() {
+        let spec = Spec { activation_scale: 5, max_scale_up_rate: 2.0, ..spec() };
+        play("activation scale 5, up rate 2", strict(spec, 0), &[(0, 1, 1.0, 1.0, 5, -112)]);
+    }
+
+    #[test]
+    fn burst_capacity() {
+        let with = |burst| strict(Spec { target_burst_capacity: burst, ..spec() }, 0);
+        play("always in the path", with(-1.0), &[(0, 4, 100.0, 100.0, 2, -1)]);
+        play("at zero only", with(0.0), &[(0, 4, 100.0, 100.0, 2, 0)]);
+        play("exactly enough", with(200.0), &[(0, 4, 100.0, 100.0, 2, 100), (2000, 4, 100.0, 200.0, 2, 0)]);
+        play("half a request too much", with(200.0), &[(0, 4, 100.0, 200.5, 2, -1)]);
+        play("no pod", with(200.0), &[(0, 0, 0.0, 0.0, 0, -200)]);
+    }
+
+    #[test]
+    fn scale_down_delay() {
+        let spec = Spec { scale_down_delay: Span::from_seconds(6), ..spec() };
+        play(
+            "delay 6 s",
+            strict(spec, 0),
+            &[
+                (0, 1, 350.0, 70.0, 5, -181),
+                (2000, 5, 70.0, 70.0, 5, 219),
+                (4000, 5, 70.0, 70.0, 5, 219),
+                (6000, 5, 70.0, 70.0, 2, 219), // the down rate keeps 2 of 5
+                (8000, 5, 70.0, 70.0, 2, 219),
+            ],
+        );
+    }
+
+    #[test]
+    fn requests_per_second() {
+        let spec = Spec { metric: ScalingMetric::Rps, target_value: 140.0, total_value: 200.0, ..spec() };
+        play("rps", strict(spec, 0), &[(0, 1, 279.0, 281.0, 3, -292)]);
+    }
+
+    #[test]
+    fn a_changed_delay_takes_effect_at_once_unless_strict() {
+        let delay = |seconds| Spec { scale_down_delay: Span::from_seconds(seconds), ..spec() };
+        // The delay at creation, the delay then, and what ten seconds after 7 pods were wanted is asked for.
+        for (name, created, changed, improved, strict) in [
+            ("added", 0, 60, 7, 1),
+            ("removed", 60, 0, 1, 7),
+            ("longer", 4, 60, 7, 1),
+            ("shorter", 60, 4, 1, 7),
+            ("the same", 60, 60, 7, 7),
+        ] {
+            for (compat, want) in [(Compat::IMPROVED, improved), (Compat::STRICT, strict)] {
+                let mut decider = Decider::new(delay(created), 0, START, compat);
+                decider.update(delay(changed));
+                let busy = Observed { stable: 490.0, panic: 0.0 };
+                assert_eq!(decider.decide(after(0), 2, busy).desired, 7, "{name}");
+                let quiet = decider.decide(after(10_000), 2, Observed::default());
+                assert_eq!(quiet.desired, want, "{name}, {compat:?}: {quiet}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_32_bits_saturate_unless_strict() {
+        let wide = Spec { max_scale_up_rate: 1e12, target_value: 0.01, total_value: 1e9, ..spec() };
+        let load = Observed { stable: 1e12, panic: 0.0 };
+        let decide = |compat| {
+            let decision = Decider::new(wide.clone(), 0, START, compat).decide(START, 1000, load);
+            (decision.desired, decision.excess_burst)
+        };
+        assert_eq!(decide(Compat::IMPROVED), (i32::MAX, i32::MAX));
+        assert_eq!(decide(Compat::STRICT), (i32::MIN, i32::MIN));
+    }
+
+    /// A spec whose rules all have a chance to act.
+    fn any_spec() -> impl Strategy<Value = Spec> {
+        (
+            (1.1_f64..20.0, 1.1_f64..10.0, 0.01_f64..100.0, prop_oneof![Just(-1.0), Just(0.0), 1.0..300.0]),
+            (1.1_f64..10.0, 6_i64..60, prop_oneof![Just(0_i64), 1_i64..30], 0_i32..8, any::<bool>()),
+        )
+            .prop_map(
+                |((up, down, target, burst), (threshold, window, delay, activation_scale, reachable))| Spec {
+                    max_scale_up_rate: up,
+                    max_scale_down_rate: down,
+                    target_value: target,
+                    total_value: target * 1.4,
+                    target_burst_capacity: burst,
+                    panic_threshold: threshold,
+                    stable_window: Span::from_seconds(window),
+                    scale_down_delay: Span::from_seconds(delay),
+                    activation_scale,
+                    reachable,
+                    ..spec()
+                },
+            )
+    }
+
+    /// Milliseconds since the step before, ready pods, stable and panic average.
+    fn any_steps() -> impl Strategy<Value = Vec<(i64, i32, f64, f64)>> {
+        proptest::collection::vec((0_i64..20_000, 0_i32..50, 0.0_f64..2000.0, 0.0_f64..2000.0), 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn more_load_never_asks_for_fewer_pods(
+            spec in any_spec(), ready in 0_i32..10, steps in any_steps(), more in 1.0_f64..3.0,
+        ) {
+            let mut less = Decider::new(spec.clone(), ready, START, Compat::IMPROVED);
+            let mut busier = Decider::new(spec, ready, START, Compat::IMPROVED);
+            let mut now = START;
+            for (wait, ready, stable, panic) in steps {
+                now = now + Span::from_millis(wait);
+                let fewer = less.decide(now, ready, Observed { stable, panic });
+                let pods = busier.decide(now, ready, Observed { stable: stable * more, panic: panic * more });
+                prop_assert!(pods.desired >= fewer.desired, "{fewer}\n{pods}");
+            }
+        }
+
+        #[test]
+        fn the_last_number_among_the_reasons_is_the_answer(
+            spec in any_spec(), ready in 0_i32..10, steps in any_steps(),
+        ) {
+            let mut decider = Decider::new(spec, ready, START, Compat::IMPROVED);
+            let mut now = START;
+            for (wait, ready, stable, panic) in steps {
+                now = now + Span::from_millis(wait);
+                let decision = decider.decide(now, ready, Observed { stable, panic });
+                let told = decision.because.iter().fold(0.0, |pods, reason| match *reason {
+                    Reason::StableTarget { wanted, .. } | Reason::PanicTarget { wanted, .. } => wanted,
+                    Reason::RateLimitedUp { limit, .. } | Reason::RateLimitedDown { limit, .. } => limit,
+                    Reason::ActivationScale { floor, .. } | Reason::PanicHolds { floor, .. } => f64::from(floor),
+                    Reason::HeldByDelay { kept, .. } => f64::from(kept),
+                    _ => pods,
+                });
+                prop_assert_eq!(told, f64::from(decision.desired), "{}", decision);
+            }
+        }
+
+        #[test]
+        fn while_panicking_the_number_never_falls(
+            spec in any_spec(), ready in 0_i32..10, steps in any_steps(),
+        ) {
+            // The delay may keep more from before the panic, and let it go meanwhile.
+            let spec = Spec { scale_down_delay: Span::ZERO, ..spec };
+            let mut decider = Decider::new(spec, ready, START, Compat::IMPROVED);
+            let (mut now, mut before) = (START, 0);
+            for (wait, ready, stable, panic) in steps {
+                now = now + Span::from_millis(wait);
+                let decision = decider.decide(now, ready, Observed { stable, panic });
+                prop_assert!(decision.panicking_since.is_none() || decision.desired >= before, "{decision}");
+                before = if decision.panicking_since.is_some() { decision.desired } else { 0 };
+            }
+        }
+
+        #[test]
+        fn without_memory_the_answer_is_within_the_rates(
+            spec in any_spec(), ready in 0_i32..50, stable in 0.0_f64..2000.0,
+        ) {
+            let spec = Spec { activation_scale: 0, scale_down_delay: Span::ZERO, ..spec };
+            let limits = Limits::new(&spec, ready);
+            let decision = Decider::new(spec, 0, START, Compat::IMPROVED)
+                .decide(START, ready, Observed { stable, panic: 0.0 });
+            let pods = f64::from(decision.desired);
+            prop_assert!(limits.least <= pods && pods <= limits.most, "{decision}");
+        }
+
+        #[test]
+        fn whatever_is_observed_the_answer_is_never_negative(
+            spec in any_spec(), ready: i32, stable: f64, panic: f64, compat_now: i64,
+        ) {
+            let mut decider = Decider::new(spec, ready, Timestamp::from_nanos(compat_now), Compat::IMPROVED);
+            for now in [START, after(2000)] {
+                let decision = decider.decide(now, ready, Observed { stable, panic });
+                prop_assert!(decision.desired >= 0, "{decision:?}");
+            }
         }
     }
 }

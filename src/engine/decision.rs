@@ -193,10 +193,10 @@ impl fmt::Display for Reason {
             ),
             Self::PanicEnded { window } => write!(f, "panic ends, it has had no cause for {window}"),
             Self::RateLimitedUp { wanted, limit } => {
-                write!(f, "max-scale-up-rate allows {} from the ready ones ({} wanted)", Whole(limit), Figure(wanted))
+                write!(f, "max-scale-up-rate allows {} from the ready ones ({wanted:.0} wanted)", Whole(limit))
             }
             Self::RateLimitedDown { wanted, limit } => {
-                write!(f, "max-scale-down-rate keeps {} of the ready ones ({} wanted)", Whole(limit), Figure(wanted))
+                write!(f, "max-scale-down-rate keeps {} of the ready ones ({:.0} wanted)", Whole(limit), wanted + 0.0)
             }
             Self::ActivationScale { floor, wanted } => {
                 write!(f, "activation-scale asks for {} while there is any load ({wanted} wanted)", Pods(floor))
@@ -204,11 +204,11 @@ impl fmt::Display for Reason {
             Self::HeldByDelay { wanted, kept, delay } => {
                 write!(f, "{} wanted within the scale-down-delay of {delay} are kept ({wanted} would do)", Pods(kept))
             }
-            Self::RaisedToMin { wanted, min } => write!(f, "min-scale keeps {} ({wanted} wanted)", Pods(min)),
+            Self::RaisedToMin { wanted, min } => write!(f, "min-scale keeps {} ({})", Pods(min), Wanted(wanted)),
             Self::RaisedToInitial { wanted, initial } => {
-                write!(f, "initial-scale asks for {} until they were ready once ({wanted} wanted)", Pods(initial))
+                write!(f, "initial-scale asks for {} until they were ready once ({})", Pods(initial), Wanted(wanted))
             }
-            Self::LoweredToMax { wanted, max } => write!(f, "max-scale allows {} ({wanted} wanted)", Pods(max)),
+            Self::LoweredToMax { wanted, max } => write!(f, "max-scale allows {} ({})", Pods(max), Wanted(wanted)),
         }
     }
 }
@@ -222,7 +222,16 @@ impl fmt::Display for Pods {
     }
 }
 
-/// The same for a float without a fraction.
+/// What was wanted before a bound; negative is not known yet.
+struct Wanted(i32);
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 0 { f.write_str("nothing decided yet") } else { write!(f, "{} wanted", self.0) }
+    }
+}
+
+/// Pods as a float without a fraction.
 struct Whole(f64);
 
 impl fmt::Display for Whole {
@@ -254,5 +263,96 @@ impl fmt::Display for Figure {
         let short = text.trim_end_matches('0');
         f.write_str(short)?;
         if short.ends_with('.') { f.write_str("0") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ScalingMetric::{Concurrency, Rps};
+
+    #[test]
+    fn every_reason_is_a_sentence_with_its_numbers() {
+        let window = Span::from_seconds(60);
+        for (reason, want) in [
+            (
+                Reason::StableTarget { metric: Concurrency, load: 35.0, target: 7.0, wanted: 5.0 },
+                "35.0 requests in flight / target 7.0 = 5 pods",
+            ),
+            (
+                Reason::StableTarget { metric: Rps, load: 0.333_333, target: 140.0, wanted: 1.0 },
+                "0.333333 requests per second / target 140.0 = 1 pod",
+            ),
+            (
+                Reason::StableTarget { metric: Concurrency, load: -0.0, target: 0.01, wanted: -0.0 },
+                "0.0 requests in flight / target 0.01 = 0 pods",
+            ),
+            (
+                Reason::Panic { metric: Concurrency, load: 141.0, wanted: 3.0, threshold: 2.0, started: true },
+                "panic starts: the last seconds' 141.0 requests in flight need 3 pods, at least 2.0 times the ready ones",
+            ),
+            (
+                Reason::Panic { metric: Rps, load: 600.0, wanted: 5.0, threshold: 1.5, started: false },
+                "panic goes on: the last seconds' 600.0 requests per second need 5 pods, at least 1.5 times the ready \
+                 ones",
+            ),
+            (
+                Reason::PanicTarget { metric: Concurrency, load: 21.0, target: 7.0, wanted: 3.0 },
+                "while panicking the last seconds count too: 21.0 requests in flight / target 7.0 = 3 pods",
+            ),
+            (
+                Reason::PanicHolds { floor: 7, wanted: 3, since: Timestamp::default(), window },
+                "panic keeps the 7 pods it reached (3 would do) until it has had no cause for 1m0s",
+            ),
+            (Reason::PanicEnded { window }, "panic ends, it has had no cause for 1m0s"),
+            (
+                Reason::RateLimitedUp { wanted: 100.0, limit: 11.0 },
+                "max-scale-up-rate allows 11 pods from the ready ones (100 wanted)",
+            ),
+            (
+                Reason::RateLimitedDown { wanted: 0.0, limit: 5.0 },
+                "max-scale-down-rate keeps 5 pods of the ready ones (0 wanted)",
+            ),
+            (
+                Reason::ActivationScale { floor: 5, wanted: 1 },
+                "activation-scale asks for 5 pods while there is any load (1 wanted)",
+            ),
+            (
+                Reason::HeldByDelay { wanted: 1, kept: 5, delay: Span::from_seconds(6) },
+                "5 pods wanted within the scale-down-delay of 6s are kept (1 would do)",
+            ),
+            (Reason::RaisedToMin { wanted: 0, min: 1 }, "min-scale keeps 1 pod (0 wanted)"),
+            (
+                Reason::RaisedToInitial { wanted: -1, initial: 3 },
+                "initial-scale asks for 3 pods until they were ready once (nothing decided yet)",
+            ),
+            (Reason::LoweredToMax { wanted: 9, max: 5 }, "max-scale allows 5 pods (9 wanted)"),
+        ] {
+            assert_eq!(reason.to_string(), want);
+        }
+    }
+
+    #[test]
+    fn a_decision_is_its_number_and_its_reasons() {
+        let mut decision = Decision {
+            at: Timestamp::default(),
+            desired: 5,
+            excess_burst: 0,
+            excess_burst_exact: 0.0,
+            ready: 5,
+            observed: Observed { stable: 7.0, panic: 7.0 },
+            metric: Concurrency,
+            target: 7.0,
+            panicking_since: None,
+            because: ArrayVec::new(),
+        };
+        assert_eq!(decision.to_string(), "5 pods");
+        decision.because.push(Reason::StableTarget { metric: Concurrency, load: 7.0, target: 7.0, wanted: 1.0 });
+        decision.because.push(Reason::HeldByDelay { wanted: 1, kept: 5, delay: Span::from_seconds(6) });
+        assert_eq!(
+            decision.to_string(),
+            "5 pods: 7.0 requests in flight / target 7.0 = 1 pod; \
+             5 pods wanted within the scale-down-delay of 6s are kept (1 would do)"
+        );
     }
 }

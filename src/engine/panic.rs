@@ -1,5 +1,37 @@
-//! Panic: when the panic window asks for many times the ready pods, the number only grows until a whole stable window
-//! has passed without such a moment.
+//! When the panic window asks for many times the ready pods, the revision panics: its number of pods only grows until a
+//! whole stable window has passed without such a moment.
+//!
+//! # Rule
+//!
+//! ```text
+//! cause = ceil(panic average / target) / max(1, ready) >= threshold
+//! ```
+//!
+//! A cause starts panic or renews it. Without one, panic ends once `last cause + stable window < now`. While it lasts the
+//! answer is the largest number asked for since it started. With one ready pod and the usual threshold of 2, needing
+//! two pods is already a cause, so most scale-ups from one pod pin the number for a stable window.
+//!
+//! A revision first seen with more than one ready pod starts in panic: an autoscaler that has just started, or has just
+//! become the owner, knows no load yet and must not take pods away.
+//!
+//! # Example
+//!
+//! ```
+//! use ebb::engine::panic::Panic;
+//! use ebb::units::Timestamp;
+//!
+//! let now = Timestamp::from_seconds(1000);
+//! assert_eq!(Panic::new(1, now).since(), None);
+//! assert_eq!((Panic::new(3, now).since(), Panic::new(3, now).most()), (Some(now), 3));
+//! ```
+//!
+//! # Source
+//!
+//! Knative Serving, `pkg/autoscaler/scaling/autoscaler.go`: `newAutoscaler`, `Scale`.
+//!
+//! # Differences
+//!
+//! None. The largest number ignores max-scale, as there: the reconciler applies it.
 
 use crate::units::{Span, Timestamp};
 
@@ -66,5 +98,32 @@ impl Panic {
         }
         self.most = self.most.max(wanted);
         self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_renews_holds_and_ends() {
+        let at = |seconds: i64| Timestamp::from_seconds(1_785_542_400 + seconds);
+        let window = Span::from_seconds(60);
+        let mut panic = Panic::new(1, at(0));
+        assert_eq!((panic.since(), panic.most()), (None, 1));
+        assert_eq!(panic.hold(9), 9, "nothing is held without panic");
+        for (second, cause, change, asked, answered) in [
+            (2, false, Change::None, 1, 1),
+            (4, true, Change::Started, 3, 3),
+            (6, false, Change::None, 2, 3),
+            (8, true, Change::Renewed, 4, 4),
+            (68, false, Change::None, 1, 4), // exactly a window since the last cause
+            (69, false, Change::Ended, 1, 1),
+            (70, false, Change::None, 1, 1),
+        ] {
+            assert_eq!(panic.look(cause, window, at(second)), change, "at {second}");
+            assert_eq!(panic.hold(asked), answered, "at {second}");
+        }
+        assert_eq!((panic.since(), panic.most()), (None, 0));
     }
 }

@@ -1,4 +1,39 @@
-//! The activators of a revision: how many, and which.
+//! A revision gets as many activators as can carry what its pods and its burst can take, and always the same ones as far
+//! as possible.
+//!
+//! # Rule
+//!
+//! ```text
+//! target burst capacity 0:  2
+//! otherwise:                max(2, ceil((ready * total + max(0, target burst capacity)) / activator capacity))
+//! ```
+//!
+//! `total` is the load one pod can carry and the activator capacity what one activator can, both in requests in flight.
+//!
+//! Which ones: each activator is ranked by a hash of the revision's key and its own name, and the first so many are
+//! taken. One that leaves is replaced by the next in rank and no other moves; one that comes takes at most one place.
+//!
+//! # Example
+//!
+//! ```
+//! use ebb::engine::subset::choose;
+//!
+//! let all = ["activator-a", "activator-b", "activator-c"];
+//! let chosen = choose("default/hello-00001", &all, 2);
+//! assert_eq!(chosen.len(), 2);
+//! assert_eq!(choose("default/hello-00001", &chosen, 2), chosen); // who was not chosen may leave unnoticed
+//! ```
+//!
+//! # Source
+//!
+//! Knative Serving, `pkg/reconciler/autoscaling/kpa/kpa.go`: `computeNumActivators`. The subset is chosen by the
+//! controller of ServerlessServices, `pkg/reconciler/serverlessservice/serverlessservice.go`: `subsetEndpoints`.
+//!
+//! # Differences
+//!
+//! - The number saturates at 32 bits ([`Compat::saturate`]).
+//! - Knative walks a hash ring to choose; ranking moves fewer. In a cluster Knative's own controller chooses, so the two
+//!   need not agree.
 
 use super::spec::Spec;
 use crate::units::{self, Compat};
@@ -44,4 +79,76 @@ fn rank(key: &str, name: &str) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::decider::tests::spec;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn how_many() {
+        for (burst, total, capacity, ready, want) in [
+            (0.0, 100.0, 100.0, 1000, 2),
+            (211.0, 100.0, 100.0, 0, 3),   // 211 / 100
+            (211.0, 100.0, 100.0, 10, 13), // (10 * 100 + 211) / 100
+            (-1.0, 100.0, 100.0, 10, 10),
+            (-1.0, 10.0, 100.0, 1, 2),
+        ] {
+            let spec =
+                Spec { target_burst_capacity: burst, total_value: total, activator_capacity: capacity, ..spec() };
+            assert_eq!(number_of_activators(&spec, ready, Compat::STRICT), want, "{spec:?}");
+            assert_eq!(number_of_activators(&spec, ready, Compat::IMPROVED), want, "{spec:?}");
+        }
+        let wide = Spec { total_value: 1e12, ..spec() };
+        assert_eq!(number_of_activators(&wide, 10, Compat::IMPROVED), i32::MAX);
+        assert_eq!(number_of_activators(&wide, 10, Compat::STRICT), i32::MIN);
+    }
+
+    #[test]
+    fn every_activator_gets_its_share() {
+        let names: Vec<String> = (0..10).map(|number| format!("activator-6d8f-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut share = BTreeMap::new();
+        for revision in 0..1000 {
+            for name in choose(&format!("default/hello-{revision:05}"), &names, 3) {
+                *share.entry(name).or_insert(0) += 1;
+            }
+        }
+        // 300 of 1000 each; six standard deviations are about 87.
+        assert!(share.len() == 10 && share.values().all(|times| (213..387).contains(times)), "{share:?}");
+    }
+
+    fn names() -> impl Strategy<Value = Vec<String>> {
+        proptest::collection::btree_set("[a-z0-9-]{1,12}", 1..20).prop_map(|names| names.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn the_subset_moves_little(key in "[a-z]{1,8}/[a-z0-9-]{1,20}", names in names(), number in 0_i32..22, leaver: prop::sample::Index) {
+            let all: Vec<&str> = names.iter().map(String::as_str).collect();
+            let chosen = choose(&key, &all, number);
+            let size = usize::try_from(number).expect("not negative");
+            prop_assert_eq!(chosen.len(), if size == 0 { all.len() } else { size.min(all.len()) });
+            prop_assert!(chosen.is_sorted(), "in the order they were given");
+
+            let leaver = *leaver.get(&all);
+            let rest: Vec<&str> = all.iter().copied().filter(|&name| name != leaver).collect();
+            let stayed = chosen.iter().filter(|&&name| name != leaver);
+            let then = choose(&key, &rest, number);
+            prop_assert!(stayed.clone().all(|name| then.contains(name)), "only the place that was left is filled");
+
+            if size > 0 {
+                let wider = choose(&key, &all, number + 1);
+                prop_assert!(chosen.iter().all(|name| wider.contains(name)), "one more displaces nobody");
+            }
+            let mut turned = all.clone();
+            turned.reverse();
+            let mut again = choose(&key, &turned, number);
+            again.reverse();
+            prop_assert_eq!(again, chosen, "the order they are listed in does not matter");
+        }
+    }
 }
