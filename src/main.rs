@@ -1,3 +1,7 @@
 //! The `ebb` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ebb::cli::run()
+}

@@ -77,8 +77,6 @@ pub struct Options {
     pub domain: String,
     /// The class of KIngress the gateway serves, and that routes get which name none.
     pub ingress_class: String,
-    /// Where the gateway listens; without it requests come in by another ingress.
-    pub gateway: Option<SocketAddr>,
     /// The addresses of the activators, each listening on 8012 and 8013.
     pub activators: Vec<IpAddr>,
     /// How pods are run.
@@ -86,12 +84,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A gateway on port 8080 of this machine, no activator.
+    /// No activator, and all else as a user gets it.
     fn default() -> Self {
         Self {
             domain: Network::default().domain,
             ingress_class: INGRESS_CLASS.to_owned(),
-            gateway: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             activators: Vec::new(),
             pods: kubelet::Settings::default(),
         }
@@ -101,14 +98,6 @@ impl Default for Options {
 /// Why a local cluster did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The gateway's address is taken, or not this machine's.
-    #[error("the gateway cannot listen on {address}: {source}; choose another address, or stop what listens there")]
-    Gateway {
-        /// The address.
-        address: SocketAddr,
-        /// What binding it said.
-        source: std::io::Error,
-    },
     /// An object the cluster itself needs could not be written.
     #[error("{kind} {name:?} could not be written: {source}")]
     Object {
@@ -137,18 +126,15 @@ impl LocalCluster {
     ///
     /// Objects the cluster itself needs are written first: Knative's ConfigMaps where they are missing, and the Services
     /// of activators and gateway. When it returns, every object that existed is known and is being worked on.
+    ///
+    /// Requests come in by `listener`, if there is one; otherwise by another ingress.
     pub async fn start(
         options: Options,
+        listener: Option<TcpListener>,
         client: Client,
         clock: Clock,
         settings: AutoscalerSettings,
     ) -> Result<Self, StartError> {
-        let listener = match options.gateway {
-            Some(address) => {
-                Some(TcpListener::bind(address).await.map_err(|source| StartError::Gateway { address, source })?)
-            }
-            None => None,
-        };
         let gateway = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         furnish(&client, &options, gateway).await?;
 
@@ -203,15 +189,20 @@ impl LocalCluster {
         &self.services
     }
 
-    /// Stops in order: the gateway takes nothing more and finishes what is under way, the controllers rest, pods drain
-    /// and their processes are gone when this returns. Objects stay as they are.
-    pub async fn stop(self) {
+    /// The gateway takes nothing more; returns when what is under way is finished, or cut off after a while.
+    pub async fn close_gateway(&self) {
         self.gateway_stop.drain.cancel();
         if tokio::time::timeout(GATEWAY_STOP, self.gateway_tasks.wait()).await.is_err() {
             warn!("requests under way at the gateway cut off");
         }
         self.gateway_stop.kill.cancel();
         self.gateway_tasks.wait().await;
+    }
+
+    /// Stops in order: the gateway, unless that was done before, then the controllers; pods drain, and their processes
+    /// are gone when this returns. Objects stay as they are.
+    pub async fn stop(self) {
+        self.close_gateway().await;
         self.cancel.cancel();
         self.kubelet.stop().await;
         self.tasks.wait().await;

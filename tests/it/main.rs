@@ -7,3 +7,4 @@ mod imports;
 mod local;
 mod shipped;
 mod stats;
+mod system;

@@ -41,3 +41,22 @@ fn example_checksum(example: &str) -> String {
     let lines: Vec<_> = example.trim().lines().filter(|line| !line.is_empty()).collect();
     format!("{:08x}", crc32fast::hash(lines.join("\\n").as_bytes()))
 }
+
+#[test]
+fn the_readme_explains_every_compatibility_switch_and_no_other() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    let debug = format!("{:?}", Compat::STRICT);
+    let switches: Vec<&str> = debug
+        .trim_start_matches("Compat {")
+        .trim_end_matches('}')
+        .split(',')
+        .filter_map(|field| field.split_once(':').map(|(name, _)| name.trim()))
+        .collect();
+    let explained: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("| switch |"))
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
+        .collect();
+    assert_eq!(explained, switches);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The network pods get their addresses from unless told otherwise: `127.1.0.2` and on.
@@ -11,6 +11,10 @@ pub const POD_NETWORK: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
 const SIZE: u32 = (1 << 16) - 3;
 /// How many addresses in use by somebody else are passed over before giving up.
 const MOST_TAKEN: u32 = 4096;
+
+/// The UDP port held on an address as long as it is in use. Nothing is ever sent to it: it keeps other processes off an
+/// address from the moment it is taken, long before the pod listens there.
+const CLAIM_PORT: u16 = 8012;
 
 /// Why a pod gets no address.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +72,16 @@ impl Addresses {
         loop {
             let number = self.reserve().ok_or(AddressError::Exhausted { network: self.network })?;
             // Given back by its drop if it turns out to be of no use.
-            let address = Address { ip: self.address(number), number, pool: self.clone() };
-            match self.ports.iter().try_for_each(|port| TcpListener::bind((address.ip, *port)).map(drop)) {
-                Ok(()) => return Ok(address),
+            let mut address = Address { ip: self.address(number), number, pool: self.clone(), claim: None };
+            let claimed = UdpSocket::bind((address.ip, CLAIM_PORT)).and_then(|claim| {
+                self.ports.iter().try_for_each(|port| TcpListener::bind((address.ip, *port)).map(drop))?;
+                Ok(claim)
+            });
+            match claimed {
+                Ok(claim) => {
+                    address.claim = Some(claim);
+                    return Ok(address);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     passed_over += 1;
                     if passed_over >= MOST_TAKEN {
@@ -106,6 +117,7 @@ pub struct Address {
     ip: Ipv4Addr,
     number: u32,
     pool: Addresses,
+    claim: Option<UdpSocket>,
 }
 
 impl Address {
@@ -117,6 +129,8 @@ impl Address {
 
 impl Drop for Address {
     fn drop(&mut self) {
+        // Before the number is free, so that whoever takes it finds the address free too.
+        self.claim = None;
         self.pool.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.number);
     }
 }
@@ -134,6 +148,15 @@ mod tests {
         let second = addresses.take().expect("an address");
         assert_eq!(second.ip(), Ipv4Addr::new(127, 71, 0, 3));
         assert_eq!(addresses.in_use(), 1);
+    }
+
+    #[test]
+    fn two_processes_never_take_the_same_address() {
+        // Two pools know as little of each other as two processes do.
+        let pools = [(); 2].map(|()| Addresses::new(Ipv4Addr::new(127, 73, 0, 0), &[]));
+        let taken: Vec<_> = (0..6).map(|n| pools[n % 2].take().expect("an address")).collect();
+        let distinct: BTreeSet<_> = taken.iter().map(Address::ip).collect();
+        assert_eq!(distinct.len(), taken.len(), "{distinct:?}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// How long anything is waited for.
@@ -51,7 +52,6 @@ impl Cluster {
         assert!(served.store.set_admission(admission(settings.clone())));
         let client = served.client();
         let options = Options {
-            gateway: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             pods: kubelet::Settings {
                 network: Ipv4Addr::new(127, number, 0, 0),
                 startup_delay: Duration::from_millis(20),
@@ -59,7 +59,10 @@ impl Cluster {
             },
             ..Options::default()
         };
-        let local = LocalCluster::start(options, client.clone(), Clock::system(), settings).await.expect("a cluster");
+        let gateway = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let local = LocalCluster::start(options, Some(gateway), client.clone(), Clock::system(), settings)
+            .await
+            .expect("a cluster");
         let autoscaler = tokio::spawn(Self::autoscale(client.clone()));
         Self { served, client, local, autoscaler }
     }

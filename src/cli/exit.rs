@@ -1,0 +1,31 @@
+//! What the process answers with.
+
+use std::process::ExitCode;
+
+/// The ways a command can end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// It could not answer: wrong usage, unreadable input, something it needs is missing.
+    CouldNotAnswer,
+    /// Interrupted a second time, before everything had stopped in order.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::CouldNotAnswer => 2,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

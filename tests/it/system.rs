@@ -1,0 +1,341 @@
+//! `ebb local` as a user runs it: the built binary, real sockets, real requests.
+
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `ebb local` with ports and a state directory of its own.
+struct Local {
+    child: Child,
+    directory: tempfile::TempDir,
+    gateway: String,
+    api: String,
+    admin: String,
+    output: Arc<Mutex<String>>,
+}
+
+impl Local {
+    /// Starts it on `manifest` and waits until it says that it is ready.
+    async fn start(manifest: &str, flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("manifest.yaml");
+        std::fs::write(&file, manifest).expect("a writable directory");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ebb"))
+            .arg("local")
+            .args([
+                "--gateway",
+                "127.0.0.1:0",
+                "--api",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--stats",
+                "127.0.0.1:0",
+            ])
+            .arg("--state-dir")
+            .arg(directory.path())
+            .arg("-f")
+            .arg(&file)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the ebb binary");
+        let output = Arc::new(Mutex::new(String::new()));
+        let (sink, stdout) = (Arc::clone(&output), child.stdout.take().expect("a pipe"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let mut text = sink.lock().expect("no panic above");
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        let endpoints = directory.path().join("endpoints.json");
+        let found: Value = eventually("endpoints.json", async || {
+            serde_json::from_str(&std::fs::read_to_string(&endpoints).ok()?).ok()
+        })
+        .await;
+        let at = |name: &str| found[name].as_str().unwrap_or_else(|| panic!("no {name} in {found}")).to_owned();
+        let (gateway, api, admin) = (at("gateway"), at("api"), at("admin"));
+        Self { child, directory, gateway, api, admin, output }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("kubeconfig")
+    }
+
+    /// What a request for `host` is answered: the status, or what went wrong.
+    async fn get(&self, client: &reqwest::Client, host: &str, path: &str) -> Result<(u16, String), String> {
+        let response = client
+            .get(format!("{}{path}", self.gateway))
+            .header("Host", host)
+            .send()
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let status = response.status().as_u16();
+        Ok((status, response.text().await.map_err(|error| format!("{error:?}"))?))
+    }
+
+    async fn object(&self, path: &str) -> Value {
+        let url = format!("{}{path}", self.api);
+        reqwest::get(url).await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// Replicas the Deployment of a revision asks for.
+    async fn replicas(&self, revision: &str) -> Option<i64> {
+        let path = format!("/apis/apps/v1/namespaces/default/deployments/{revision}-deployment");
+        self.object(&path).await["spec"]["replicas"].as_i64()
+    }
+
+    /// Pods of the cluster that exist, ready or not.
+    async fn pods(&self) -> usize {
+        self.object("/api/v1/namespaces/default/pods").await["items"].as_array().map_or(0, Vec::len)
+    }
+
+    async fn wait_for_pods(&self, number: usize) {
+        eventually(&format!("{number} pods; output so far:\n{}", self.printed()), async || {
+            (self.pods().await == number).then_some(())
+        })
+        .await;
+    }
+
+    fn printed(&self) -> String {
+        self.output.lock().expect("no panic above").clone()
+    }
+
+    /// Asks it to stop as Ctrl-C does, and waits until it has.
+    fn stop(mut self) -> String {
+        interrupt(&self.child);
+        let status = wait(&mut self.child);
+        assert_eq!(status.code(), Some(0), "an orderly stop; output:\n{}", self.printed());
+        assert!(!self.kubeconfig().exists(), "the kubeconfig of a cluster that is gone");
+        self.printed()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        assert!(Instant::now() < until, "it did not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A service of the sample app, with settings that go to zero within seconds.
+fn service(name: &str, annotations: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: config-autoscaler, namespace: knative-serving}}
+data: {{scale-to-zero-grace-period: 1s}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: {name}, namespace: default}}
+spec:
+  template:
+    metadata:
+      annotations: {{autoscaling.knative.dev/window: 6s, {annotations}}}
+    spec:
+      containerConcurrency: 10
+      containers:
+      - image: ebb.local/hello
+"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_goes_to_zero_and_comes_back_and_no_request_is_lost() {
+    let local = Local::start(&service("trickle", ""), &["--startup-delay", "200ms"]).await;
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+    let host = "trickle.default.example.com";
+    for cycle in 0..3 {
+        local.wait_for_pods(0).await;
+        assert_eq!(local.replicas("trickle-00001").await, Some(0));
+        // Two at once, and more while the pod starts.
+        let answers = futures::future::join_all((0..8).map(async |n| {
+            tokio::time::sleep(Duration::from_millis(n * 60)).await;
+            local.get(&client, host, "/").await
+        }))
+        .await;
+        for answer in answers {
+            let (status, body) = answer.unwrap_or_else(|error| panic!("cycle {cycle}: {error}"));
+            assert_eq!(status, 200, "cycle {cycle}: {body}");
+            assert!(body.contains("trickle-00001"), "{body}");
+        }
+    }
+    let printed = local.stop();
+    assert!(printed.contains("trickle-00001  0 → 1"), "a line per change of scale:\n{printed}");
+    assert!(printed.contains("trickle-00001  1 → 0"), "a line per change of scale:\n{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_clients_at_ten_a_pod_get_the_pods_knative_would_give_them() {
+    let local = Local::start(&service("load", ""), &["--startup-delay", "100ms"]).await;
+    let client = reqwest::Client::new();
+    let host = "load.default.example.com";
+    let stop = tokio_util::sync::CancellationToken::new();
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let load = futures::future::join_all((0..50).map(async |_| {
+        while !stop.is_cancelled() {
+            match local.get(&client, host, "/?sleep=200ms").await {
+                Ok((200, _)) => {}
+                other => failures.lock().expect("no panic above").push(format!("{other:?}")),
+            }
+        }
+    }));
+    // 50 in flight / (10 · 70 %) = 7.14, so 8.
+    let watched = async {
+        eventually("8 replicas", async || (local.replicas("load-00001").await == Some(8)).then_some(())).await;
+        eventually("8 pods", async || (local.pods().await >= 8).then_some(())).await;
+        let revisions: Value =
+            reqwest::get(format!("{}/revisions", local.admin)).await.expect("an answer").json().await.expect("JSON");
+        stop.cancel();
+        revisions
+    };
+    let (_, revisions) = tokio::join!(load, watched);
+    let failures = failures.lock().expect("no panic above");
+    assert!(failures.is_empty(), "{} requests failed, such as {}", failures.len(), failures[0]);
+    assert_eq!(revisions[0]["revision"], "default/load-00001");
+    assert_eq!(revisions[0]["decision"]["target"], 7.0);
+    local.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_the_users_own_is_run_as_a_pod() {
+    let manifest = r#"
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: own, namespace: default}
+spec:
+  template:
+    spec:
+      containers:
+      - image: example.com/whatever
+        command: ["python3", "-c"]
+        args:
+        - |
+          import http.server, os
+          class Answer(http.server.BaseHTTPRequestHandler):
+              protocol_version = "HTTP/1.1"
+              def do_GET(self):
+                  body = ("own program, " + os.environ["K_REVISION"]).encode()
+                  self.send_response(200)
+                  self.send_header("Content-Length", str(len(body)))
+                  self.end_headers()
+                  self.wfile.write(body)
+              def log_message(self, *args): pass
+          http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Answer).serve_forever()
+"#;
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no python3 to be a user's program");
+        return;
+    }
+    let local = Local::start(manifest, &["--startup-delay", "0s"]).await;
+    let client = reqwest::Client::new();
+    let answer = local.get(&client, "own.default.example.com", "/").await.expect("an answer");
+    assert_eq!(answer, (200, "own program, own-00001".to_owned()));
+    local.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_host_is_told_which_there_are() {
+    let local = Local::start(&service("known", ""), &["--startup-delay", "0s"]).await;
+    let client = reqwest::Client::new();
+    let (status, body) = local.get(&client, "other.default.example.com", "/").await.expect("an answer");
+    assert_eq!(status, 404);
+    assert!(body.contains("known.default.example.com"), "{body}");
+    local.stop();
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_that_moves_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (code, error) = refused(&["--gateway", &address], directory.path());
+    assert_eq!(code, Some(2));
+    assert!(error.contains(&address) && error.contains("--gateway"), "{error}");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_told_with_file_and_line() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("service.yaml");
+    let text = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}\nspec:\n  template:\n    spec:\n      containerConcurency: 3\n      containers: [{image: ebb.local/hello}]\n";
+    std::fs::write(&file, text).expect("a writable directory");
+    let (code, error) = refused(&["-f", file.to_str().expect("a path")], directory.path());
+    assert_eq!(code, Some(2));
+    assert!(error.contains("service.yaml:7") && error.contains("containerConcurrency"), "{error}");
+}
+
+#[test]
+fn a_bad_annotation_is_refused_with_key_value_and_way_out() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("service.yaml");
+    let text = service("x", "autoscaling.knative.dev/target: \"none\", autoscaling.knative.dev/min-scale: \"-1\"");
+    std::fs::write(&file, text).expect("a writable directory");
+    let free = ["--gateway", "127.0.0.1:0", "--api", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--stats", "127.0.0.1:0"];
+    let output = Command::new(env!("CARGO_BIN_EXE_ebb"))
+        .arg("local")
+        .args(free)
+        .args(["-f", file.to_str().expect("a path")])
+        .arg("--state-dir")
+        .arg(directory.path())
+        .output()
+        .expect("the ebb binary");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    for part in ["autoscaling.knative.dev/target", "none", "autoscaling.knative.dev/min-scale", "-1"] {
+        assert!(error.contains(part), "no {part} in:\n{error}");
+    }
+}
+
+/// Runs `ebb local` where it must refuse to start: its exit code and what it says.
+fn refused(flags: &[&str], state: &Path) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ebb"))
+        .arg("local")
+        .args(["--state-dir", state.to_str().expect("a path")])
+        .args(flags)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the ebb binary");
+    let status = wait(&mut child);
+    let mut text = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("text");
+    (status.code(), text)
+}
