@@ -391,10 +391,10 @@ where
             // Never read, and the largest part of many an object.
             object.meta_mut().managed_fields = None;
         }
-        if let Some((key, before)) = cache.take_in(change) {
-            if let Some(object) = cache.get(&key).or(before) {
-                touched(&key, &object);
-            }
+        if let Some((key, before)) = cache.take_in(change)
+            && let Some(object) = cache.get(&key).or(before)
+        {
+            touched(&key, &object);
         }
     }))
 }

@@ -53,7 +53,7 @@ impl Controller {
             return Turn::Done;
         }
         let written = writes::status(&self.client, &key, (*metric).clone(), |live: &mut Metric| {
-            live.status = Some(status.clone())
+            live.status = Some(status.clone());
         });
         match written.await {
             Ok(()) => Turn::Done,
@@ -106,7 +106,7 @@ fn status(metric: &Metric, error: Option<&ScrapeError>, now: Timestamp) -> Metri
         None => conditions.mark_true(READY),
         Some(ScrapeError::NoEndpoints) => conditions.mark_unknown(READY, "NoEndpoints", &text),
         Some(ScrapeError::Service { cause: FetchError::Seen, .. }) => {
-            conditions.mark_false(READY, "DidNotReceiveStat", &text)
+            conditions.mark_false(READY, "DidNotReceiveStat", &text);
         }
         Some(_) => {
             let message = format!("Failed to reconcile metric collection: {text}");

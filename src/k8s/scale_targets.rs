@@ -20,13 +20,16 @@ pub struct Target {
     pub replicas: i32,
 }
 
+/// API version and kind.
+type Kind = (String, String);
+
 /// All scale targets of the cluster, by kind.
 #[derive(Clone)]
 pub struct ScaleTargets {
     client: Client,
     cancel: CancellationToken,
     tasks: TaskTracker,
-    kinds: Arc<Mutex<HashMap<(String, String), Cache<Target>>>>,
+    kinds: Arc<Mutex<HashMap<Kind, Cache<Target>>>>,
 }
 
 impl ScaleTargets {

@@ -156,7 +156,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 /// A service of the sample app, with settings that go to zero within seconds.
 fn service(name: &str, annotations: &str) -> String {
     format!(
-        r#"
+        r"
 apiVersion: v1
 kind: ConfigMap
 metadata: {{name: config-autoscaler, namespace: knative-serving}}
@@ -173,7 +173,7 @@ spec:
       containerConcurrency: 10
       containers:
       - image: ebb.local/hello
-"#
+"
     )
 }
 
