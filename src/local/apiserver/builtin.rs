@@ -58,7 +58,25 @@ pub(super) fn settle(resource: &Resource, value: &mut Value, strict: Strictness)
     }
     set_defaults(resource, value);
     drop_nulls(value);
+    for key in ["annotations", "finalizers", "labels", "ownerReferences"] {
+        forget_empty(&mut value["metadata"], key);
+    }
+    for key in ["binaryData", "data"] {
+        forget_empty(value, key);
+    }
     Ok(())
+}
+
+/// An empty map or list counts as absent.
+fn forget_empty(value: &mut Value, key: &str) {
+    let empty = match &value[key] {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    };
+    if let (true, Value::Object(map)) = (empty, value) {
+        map.remove(key);
+    }
 }
 
 /// What is wrong with an object of a kind that is known well enough to tell.

@@ -11,7 +11,7 @@ use super::store::{ShardId, Store};
 use super::view::{self, Form, View};
 use super::watch::{self, Start, Wanted};
 use super::write::{DeleteOptions, Ownership, Part, Propagation, Target, Written};
-use super::{apply, collect, discovery, events, scale};
+use super::{apply, collect, discovery, events, protobuf, scale};
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -583,6 +583,7 @@ impl Call {
         match self.media() {
             None | Some("application/json") => parse_json(&self.bytes(body).await?),
             Some("application/yaml") => parse_yaml(&self.bytes(body).await?),
+            Some(protobuf::MEDIA) => protobuf::parse(&self.bytes(body).await?),
             Some(_) => Err(status::unsupported_media_type("application/json, application/yaml")),
         }
     }

@@ -14,6 +14,7 @@ mod names;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 
 mod resource;
 mod scale;

@@ -3,7 +3,9 @@
 //! `conformance` holds cases that take a client and a namespace and know nothing of what is behind them, so that they
 //! can run against a real API server too.
 
-mod conformance;
+pub(crate) mod conformance;
+mod kubectl;
+mod server;
 
 use ebb::clock::Clock;
 use ebb::local::apiserver::{Store, serve};
@@ -21,9 +23,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start() -> Self {
+        Self::with(Store::new(Clock::system())).await
+    }
+
+    pub(crate) async fn with(store: Arc<Store>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener");
-        let (store, cancel) = (Store::new(Clock::system()), CancellationToken::new());
+        let cancel = CancellationToken::new();
         tokio::spawn(serve(listener, store.clone(), cancel.clone()));
         Self { store, addr, cancel }
     }

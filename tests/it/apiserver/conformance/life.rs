@@ -7,7 +7,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 async fn make(maps: &Api<ConfigMap>, name: &str) -> ConfigMap {
-    maps.create(&PostParams::default(), &config_map(name, json!({}))).await.expect("created")
+    maps.create(&PostParams::default(), &config_map(name, &json!({}))).await.expect("created")
 }
 
 async fn make_owned(maps: &Api<ConfigMap>, name: &str, owners: &[&ConfigMap]) -> ConfigMap {
@@ -187,7 +187,7 @@ pub(super) async fn a_namespace_takes_its_content_along(client: Client, namespac
     assert_eq!(marked.status.and_then(|status| status.phase).as_deref(), Some("Terminating"));
     gone(&maps, "a").await;
     let status =
-        assert_refused(maps.create(&PostParams::default(), &config_map("c", json!({}))).await, 403, "Forbidden");
+        assert_refused(maps.create(&PostParams::default(), &config_map("c", &json!({}))).await, 403, "Forbidden");
     assert_eq!(status.details.expect("details").causes[0].reason, "NamespaceTerminating");
     assert!(namespaces.get_opt(&name).await.expect("an answer").is_some(), "it waits for b");
     eventually("b is marked", || async { maps.get("b").await.expect("there").metadata.deletion_timestamp.map(|_| ()) })

@@ -11,9 +11,11 @@ mod writes;
 use super::Served;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// What a case needs besides the API server.
@@ -126,6 +128,40 @@ async fn run_embedded(name: &str) {
     (case.run)(client, namespace.to_owned()).await;
 }
 
+/// Runs every case against the cluster of `EBB_CONFORMANCE_KUBECONFIG`, when that names a kubeconfig. Cases that need
+/// a cluster's controllers run when `EBB_CONFORMANCE_CONTROLLERS` is set, those about Knative's kinds when they are
+/// served. It leaves the namespaces it made to be deleted.
+#[tokio::test]
+async fn against_another_api_server() {
+    let Some(path) = std::env::var_os("EBB_CONFORMANCE_KUBECONFIG") else {
+        let _ = writeln!(std::io::stdout(), "skipped: EBB_CONFORMANCE_KUBECONFIG names no other API server");
+        return;
+    };
+    let config = Kubeconfig::read_from(path).expect("a kubeconfig");
+    let mut config =
+        Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a configuration");
+    config.default_retry = false;
+    let client = Client::try_from(config).expect("a client");
+    let controllers = std::env::var_os("EBB_CONFORMANCE_CONTROLLERS").is_some();
+    let knative = kube::discovery::group(&client, "serving.knative.dev").await.is_ok();
+    let run = format!("conformance-{:08x}", rand::random::<u32>());
+    for (index, case) in cases().into_iter().enumerate() {
+        let possible = match case.needs {
+            Needs::Nothing => true,
+            Needs::Controllers => controllers,
+            Needs::Knative => knative,
+        };
+        let _ = writeln!(std::io::stdout(), "{} {}", if possible { "case" } else { "skipped:" }, case.name);
+        if possible {
+            let namespace = format!("{run}-{index}");
+            make_namespace(&client, &namespace).await;
+            (case.run)(client.clone(), namespace.clone()).await;
+            let namespaces: Api<Namespace> = Api::all(client.clone());
+            namespaces.delete(&namespace, &DeleteParams::background()).await.expect("deleted");
+        }
+    }
+}
+
 pub(crate) async fn make_namespace(client: &Client, name: &str) {
     let namespace = object::<Namespace>(json!({"metadata": {"name": name}}));
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a new namespace");
@@ -141,7 +177,7 @@ pub(crate) fn json_of<T: serde::Serialize>(object: &T) -> Value {
     serde_json::to_value(object).expect("an object")
 }
 
-fn config_map(name: &str, data: Value) -> ConfigMap {
+fn config_map(name: &str, data: &Value) -> ConfigMap {
     object(json!({"metadata": {"name": name}, "data": data}))
 }
 

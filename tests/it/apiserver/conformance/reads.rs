@@ -224,7 +224,7 @@ pub(super) async fn watch_ends_in_time(client: Client, namespace: String) {
 
 pub(super) async fn metadata_alone(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    maps.create(&PostParams::default(), &config_map("a", json!({"x": "1"}))).await.expect("created");
+    maps.create(&PostParams::default(), &config_map("a", &json!({"x": "1"}))).await.expect("created");
     let one = maps.get_metadata("a").await.expect("there");
     assert_eq!(one.metadata.name.as_deref(), Some("a"));
     assert_eq!(one.types.expect("a type").kind, "PartialObjectMetadata");

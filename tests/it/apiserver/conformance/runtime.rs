@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 async fn make(maps: &Api<ConfigMap>, name: &str) -> ConfigMap {
-    maps.create(&PostParams::default(), &config_map(name, json!({}))).await.expect("created")
+    maps.create(&PostParams::default(), &config_map(name, &json!({}))).await.expect("created")
 }
 
 async fn watch_with(client: Client, namespace: String, config: watcher::Config) {

@@ -5,7 +5,7 @@ use ebb::api::pod_autoscaler::PodAutoscaler;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 fn post() -> PostParams {
@@ -18,7 +18,7 @@ fn patch() -> PatchParams {
 
 pub(super) async fn create_fills_in_what_is_not_the_clients(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    let mut map = config_map("one", json!({"a": "1"}));
+    let mut map = config_map("one", &json!({"a": "1"}));
     map.metadata.uid = Some("made-up".to_owned());
     map.metadata.generation = Some(7);
     let made = maps.create(&post(), &map).await.expect("created");
@@ -45,7 +45,7 @@ pub(super) async fn names_are_generated_and_checked(client: Client, namespace: S
     assert_ne!(first, second);
 
     for name in ["Upper", "under_score", "-dash", "a..b", ""] {
-        let status = assert_refused(maps.create(&post(), &config_map(name, json!({}))).await, 422, "Invalid");
+        let status = assert_refused(maps.create(&post(), &config_map(name, &json!({}))).await, 422, "Invalid");
         let causes = status.details.expect("details").causes;
         assert!(causes.iter().any(|cause| cause.field.starts_with("metadata.name")), "{name}: {causes:?}");
     }
@@ -57,9 +57,9 @@ pub(super) async fn names_are_generated_and_checked(client: Client, namespace: S
 pub(super) async fn a_namespace_must_exist(client: Client, namespace: String) {
     let missing = format!("{namespace}-missing");
     let maps: Api<ConfigMap> = Api::namespaced(client, &missing);
-    let status = assert_refused(maps.create(&post(), &config_map("a", json!({}))).await, 404, "NotFound");
+    let status = assert_refused(maps.create(&post(), &config_map("a", &json!({}))).await, 404, "NotFound");
     assert_eq!(status.message, format!("namespaces {missing:?} not found"));
-    assert!(maps.list(&Default::default()).await.expect("an empty list").items.is_empty());
+    assert!(maps.list(&ListParams::default()).await.expect("an empty list").items.is_empty());
 }
 
 pub(super) async fn what_is_not_there_is_not_found(client: Client, namespace: String) {
@@ -67,7 +67,7 @@ pub(super) async fn what_is_not_there_is_not_found(client: Client, namespace: St
     let status = assert_refused(deployments.get("none").await, 404, "NotFound");
     assert_eq!(status.message, "deployments.apps \"none\" not found");
     assert!(deployments.get_opt("none").await.expect("no failure").is_none());
-    assert_refused(deployments.delete("none", &Default::default()).await, 404, "NotFound");
+    assert_refused(deployments.delete("none", &DeleteParams::default()).await, 404, "NotFound");
     let body = object::<Deployment>(deployment("none"));
     assert_refused(deployments.replace("none", &post(), &body).await, 404, "NotFound");
     let change = Patch::Merge(json!({"spec": {"replicas": 1}}));
@@ -77,7 +77,7 @@ pub(super) async fn what_is_not_there_is_not_found(client: Client, namespace: St
 
 pub(super) async fn a_stale_replacement_is_a_conflict(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    let first = maps.create(&post(), &config_map("a", json!({"n": "1"}))).await.expect("created");
+    let first = maps.create(&post(), &config_map("a", &json!({"n": "1"}))).await.expect("created");
     let mut newer = first.clone();
     newer.data = Some([("n".to_owned(), "2".to_owned())].into());
     let second = maps.replace("a", &post(), &newer).await.expect("replaced");
@@ -100,7 +100,7 @@ pub(super) async fn a_stale_replacement_is_a_conflict(client: Client, namespace:
 
 pub(super) async fn writing_the_same_again_changes_nothing(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    let first = maps.create(&post(), &config_map("a", json!({"n": "1"}))).await.expect("created");
+    let first = maps.create(&post(), &config_map("a", &json!({"n": "1"}))).await.expect("created");
     let again = maps.replace("a", &post(), &first).await.expect("replaced");
     assert_eq!(first.metadata.resource_version, again.metadata.resource_version);
     let change = Patch::Merge(json!({"data": {"n": "1"}}));
@@ -256,7 +256,7 @@ pub(super) async fn fields_a_kind_does_not_have(client: Client, namespace: Strin
 
 pub(super) async fn merge_patches(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    maps.create(&post(), &config_map("a", json!({"keep": "1", "change": "1", "drop": "1"}))).await.expect("created");
+    maps.create(&post(), &config_map("a", &json!({"keep": "1", "change": "1", "drop": "1"}))).await.expect("created");
     let change = json!({"data": {"change": "2", "drop": null, "add": "2"}});
     let made = maps.patch("a", &patch(), &Patch::Merge(change)).await.expect("patched");
     assert_eq!(json_of(&made)["data"], json!({"keep": "1", "change": "2", "add": "2"}));
@@ -264,7 +264,7 @@ pub(super) async fn merge_patches(client: Client, namespace: String) {
 
 pub(super) async fn json_patches(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    maps.create(&post(), &config_map("a", json!({"x": "1"}))).await.expect("created");
+    maps.create(&post(), &config_map("a", &json!({"x": "1"}))).await.expect("created");
     let patched = |operations: Value| {
         let maps = maps.clone();
         async move {
@@ -359,7 +359,7 @@ pub(super) async fn strategic_merge_patches(client: Client, namespace: String) {
     deployments.patch("web", &patch(), &Patch::Merge(finalizers)).await.expect("patched");
 }
 
-fn applied_map(data: Value) -> Value {
+fn applied_map(data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
 }
 
@@ -369,7 +369,7 @@ pub(super) async fn apply_makes_changes_and_removes(client: Client, namespace: S
         let maps = maps.clone();
         async move {
             let params = PatchParams { force, ..PatchParams::apply(manager) };
-            maps.patch("a", &params, &Patch::Apply(applied_map(data))).await
+            maps.patch("a", &params, &Patch::Apply(applied_map(&data))).await
         }
     };
     let data = |map: ConfigMap| json_of(&map)["data"].clone();
@@ -518,18 +518,18 @@ pub(super) async fn scale(client: Client, namespace: String) {
     assert_refused(deployments.patch_scale("web", &patch(), &negative).await, 422, "Invalid");
 
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    maps.create(&post(), &config_map("a", json!({}))).await.expect("created");
+    maps.create(&post(), &config_map("a", &json!({}))).await.expect("created");
     assert_refused(maps.patch_scale("a", &patch(), &Patch::Merge(json!({}))).await, 404, "NotFound");
 }
 
 pub(super) async fn dry_runs_keep_nothing(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let dry = PostParams { dry_run: true, ..post() };
-    let made = maps.create(&dry, &config_map("a", json!({"n": "1"}))).await.expect("imagined");
+    let made = maps.create(&dry, &config_map("a", &json!({"n": "1"}))).await.expect("imagined");
     assert_eq!(made.metadata.name.as_deref(), Some("a"));
     assert_refused(maps.get("a").await, 404, "NotFound");
-    maps.create(&post(), &config_map("a", json!({"n": "1"}))).await.expect("created");
-    assert_refused(maps.create(&dry, &config_map("a", json!({}))).await, 409, "AlreadyExists");
+    maps.create(&post(), &config_map("a", &json!({"n": "1"}))).await.expect("created");
+    assert_refused(maps.create(&dry, &config_map("a", &json!({}))).await, 409, "AlreadyExists");
     let params = PatchParams { dry_run: true, ..patch() };
     let made = maps.patch("a", &params, &Patch::Merge(json!({"data": {"n": "2"}}))).await.expect("imagined");
     assert_eq!(json_of(&made)["data"]["n"], "2");
