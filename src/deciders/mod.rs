@@ -59,6 +59,8 @@ pub struct Counters {
     pub unknown_revision: AtomicU64,
     /// Stats whose time was moved to the nearest edge of the window.
     pub clamped_time: AtomicU64,
+    /// Loads that were not finite and so not recorded.
+    pub not_finite: AtomicU64,
     /// Evaluations made.
     pub evaluations: AtomicU64,
 }
@@ -175,7 +177,7 @@ impl Deciders {
         if clamped.moved {
             self.shared.counters.clamped_time.fetch_add(1, Ordering::Relaxed);
         }
-        windows.record(clamped.at, load);
+        self.count_recorded(windows.record(clamped.at, load));
         let poked =
             entry.decider.as_ref().is_some_and(|running| running.published.pokes(load.concurrency, self.shared.compat));
         let changed = poked && self.evaluate(entry, now, ready);
@@ -192,7 +194,7 @@ impl Deciders {
         let mut table = self.lock();
         match table.get_mut(key).and_then(|entry| entry.windows.as_mut()) {
             Some(windows) => {
-                windows.record(now, load);
+                self.count_recorded(windows.record(now, load));
                 Recorded::Yes
             }
             None => self.unknown(),
@@ -244,6 +246,12 @@ impl Deciders {
         let changed = running.published.take_in(decision.desired, decision.excess_burst);
         running.latest = Some(decision);
         changed
+    }
+
+    fn count_recorded(&self, recorded: bool) {
+        if !recorded {
+            self.shared.counters.not_finite.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn unknown(&self) -> Recorded {
