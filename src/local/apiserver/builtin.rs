@@ -13,8 +13,10 @@ use serde_json::{Map, Value, json};
 /// What happens to fields that a kind's type does not have. They are never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strictness {
-    /// They are dropped.
+    /// They are dropped in silence.
     Ignore,
+    /// They are dropped, and the answer says so.
+    Warn,
     /// They are a 400.
     Strict,
 }
@@ -37,8 +39,10 @@ pub(super) fn begin(resource: &Resource, value: &mut Value) {
     }
 }
 
-/// Checks the types of the fields, drops those that the kind does not have, and fills in defaults.
-pub(super) fn settle(resource: &Resource, value: &mut Value, strict: Strictness) -> Answer<()> {
+/// Checks the types of the fields, drops those that the kind does not have, and fills in defaults. What the client is to
+/// be warned of comes back.
+pub(super) fn settle(resource: &Resource, value: &mut Value, strict: Strictness) -> Answer<Vec<String>> {
+    let mut warnings = Vec::new();
     if let Some(check) = checker(resource) {
         let unknown = check(value).map_err(|wrong| {
             let version = resource.api_version();
@@ -47,10 +51,14 @@ pub(super) fn settle(resource: &Resource, value: &mut Value, strict: Strictness)
             status::bad_request(&message)
         })?;
         if !unknown.is_empty() && !resource.custom {
-            if strict == Strictness::Strict {
-                let words: Vec<String> =
-                    unknown.iter().map(|path| format!("unknown field {:?}", path_text(path))).collect();
-                return Err(status::bad_request(&format!("strict decoding error: {}", words.join(", "))));
+            let words: Vec<String> =
+                unknown.iter().map(|path| format!("unknown field {:?}", path_text(path))).collect();
+            match strict {
+                Strictness::Strict => {
+                    return Err(status::bad_request(&format!("strict decoding error: {}", words.join(", "))));
+                }
+                Strictness::Warn => warnings = words,
+                Strictness::Ignore => {}
             }
             // Backwards, so that the indices of what is still to go stay right.
             unknown.iter().rev().for_each(|path| forget(value, path));
@@ -64,7 +72,7 @@ pub(super) fn settle(resource: &Resource, value: &mut Value, strict: Strictness)
     for key in ["binaryData", "data"] {
         forget_empty(value, key);
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// An empty map or list counts as absent.

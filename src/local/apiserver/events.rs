@@ -24,6 +24,18 @@ pub(super) fn to_core(event: &mut Value) {
     rename(event, "v1", |(core, other)| (other, core));
 }
 
+/// A field selector on `events.k8s.io/v1`, as one on `v1`.
+pub(super) fn fields_to_core(selector: &str) -> String {
+    let term = |term: &str| {
+        let found = NAMES.iter().find_map(|(core, other)| {
+            let rest = term.trim_start().strip_prefix(other)?;
+            rest.starts_with(['.', '=', '!']).then(|| format!("{core}{rest}"))
+        });
+        found.unwrap_or_else(|| term.to_owned())
+    };
+    selector.split(',').map(term).collect::<Vec<_>>().join(",")
+}
+
 fn rename(event: &mut Value, api_version: &str, way: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
     let Value::Object(event) = event else { return };
     if event.get("apiVersion").is_some_and(Value::is_string) {

@@ -38,6 +38,8 @@ const MOST_STREAMS: u32 = 1000;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long connections may take to finish when the server stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// Warnings in one answer, at most.
+const MOST_WARNINGS: usize = 20;
 /// Bytes of a list gathered into one frame.
 const FRAME: usize = 64 << 10;
 
@@ -168,6 +170,7 @@ async fn answer(State(store): State<Arc<Store>>, request: Request<Body>) -> Resp
 async fn carry_out(store: Arc<Store>, request: Request<Body>) -> Answer<Response> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
+    check_caller(&head.uri, &head.headers)?;
     if let Some(response) = discovery::answer(&store, &head.method, path, &head.headers)? {
         return Ok(response);
     }
@@ -218,6 +221,23 @@ async fn carry_out(store: Arc<Store>, request: Request<Body>) -> Answer<Response
         return Ok(response);
     }
     response
+}
+
+/// Refuses what a web page makes a browser send. There is no log-in here, so whoever reaches the port may write; but the
+/// sites its user happens to visit are not meant by that. Clients of Kubernetes send no `Origin`, and they call this
+/// server by its address, as a page that had its own name point here could not.
+fn check_caller(uri: &http::Uri, headers: &HeaderMap) -> Answer<()> {
+    let forbidden = |why: &str| Err(status::failure(403, "Forbidden", why));
+    if headers.contains_key(header::ORIGIN) {
+        return forbidden("requests from web pages are not served");
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<http::uri::Authority>().ok());
+    let Some(host) = host.as_ref().or(uri.authority()).map(http::uri::Authority::host) else { return Ok(()) };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    if address || host == "localhost" || host.ends_with(".localhost") {
+        return Ok(());
+    }
+    forbidden(&format!("{host:?} is not a name of this server; use its address or localhost"))
 }
 
 /// What a path names.
@@ -297,6 +317,12 @@ impl Call {
             Some("scale") if self.stored.scale => Part::Scale,
             Some("eviction") if self.stored.kind == "Pod" && verb == Verb::Create => return self.evict(body).await,
             Some("binding") if self.stored.kind == "Pod" && verb == Verb::Create => return self.bind(body).await,
+            Some("log" | "exec" | "attach" | "portforward" | "proxy") if self.stored.kind == "Pod" => {
+                let what = self.subresource.as_deref().unwrap_or_default();
+                let message =
+                    format!("this API does not serve pods/{what}; what a pod prints is in the log of its host");
+                return Err(status::failure(501, "NotImplemented", &message));
+            }
             Some("finalize") if self.stored.kind == "Namespace" && verb == Verb::Update => Part::Whole,
             Some(_) => return Err(status::no_such_path()),
         };
@@ -312,7 +338,7 @@ impl Call {
                 let value = self.object(body).await?;
                 self.view()?;
                 let written = self.target("", part)?.create(value, &Ownership::OfChanges)?;
-                self.show(&written.object, part, StatusCode::CREATED)
+                self.written(&written, part)
             }
             Verb::Update => {
                 let value = self.object(body).await?;
@@ -486,7 +512,8 @@ impl Call {
         };
         let strict = match self.query.get("fieldValidation").map(String::as_str) {
             Some("Strict") => Strictness::Strict,
-            None | Some("" | "Ignore" | "Warn") => Strictness::Ignore,
+            Some("Ignore") => Strictness::Ignore,
+            None | Some("" | "Warn") => Strictness::Warn,
             Some(other) => {
                 return Err(status::bad_request(&format!("fieldValidation: {other:?} is not Ignore, Warn or Strict")));
             }
@@ -528,7 +555,9 @@ impl Call {
     fn selector(&self) -> Answer<Selector> {
         let namespace = (!self.namespace.is_empty()).then_some(self.namespace.as_str());
         let text = |key: &str| self.query.get(key).map(String::as_str);
-        Selector::parse(&self.resource, namespace, text("labelSelector"), text("fieldSelector"))
+        let fields = text("fieldSelector").unwrap_or_default();
+        let fields = if self.resource.is_events_view() { events::fields_to_core(fields) } else { fields.to_owned() };
+        Selector::parse(&self.stored, namespace, text("labelSelector"), Some(&fields))
     }
 
     fn flag(&self, key: &str) -> bool {
@@ -536,7 +565,17 @@ impl Call {
     }
 
     fn written(&self, written: &Written, part: Part) -> Answer<Response> {
-        self.show(&written.object, part, if written.created { StatusCode::CREATED } else { StatusCode::OK })
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = self.show(&written.object, part, code)?;
+        for warning in written.warnings.iter().take(MOST_WARNINGS) {
+            // A quoted string: quotes and backslashes are escaped, and what no header may hold is left out.
+            let words: String = warning.chars().filter(|letter| matches!(letter, ' '..='~')).collect();
+            let text = format!("299 - \"{}\"", words.replace('\\', "\\\\").replace('"', "\\\""));
+            if let Ok(text) = HeaderValue::from_str(&text) {
+                response.headers_mut().append(header::WARNING, text);
+            }
+        }
+        Ok(response)
     }
 
     fn show(&self, object: &Object, part: Part, code: StatusCode) -> Answer<Response> {

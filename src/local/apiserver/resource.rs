@@ -250,16 +250,7 @@ pub(super) fn built_in() -> Vec<Resource> {
         Resource::new("coordination.k8s.io", "v1", "leases", "Lease", &[]).with_columns(columns::leases()),
         Resource::new("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", &[])
             .with_columns(columns::endpoint_slices()),
-        Resource::new("events.k8s.io", "v1", "events", "Event", &["ev"])
-            .selected_by(&[
-                "regarding.kind",
-                "regarding.namespace",
-                "regarding.name",
-                "regarding.uid",
-                "reason",
-                "type",
-            ])
-            .with_columns(columns::events()),
+        Resource::new("events.k8s.io", "v1", "events", "Event", &["ev"]).with_columns(columns::events()),
         Resource::new("networking.k8s.io", "v1", "ingresses", "Ingress", &["ing"])
             .with_status(Generation::Spec)
             .with_columns(columns::ingresses()),

@@ -356,23 +356,24 @@ impl Store {
         true
     }
 
-    /// Stops serving a resource and forgets its objects.
+    /// Stops serving a resource and removes its objects.
     pub(super) fn remove_resource(&self, group: &str, plural: &str) {
         let mut state = self.state();
-        let state = &mut *state;
-        for shard in &mut state.shards {
-            if shard.served && shard.resource.custom && shard.resource.group == group && shard.resource.plural == plural
-            {
-                shard.served = false;
-                shard.history.clear();
-                shard.history_bytes = 0;
-                for object in std::mem::take(&mut shard.objects).into_values().flat_map(BTreeMap::into_values) {
-                    state.object_bytes -= object.size();
-                    state.live.remove(&object.uid);
-                }
-                shard.changed.send_replace(state.version);
-            }
+        let gone = state.shards.iter().position(|shard| {
+            let resource = &shard.resource;
+            shard.served && resource.custom && resource.group == group && resource.plural == plural
+        });
+        let Some(id) = gone.and_then(|index| u32::try_from(index).ok()).map(ShardId) else { return };
+        for object in state.shard(id).list(&Selector::default()) {
+            state.commit(id, object.value(), Happened::Deleted, Some(&object), &self.limits);
         }
+        let version = state.version;
+        let shard = &mut state.shards[id.0 as usize];
+        shard.served = false;
+        shard.history.clear();
+        shard.history_bytes = 0;
+        shard.changed.send_replace(version);
+        self.wake_collector(&state);
     }
 
     fn wake_collector(&self, state: &State) {

@@ -74,6 +74,8 @@ pub(super) struct Written {
     pub(super) gone: bool,
     /// Whether it is new.
     pub(super) created: bool,
+    /// What the client should know though the write succeeded.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Who keeps the ownership of fields for a write.
@@ -140,7 +142,7 @@ impl Target<'_> {
             self.check_new(&object, &name)?;
             self.begin(&mut object);
             let object = self.admit(Operation::Create, &name, None, object)?;
-            let mut object = self.settle(&name, None, object)?;
+            let (mut object, warnings) = self.settle(&name, None, object)?;
             if matches!(ownership, Ownership::OfChanges) {
                 metadata_mut(&mut object).remove("managedFields");
                 fields::after_update(self.resource, None, &mut object, self.manager, self.part, self.now());
@@ -149,10 +151,10 @@ impl Target<'_> {
                 if self.store.get(self.id, self.namespace, &name).is_some() {
                     return Err(status::already_exists(self.resource, &name));
                 }
-                return Ok(self.imagined(object, None, true));
+                return Ok(Written { created: true, warnings, ..self.imagined(object, None) });
             }
             match self.store.insert(self.id, object) {
-                Ok(object) => return Ok(Written { object, gone: false, created: true }),
+                Ok(object) => return Ok(Written { object, gone: false, created: true, warnings }),
                 Err(Refused::Full) => return Err(full()),
                 Err(Refused::Exists | Refused::Stale) => {
                     if !generated || attempt == MOST_NAMES {
@@ -178,22 +180,22 @@ impl Target<'_> {
             self.check_type(&new)?;
             self.carry_over(&old, &mut new)?;
             let new = self.admit(Operation::Update, self.name, Some(&old), new)?;
-            let mut new = self.settle(self.name, Some(&old), new)?;
+            let (mut new, warnings) = self.settle(self.name, Some(&old), new)?;
             self.count_generation(&old, &mut new);
             if matches!(ownership, Ownership::OfChanges) {
                 fields::after_update(self.resource, Some(&old), &mut new, self.manager, self.part, self.now());
             }
             if fields::same(&old, &new) {
-                return Ok(Written { object: before, gone: false, created: false });
+                return Ok(Written { object: before, gone: false, created: false, warnings });
             }
             let gone = nothing_holds(self.resource, &new);
             if self.dry_run {
-                return Ok(Written { gone, ..self.imagined(new, Some(&before), false) });
+                return Ok(Written { gone, warnings, ..self.imagined(new, Some(&before)) });
             }
             let committed =
                 if gone { self.store.remove(self.id, &before, new) } else { self.store.replace(self.id, &before, new) };
             match committed {
-                Ok(object) => return Ok(Written { object, gone, created: false }),
+                Ok(object) => return Ok(Written { object, gone, created: false, warnings }),
                 Err(Refused::Full) => return Err(full()),
                 Err(Refused::Stale | Refused::Exists) => {}
             }
@@ -209,11 +211,11 @@ impl Target<'_> {
             self.check_preconditions(options, &old)?;
             self.admit(Operation::Delete, self.name, Some(&old), old.clone())?;
             let Some(new) = self.marked(options, &old) else {
-                return Ok(Written { object: before, gone: false, created: false });
+                return Ok(Written { object: before, gone: false, created: false, warnings: Vec::new() });
             };
             let gone = nothing_holds(self.resource, &new);
             if self.dry_run {
-                return Ok(Written { gone, ..self.imagined(new, Some(&before), false) });
+                return Ok(Written { gone, ..self.imagined(new, Some(&before)) });
             }
             // What goes at once was never seen waiting.
             let committed = if gone {
@@ -223,7 +225,7 @@ impl Target<'_> {
                 self.store.replace(self.id, &before, new)
             };
             match committed {
-                Ok(object) => return Ok(Written { object, gone, created: false }),
+                Ok(object) => return Ok(Written { object, gone, created: false, warnings: Vec::new() }),
                 Err(Refused::Full) => return Err(full()),
                 Err(Refused::Stale | Refused::Exists) => {}
             }
@@ -241,13 +243,14 @@ impl Target<'_> {
     }
 
     /// An object that was never stored, as an answer to a dry run.
-    fn imagined(&self, value: Value, before: Option<&Object>, created: bool) -> Written {
+    fn imagined(&self, value: Value, before: Option<&Object>) -> Written {
         let version = before.map_or_else(|| self.store.version(), |before| before.version);
         let happened = super::object::Happened::Modified;
         Written {
             object: Arc::new(Object::write(self.resource, value, version, happened, before)),
             gone: false,
-            created,
+            created: false,
+            warnings: Vec::new(),
         }
     }
 
@@ -484,11 +487,11 @@ impl Target<'_> {
     }
 
     /// Defaults and validation.
-    fn settle(&self, name: &str, old: Option<&Value>, mut value: Value) -> Answer<Value> {
-        builtin::settle(self.resource, &mut value, self.strict)?;
+    fn settle(&self, name: &str, old: Option<&Value>, mut value: Value) -> Answer<(Value, Vec<String>)> {
+        let warnings = builtin::settle(self.resource, &mut value, self.strict)?;
         let mut causes = builtin::validate(self.resource, &value, old);
         causes.extend(metadata_causes(&value));
-        if causes.is_empty() { Ok(value) } else { Err(self.invalid(name, &causes)) }
+        if causes.is_empty() { Ok((value, warnings)) } else { Err(self.invalid(name, &causes)) }
     }
 
     fn invalid(&self, name: &str, causes: &[Cause]) -> Box<Status> {

@@ -224,6 +224,38 @@ async fn a_definition_makes_a_resource() {
 }
 
 #[tokio::test]
+async fn web_pages_are_not_served() {
+    let served = Served::start().await;
+    let client = reqwest::Client::new();
+    let url = format!("http://{}/api/v1/namespaces", served.addr);
+    let send = |name: &'static str, value: &'static str| {
+        let request = client.get(&url).header(name, value);
+        async move { request.send().await.expect("an answer").status().as_u16() }
+    };
+    assert_eq!(send("accept", "*/*").await, 200);
+    assert_eq!(send("host", "localhost:1").await, 200);
+    assert_eq!(send("host", "[::1]:1").await, 200);
+    assert_eq!(send("origin", "http://example.test").await, 403);
+    assert_eq!(send("origin", "null").await, 403);
+    assert_eq!(send("host", "example.test").await, 403);
+}
+
+#[tokio::test]
+async fn unknown_fields_are_warned_of() {
+    let served = Served::start().await;
+    let url = format!("http://{}/api/v1/namespaces/default/configmaps", served.addr);
+    let post = |body: &'static str| {
+        let request = reqwest::Client::new().post(&url).header("content-type", "application/json").body(body);
+        async move { request.send().await.expect("an answer") }
+    };
+    let answer = post(r#"{"metadata":{"name":"a"},"dta":{}}"#).await;
+    assert_eq!(answer.status(), 201);
+    assert_eq!(answer.headers()["warning"], r#"299 - "unknown field \"dta\"""#);
+    let answer = post(r#"{"metadata":{"name":"b"},"data":{}}"#).await;
+    assert!(answer.headers().get("warning").is_none());
+}
+
+#[tokio::test]
 async fn http_2_in_the_clear() {
     let served = Served::start().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");

@@ -158,6 +158,10 @@ pub(super) async fn events_have_two_faces(client: Client, namespace: String) {
     let fields = "involvedObject.name=a,involvedObject.kind=ConfigMap,reason=Scaled";
     let list = events.list(&ListParams::default().fields(fields)).await.expect("a list");
     assert_eq!(list.items.len(), 1, "{:?}", list.items);
+    let new: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(events.clone().into_client(), &namespace);
+    let list_new = new.list(&ListParams::default().fields("reason=Scaled")).await.expect("a list");
+    assert_eq!(list_new.items.len(), 1);
+    assert_eq!(json_of(&list_new.items[0])["note"], "up");
     let event = json_of(&list.items[0]);
     assert_eq!(event["message"], "up");
     assert_eq!(event["reportingComponent"], "ebb.test");
