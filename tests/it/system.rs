@@ -1,14 +1,16 @@
 //! `ebb local` as a user runs it: the built binary, real sockets, real requests.
 
+use ebb::clock::Clock;
+use ebb::units::Span;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `ebb local` with ports and a state directory of its own.
 struct Local {
@@ -132,23 +134,25 @@ fn interrupt(child: &Child) {
 }
 
 fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let until = Instant::now() + PATIENCE;
+    let clock = Clock::system();
+    let until = clock.now() + Span::from_std(PATIENCE);
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
             return status;
         }
-        assert!(Instant::now() < until, "it did not stop");
+        assert!(clock.now() < until, "it did not stop");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let clock = Clock::system();
+    let until = clock.now() + Span::from_std(PATIENCE);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < until, "waited {PATIENCE:?} in vain for {what}");
+        assert!(clock.now() < until, "waited {PATIENCE:?} in vain for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
