@@ -108,6 +108,18 @@ pub fn scale(resolved: &Resolved, seen: &Seen, probe: Option<bool>, compat: Comp
         });
     }
     let (desired, bound) = bounds(resolved, seen.initialized).clamp(seen.desired.unwrap_or(-1));
+    zero_step(resolved, seen, desired, bound, probe, compat)
+}
+
+/// Whether `desired`, within the bounds already, may be applied.
+pub fn zero_step(
+    resolved: &Resolved,
+    seen: &Seen,
+    desired: i32,
+    bound: Option<Reason>,
+    probe: Option<bool>,
+    compat: Compat,
+) -> ScaleStep {
     let situation = Situation {
         desired,
         enabled: resolved.enable_scale_to_zero.value,

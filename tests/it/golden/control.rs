@@ -5,13 +5,12 @@ use ebb::api::annotations::Overrides;
 use ebb::api::conditions::{Condition, Status};
 use ebb::api::pod_autoscaler::PodAutoscalerStatus;
 use ebb::config::{Autoscaler, Deployment, Resolved};
-use ebb::controllers::pod_autoscaler::plan::{self, Scale, ScaleStep, Seen};
+use ebb::controllers::pod_autoscaler::plan::{self, ScaleStep, Seen};
 use ebb::controllers::pod_autoscaler::status as pa;
 use ebb::deciders::TICK;
 use ebb::deciders::published::Published;
 use ebb::deciders::schedule::Cadence;
 use ebb::engine::Bounds;
-use ebb::engine::zero::{self, Active, Situation, Step};
 use ebb::units::{Compat, Span, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -349,7 +348,7 @@ pub(super) fn scale_to_zero(lines: &mut Lines, tally: &mut Tally) {
             let step = if whole {
                 plan::scale(&resolved, &seen, answer, Compat::STRICT)
             } else {
-                zero_alone(&resolved, &seen, line.desired_scale, answer)
+                plan::zero_step(&resolved, &seen, line.desired_scale, None, answer, Compat::STRICT)
             };
             match step {
                 ScaleStep::Done(scale) => break scale,
@@ -373,36 +372,5 @@ pub(super) fn scale_to_zero(lines: &mut Lines, tally: &mut Tally) {
         tally.check(got == line.want, || {
             format!("scale_to_zero case {}: want {:?}, got {got:?}, {scale:?}", line.case, line.want)
         });
-    }
-}
-
-fn zero_alone(resolved: &Resolved, seen: &Seen, desired: i32, probe: Option<bool>) -> ScaleStep {
-    let situation = Situation {
-        desired,
-        enabled: resolved.enable_scale_to_zero.value,
-        active: match seen.active {
-            Status::True => Active::True,
-            Status::False => Active::False,
-            Status::Unknown => Active::Unknown,
-        },
-        active_for: seen.active_for,
-        proxy_mode: seen.proxy_mode,
-        in_path_for: seen.in_path_for,
-        stable_window: resolved.stable_window.value,
-        grace: resolved.scale_to_zero_grace_period.value,
-        retention: if resolved.reachable { resolved.pod_retention.value } else { Span::ZERO },
-        activation_timeout: resolved.progress_deadline.value + Span::from_seconds(30),
-        always_in_path: resolved.target_burst_capacity.value == -1.0,
-    };
-    match zero::step(&situation, probe, Compat::STRICT) {
-        Step::Probe => ScaleStep::Probe,
-        Step::Done(verdict) => ScaleStep::Done(Scale {
-            want: verdict.want,
-            apply: verdict.apply,
-            look_again: verdict.look_again,
-            probe_in_background: verdict.probe_in_background,
-            bound: None,
-            why: Some(verdict.because),
-        }),
     }
 }
