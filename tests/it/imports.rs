@@ -84,7 +84,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
 
 #[test]
 fn imports_point_up_only() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let source = crate::root().join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
     assert!(files.len() > 20, "only {} files under {}", files.len(), source.display());

@@ -8,3 +8,11 @@ mod local;
 mod shipped;
 mod stats;
 mod system;
+
+use std::path::PathBuf;
+
+/// The root of the repository, asked for when the tests run: with build results kept between clones, what was true when
+/// they were compiled may not be any more.
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"))
+}

@@ -2,7 +2,6 @@
 
 use ebb::config::{Autoscaler, Data, autoscaler};
 use ebb::units::Compat;
-use std::path::Path;
 
 /// What is read of a ConfigMap's manifest.
 #[derive(serde::Deserialize)]
@@ -19,7 +18,7 @@ struct Metadata {
 
 #[test]
 fn the_example_config_autoscaler_has_every_key_with_its_default() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/base/config-autoscaler.yaml");
+    let path = crate::root().join("deploy/base/config-autoscaler.yaml");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let manifest: Manifest = serde_saphyr::from_str(&text).expect("a ConfigMap");
     assert_eq!(manifest.metadata.name, autoscaler::NAME);
@@ -44,7 +43,7 @@ fn example_checksum(example: &str) -> String {
 
 #[test]
 fn the_readme_explains_every_compatibility_switch_and_no_other() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    let readme = std::fs::read_to_string(crate::root().join("README.md")).expect("README.md");
     let debug = format!("{:?}", Compat::STRICT);
     let switches: Vec<&str> = debug
         .trim_start_matches("Compat {")

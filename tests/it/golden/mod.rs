@@ -103,7 +103,7 @@ fn directories() -> Vec<PathBuf> {
     if let Some(directory) = std::env::var_os("EBB_GOLDEN_DIR") {
         return vec![PathBuf::from(directory)];
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::root();
     [root.join("tests/golden"), root.join("../shared/golden")].into_iter().filter(|path| path.is_dir()).collect()
 }
 

@@ -14,7 +14,6 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -22,7 +21,7 @@ const SERVICES: [&str; 3] = ["tagged", "grpc", "private"];
 
 /// The recorded objects of one file.
 fn objects<T: DeserializeOwned>(file: &str) -> Vec<T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/knative").join(file);
+    let path = crate::root().join("tests/expected/knative").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let values: Vec<Value> = serde_saphyr::from_multiple(&text).expect("readable YAML");
     values.into_iter().map(|value| serde_json::from_value(value).expect("an object of its kind")).collect()
