@@ -8,11 +8,10 @@
 
 use crate::api::conditions::to_jiff;
 use crate::api::metric::Metric;
-use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS, SYSTEM_NAMESPACE};
+use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS};
 use crate::api::pod_autoscaler::PodAutoscaler;
 use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
-use crate::config::Network;
 use crate::controllers::pod_autoscaler::probe::Prober;
 use crate::controllers::settings;
 use crate::controllers::{metric, pod_autoscaler};
@@ -32,7 +31,6 @@ use crate::stats::scrape;
 use crate::stats::server::{self, Received};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::{DeserializeGuard, NamespaceResourceScope, Resource};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -40,8 +38,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,8 @@ use tracing::{Instrument as _, info_span, warn};
 const WAITING_STATS: usize = 1_000;
 /// Reconciles of one controller at once. A reconcile mostly waits for the API server.
 const WORKERS: usize = 32;
+/// A first list that takes longer is worth a line in the log.
+const SLOW_SYNC: Duration = Duration::from_secs(10);
 
 /// What an autoscaler is started with.
 pub struct Options {
@@ -65,15 +68,40 @@ pub struct Options {
     pub dial: Arc<dyn Dial>,
     /// The DNS domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
+    /// Where the settings stand, and in which namespace Knative's own objects live.
+    pub maps: settings::Maps,
+    /// The settings as they were read from there.
+    pub start: settings::Start,
     /// Where activators send their stats.
-    pub stats: TcpListener,
+    pub stats: Listen,
     /// Where people look.
     pub admin: TcpListener,
+}
+
+/// When to listen.
+#[derive(Debug)]
+pub enum Listen {
+    /// From the beginning; what comes in before the cluster is known waits.
+    Now(TcpListener),
+    /// As soon as the cluster is known, so that a probe of the port is an answer to "are you ready?".
+    OnceReady(SocketAddr),
+}
+
+impl Listen {
+    async fn listener(self) -> anyhow::Result<TcpListener> {
+        match self {
+            Self::Now(listener) => Ok(listener),
+            Self::OnceReady(address) => {
+                TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for stats"))
+            }
+        }
+    }
 }
 
 /// A running autoscaler.
 pub struct Autoscaler {
     state: Arc<State>,
+    process: watch::Receiver<settings::Process>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -103,9 +131,10 @@ impl Autoscaler {
     /// Starts an autoscaler and returns once it knows the cluster and listens.
     ///
     /// # Errors
-    /// When the settings cannot be read.
+    /// When the port for stats cannot be listened on.
     pub async fn start(options: Options, cancel: CancellationToken) -> anyhow::Result<Self> {
-        let Options { client, clock, compat, dial, cluster_domain, stats, admin: admin_listener } = options;
+        let Options { client, clock, compat, dial, cluster_domain, maps, start, stats, admin: admin_listener } =
+            options;
         let tasks = TaskTracker::new();
         // Writers stop before the watches they read from.
         let watches = CancellationToken::new();
@@ -113,9 +142,8 @@ impl Autoscaler {
             tasks.spawn(task.instrument(info_span!("task", name)));
         };
 
-        let start = settings::read(&client, compat).await?;
-        let network = read_network(&client).await?;
-        let (tell_settings, current) = watch::channel(Arc::new(start.clone()));
+        let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
+        let (tell_process, process) = watch::channel(start.process.clone());
 
         let (pa_queue, metric_queue) = (Queue::new(clock), Queue::new(clock));
         let pods = PodIndex::default();
@@ -128,8 +156,8 @@ impl Autoscaler {
             let queue = metric_queue.clone();
             let on_error = Box::new(move |key: &RevisionKey| queue.add(key.clone(), Lane::Fast));
             let settings = scrape::Settings {
-                mode: network.mesh_compatibility_mode,
-                passthrough: network.enable_mesh_pod_addressability,
+                mode: start.network.mesh_compatibility_mode,
+                passthrough: start.network.enable_mesh_pod_addressability,
                 compat,
             };
             Collector::new(clock, Arc::clone(&dial), settings, pods.clone(), deciders.clone(), on_error)
@@ -170,9 +198,10 @@ impl Autoscaler {
 
         // Watches. Each tells the queue of whoever must look again.
         let events = pa.events.clone();
+        let tell = settings::Tell { settings: tell_settings, process: tell_process };
         spawn(
             "settings",
-            Box::pin(settings::keep_current(client.clone(), compat, start, tell_settings, events, watches.clone())),
+            Box::pin(settings::keep_current(client.clone(), maps, compat, start, tell, events, watches.clone())),
         );
         let queue = pa_queue.clone();
         spawn("watch pods", {
@@ -205,7 +234,21 @@ impl Autoscaler {
                 }
             }),
         );
-        tokio::join!(pods.synced(), state.autoscalers.synced(), pa.services.synced(), pa.metrics.synced());
+        spawn("admin", {
+            let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
+            Box::pin(async move {
+                if let Err(error) = admin::serve(admin_listener, inspect, cancel).await {
+                    warn!(%error, "admin port ended");
+                }
+            })
+        });
+        tokio::join!(
+            told_if_slow("pods", pods.synced()),
+            told_if_slow("PodAutoscalers", state.autoscalers.synced()),
+            told_if_slow("ServerlessServices", pa.services.synced()),
+            told_if_slow("Metrics", pa.metrics.synced()),
+        );
+        let stats = stats.listener().await?;
 
         // Everything is looked at again when the settings change.
         spawn("resync", {
@@ -261,17 +304,14 @@ impl Autoscaler {
                 watches.cancel();
             })
         });
-        spawn("admin", {
-            let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
-            Box::pin(async move {
-                if let Err(error) = admin::serve(admin_listener, inspect, cancel).await {
-                    warn!(%error, "admin port ended");
-                }
-            })
-        });
         state.synced.store(true, Ordering::Release);
         tasks.close();
-        Ok(Self { state, tasks, cancel })
+        Ok(Self { state, process, tasks, cancel })
+    }
+
+    /// The settings of the process itself as they change.
+    pub fn process(&self) -> watch::Receiver<settings::Process> {
+        self.process.clone()
     }
 
     /// Changes of scale as they happen.
@@ -417,12 +457,10 @@ fn owner<K: Resource>(object: &K) -> Option<String> {
     .then(|| controller.name.clone())
 }
 
-async fn read_network(client: &Client) -> anyhow::Result<Network> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let map = maps
-        .get_opt("config-network")
-        .await
-        .context("ConfigMap knative-serving/config-network cannot be read")?
-        .context("ConfigMap knative-serving/config-network does not exist; it may be empty, but it must be there")?;
-    Ok(Network::parse(&map.data.unwrap_or_default())?)
+/// Waits until a watch has listed what there is, and says so in the log when that takes long.
+async fn told_if_slow(objects: &'static str, synced: impl Future<Output = ()>) {
+    let mut synced = pin!(synced);
+    while tokio::time::timeout(SLOW_SYNC, &mut synced).await.is_err() {
+        warn!(objects, "not listed yet; the warnings of the watch say why, often a permission that is missing");
+    }
 }

@@ -3,11 +3,12 @@
 use crate::api::conditions;
 use crate::api::names::{QUEUE_HTTP1_PORT, SYSTEM_NAMESPACE};
 use crate::api::serving::Service;
-use crate::app::{self, Autoscaler, Row};
+use crate::app::{self, Autoscaler, Listen, Row};
 use crate::cli::exit::Exit;
 use crate::cli::screen::Screen;
 use crate::cli::{CompatMode, asked_to_stop, span};
 use crate::clock::Clock;
+use crate::controllers::settings::{self, Maps};
 use crate::dataplane::activator::{self, Activator};
 use crate::k8s::dial::SystemDial;
 use crate::local::manifest::{self, Manifest};
@@ -183,13 +184,17 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let cluster = LocalCluster::start(options, Some(listeners.gateway), kubernetes.clone(), clock, settings).await?;
 
     // The autoscaler, and the activator that reports to it.
+    let maps = Maps::default();
+    let start = settings::read(&kubernetes, &maps, compat).await?;
     let options = app::Options {
         client: kubernetes.clone(),
         clock,
         compat,
         dial: Arc::new(LocalDial::new(cluster.services().clone())),
         cluster_domain: "cluster.local".to_owned(),
-        stats: listeners.stats,
+        maps,
+        start,
+        stats: Listen::Now(listeners.stats),
         admin: listeners.admin,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
