@@ -17,15 +17,17 @@ use crate::controllers::settings;
 use crate::controllers::{metric, pod_autoscaler};
 use crate::deciders::collector::Collector;
 use crate::deciders::{Deciders, ReadyPods};
-use crate::k8s::cache::Cache;
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
-use crate::k8s::queue::{Lane, Queue};
+use crate::k8s::queue::{Lane, Queue, Queues};
 use crate::k8s::scale_targets::ScaleTargets;
-use crate::observe::admin::{self, Inspect};
+use crate::k8s::{self, cache::Cache};
+use crate::observe;
+use crate::observe::admin::Inspect;
 use crate::observe::feed::Feed;
+use crate::observe::metrics::Registry;
 use crate::stats::limit::OncePerMinute;
 use crate::stats::scrape;
 use crate::stats::server::{self, Received};
@@ -76,6 +78,8 @@ pub struct Options {
     pub stats: Listen,
     /// Where people look.
     pub admin: TcpListener,
+    /// Where Prometheus looks, if it is to; the admin port answers it too.
+    pub metrics: Option<TcpListener>,
 }
 
 /// When to listen.
@@ -111,6 +115,7 @@ struct State {
     pods: PodIndex,
     deciders: Deciders,
     feed: Feed,
+    metrics: Registry,
     synced: AtomicBool,
 }
 
@@ -133,8 +138,7 @@ impl Autoscaler {
     /// # Errors
     /// When the port for stats cannot be listened on.
     pub async fn start(options: Options, cancel: CancellationToken) -> anyhow::Result<Self> {
-        let Options { client, clock, compat, dial, cluster_domain, maps, start, stats, admin: admin_listener } =
-            options;
+        let Options { client, clock, compat, dial, cluster_domain, maps, start, stats, admin, metrics } = options;
         let tasks = TaskTracker::new();
         // Writers stop before the watches they read from.
         let watches = CancellationToken::new();
@@ -167,6 +171,7 @@ impl Autoscaler {
             pods: pods.clone(),
             deciders: deciders.clone(),
             feed: Feed::default(),
+            metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
         });
         let pa = Arc::new(pod_autoscaler::Controller {
@@ -237,11 +242,15 @@ impl Autoscaler {
         spawn("admin", {
             let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
             Box::pin(async move {
-                if let Err(error) = admin::serve(admin_listener, inspect, cancel).await {
+                if let Err(error) = observe::admin::serve(admin, inspect, cancel).await {
                     warn!(%error, "admin port ended");
                 }
             })
         });
+        if let Some(listener) = metrics {
+            let registry = state.metrics.clone();
+            spawn("metrics", Box::pin(observe::metrics::server::serve(listener, registry, cancel.clone())));
+        }
         tokio::join!(
             told_if_slow("pods", pods.synced()),
             told_if_slow("PodAutoscalers", state.autoscalers.synced()),
@@ -276,6 +285,11 @@ impl Autoscaler {
             clock,
             compat,
         };
+        state.metrics.register(Arc::clone(&stat_server.counters));
+        state.metrics.register(deciders.clone());
+        state.metrics.register(collector.clone());
+        state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
+        state.metrics.register(k8s::Counted);
         spawn("stats", Box::pin(take_in_stats(stat_receiver, deciders.clone(), clock)));
         spawn("stat server", Box::pin(server::serve(stats, stat_server, cancel.clone())));
 
@@ -312,6 +326,11 @@ impl Autoscaler {
     /// The settings of the process itself as they change.
     pub fn process(&self) -> watch::Receiver<settings::Process> {
         self.process.clone()
+    }
+
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Registry {
+        &self.state.metrics
     }
 
     /// Changes of scale as they happen.
@@ -353,6 +372,10 @@ impl State {
 impl Inspect for State {
     fn not_ready(&self) -> Vec<&'static str> {
         if self.synced.load(Ordering::Acquire) { Vec::new() } else { vec!["caches"] }
+    }
+
+    fn metrics(&self) -> &Registry {
+        &self.metrics
     }
 
     fn revisions(&self) -> serde_json::Value {

@@ -196,6 +196,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         start,
         stats: Listen::Now(listeners.stats),
         admin: listeners.admin,
+        metrics: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     let (activator_stop, activator_tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -5,10 +5,12 @@ use crate::deciders::Deciders;
 use crate::deciders::schedule::{Cadence, Schedule};
 use crate::k8s::dial::Dial;
 use crate::k8s::pods::PodIndex;
+use crate::observe::metrics::{self, Histogram, Page, Source};
 use crate::stats::fetch::{Client, Limits};
 use crate::stats::scrape::{ScrapeError, Scraper, Settings};
 use crate::units::{RevisionKey, Span};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +38,14 @@ struct Shared {
     targets: Mutex<HashMap<RevisionKey, Target>>,
     turns: Schedule,
     lives: AtomicU64,
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    took: Histogram,
 }
+
+/// What becomes of a scrape.
+const OUTCOMES: [&str; 6] = ["ok", "no_pods", "pods_exhausted", "no_direct_access", "service", "still_running"];
+/// The place of the last of them: a turn that was dropped because the scrape before it was not done.
+const STILL_RUNNING: usize = 5;
 
 struct Target {
     /// The private Service it was made for.
@@ -48,6 +57,29 @@ struct Target {
     cadence: Cadence,
     life: u64,
     last_error: Option<ScrapeError>,
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").field("revisions", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Source for Collector {
+    fn show(&self, page: &mut Page<'_>) {
+        page.gauge("ebb_scraped_revisions", "Revisions whose pods are scraped.", self.lock().len());
+        page.counters(
+            "ebb_scrapes_total",
+            "Scrapes of a revision, by what came of them.",
+            ["outcome"],
+            OUTCOMES.iter().zip(&self.shared.outcomes).map(|(name, counter)| ([*name], metrics::count(counter))),
+        );
+        page.histogram(
+            "ebb_scrape_duration_seconds",
+            "How long the scrape of one revision takes, all its pods together.",
+            &self.shared.took,
+        );
+    }
 }
 
 impl Collector {
@@ -72,6 +104,8 @@ impl Collector {
                 targets: Mutex::default(),
                 turns: Schedule::default(),
                 lives: AtomicU64::new(0),
+                outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
+                took: metrics::latencies(),
             }),
         }
     }
@@ -153,6 +187,7 @@ impl Collector {
         target.cadence.take(self.shared.clock.now());
         self.shared.turns.add(target.cadence.next(), life, key.clone());
         if target.busy.swap(true, Ordering::Acquire) {
+            self.count(STILL_RUNNING);
             return None;
         }
         Some((Arc::clone(&target.scraper), target.stable_window, Arc::clone(&target.busy)))
@@ -160,7 +195,18 @@ impl Collector {
 
     async fn scrape(&self, key: &RevisionKey, life: u64, scraper: &Scraper, stable_window: Span) {
         let pods = self.shared.pods.ready_pods(key);
-        let result = scraper.scrape(&pods, self.shared.clock.now(), stable_window).await;
+        let started = self.shared.clock.now();
+        let result = scraper.scrape(&pods, started, stable_window).await;
+        self.count(match &result {
+            Ok(Some(_)) => 0,
+            Ok(None) => 1,
+            Err(ScrapeError::PodsExhausted) => 2,
+            Err(ScrapeError::DirectScrapingNotAvailable) => 3,
+            Err(ScrapeError::Service { .. } | ScrapeError::NoEndpoints | ScrapeError::NoRevision(_)) => 4,
+        });
+        if !matches!(result, Ok(None)) {
+            self.shared.took.observe(self.shared.clock.now().since(started).seconds_f64());
+        }
         let mut targets = self.lock();
         let Some(target) = targets.get_mut(key).filter(|target| target.life == life) else { return };
         let (load, error) = match result {
@@ -177,6 +223,10 @@ impl Collector {
         if changed {
             (self.shared.on_error)(key);
         }
+    }
+
+    fn count(&self, outcome: usize) {
+        self.shared.outcomes[outcome].fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RevisionKey, Target>> {

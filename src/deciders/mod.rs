@@ -13,7 +13,8 @@ pub mod schedule;
 
 use crate::clock::Clock;
 use crate::engine::burst::initial_excess_burst;
-use crate::engine::{Collection, Decider, Decision, Load, MetricSpec, Spec};
+use crate::engine::{Collection, Decider, Decision, Load, MetricSpec, Reason, Spec};
+use crate::observe::metrics::{Page, Source, count};
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
 use published::Published;
 use schedule::{Cadence, Schedule};
@@ -25,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a decider is evaluated.
 pub const TICK: Span = Span::from_seconds(2);
+
+/// Reasons that never give a decider's number its value: two only tell, three belong to the reconciler.
+const NEVER_DECIDE: [&str; 5] = ["panic", "panic_ended", "raised_to_min", "raised_to_initial", "lowered_to_max"];
 
 /// Tells how many pods of a revision are ready.
 pub trait ReadyPods: Send + Sync {
@@ -63,6 +67,10 @@ pub struct Counters {
     pub not_finite: AtomicU64,
     /// Evaluations made.
     pub evaluations: AtomicU64,
+    /// Evaluations that had no data to decide on.
+    pub without_data: AtomicU64,
+    /// Decisions by the rule that gave them their number, in the order of [`Reason::NAMES`].
+    pub decided_by: [AtomicU64; Reason::NAMES.len()],
 }
 
 #[derive(Default)]
@@ -91,6 +99,40 @@ pub enum Recorded {
 impl fmt::Debug for Deciders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deciders").field("revisions", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Source for Deciders {
+    fn show(&self, page: &mut Page<'_>) {
+        let counters = self.counters();
+        page.gauge("ebb_revisions", "Revisions with windows or a decider.", self.lock().len());
+        page.counters(
+            "ebb_evaluations_total",
+            "Looks at the load of a revision, by what came of them.",
+            ["outcome"],
+            [(["decided"], count(&counters.evaluations)), (["no_data"], count(&counters.without_data))],
+        );
+        page.counters(
+            "ebb_decisions_total",
+            "Decisions, by the rule that gave them their number.",
+            ["reason"],
+            Reason::NAMES
+                .iter()
+                .zip(&counters.decided_by)
+                .filter(|(name, _)| !NEVER_DECIDE.contains(name))
+                .map(|(name, counter)| ([*name], count(counter))),
+        );
+        page.counters(
+            "ebb_stats_dropped_total",
+            "Stats that were received or scraped and not recorded, by cause.",
+            ["cause"],
+            [(["not_finite"], count(&counters.not_finite)), (["unknown_revision"], count(&counters.unknown_revision))],
+        );
+        page.counter(
+            "ebb_stats_moved_in_time_total",
+            "Stats recorded at the nearest edge of their window because their time was outside it.",
+            count(&counters.clamped_time),
+        );
     }
 }
 
@@ -240,9 +282,15 @@ impl Deciders {
     /// Decides, if there is anything to decide on, and says whether others must hear of it.
     fn evaluate(&self, entry: &mut Entry, now: Timestamp, ready: i32) -> bool {
         let (Some(windows), Some(running)) = (&entry.windows, &mut entry.decider) else { return false };
-        let Ok(observed) = windows.observe(running.decider.spec().metric, now) else { return false };
+        let Ok(observed) = windows.observe(running.decider.spec().metric, now) else {
+            self.shared.counters.without_data.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
         self.shared.counters.evaluations.fetch_add(1, Ordering::Relaxed);
         let decision = running.decider.decide(now, ready, observed);
+        if let Some(reason) = decision.deciding() {
+            self.shared.counters.decided_by[reason.index()].fetch_add(1, Ordering::Relaxed);
+        }
         let changed = running.published.take_in(decision.desired, decision.excess_burst);
         running.latest = Some(decision);
         changed

@@ -150,6 +150,57 @@ pub enum Reason {
 impl Reason {
     /// The most reasons one decision can have.
     pub const MOST: usize = 10;
+
+    /// The name of each kind of reason, in the order of their declaration.
+    pub const NAMES: [&'static str; 12] = [
+        "stable_target",
+        "panic",
+        "panic_target",
+        "panic_holds",
+        "panic_ended",
+        "rate_limited_up",
+        "rate_limited_down",
+        "activation_scale",
+        "held_by_delay",
+        "raised_to_min",
+        "raised_to_initial",
+        "lowered_to_max",
+    ];
+
+    /// Where the name of this kind stands in [`Reason::NAMES`].
+    pub const fn index(&self) -> usize {
+        match self {
+            Self::StableTarget { .. } => 0,
+            Self::Panic { .. } => 1,
+            Self::PanicTarget { .. } => 2,
+            Self::PanicHolds { .. } => 3,
+            Self::PanicEnded { .. } => 4,
+            Self::RateLimitedUp { .. } => 5,
+            Self::RateLimitedDown { .. } => 6,
+            Self::ActivationScale { .. } => 7,
+            Self::HeldByDelay { .. } => 8,
+            Self::RaisedToMin { .. } => 9,
+            Self::RaisedToInitial { .. } => 10,
+            Self::LoweredToMax { .. } => 11,
+        }
+    }
+
+    /// Its kind in one word, such as `stable_target`.
+    pub const fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// Whether it gave the number another value, rather than only telling that panic begins, goes on or ends.
+    const fn decides(&self) -> bool {
+        !matches!(self, Self::Panic { .. } | Self::PanicEnded { .. })
+    }
+}
+
+impl Decision {
+    /// The rule that gave the number its value: the last one that acted on it.
+    pub fn deciding(&self) -> Option<&Reason> {
+        self.because.iter().rev().find(|reason| reason.decides())
+    }
 }
 
 /// The number, then each rule in the order it acted.
@@ -348,7 +399,11 @@ mod tests {
         };
         assert_eq!(decision.to_string(), "5 pods");
         decision.because.push(Reason::StableTarget { metric: Concurrency, load: 7.0, target: 7.0, wanted: 1.0 });
+        decision.because.push(Reason::PanicEnded { window: Span::from_seconds(60) });
+        assert_eq!(decision.deciding().map(Reason::name), Some("stable_target"), "an end of panic decides nothing");
+        decision.because.pop();
         decision.because.push(Reason::HeldByDelay { wanted: 1, kept: 5, delay: Span::from_seconds(6) });
+        assert_eq!(decision.deciding().map(Reason::name), Some("held_by_delay"));
         assert_eq!(
             decision.to_string(),
             "5 pods: 7.0 requests in flight / target 7.0 = 1 pod; \

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -19,6 +20,9 @@ pub struct Events {
     places: Arc<Semaphore>,
 }
 
+/// Events not written since the process started, because too many were being written.
+pub static DROPPED_EVENTS: AtomicU64 = AtomicU64::new(0);
+
 impl Events {
     /// Events of `controller`, such as `podautoscaler-controller`.
     pub fn new(client: Client, controller: &str) -> Self {
@@ -29,6 +33,7 @@ impl Events {
     /// Something its owner should mend.
     pub fn warn(&self, about: ObjectReference, reason: &str, note: &str) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            DROPPED_EVENTS.fetch_add(1, Ordering::Relaxed);
             warn!(reason, note, "event dropped, too many are being written");
             return;
         };

@@ -11,3 +11,24 @@ pub mod follow;
 pub mod pods;
 pub mod queue;
 pub mod scale_targets;
+
+use crate::observe::metrics::{Page, Source, count};
+
+/// What is counted here for the process as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted;
+
+impl Source for Counted {
+    fn show(&self, page: &mut Page<'_>) {
+        page.counter(
+            "ebb_unreadable_objects_total",
+            "Objects of the API server passed over because they could not be understood.",
+            count(&follow::UNREADABLE_OBJECTS),
+        );
+        page.counter(
+            "ebb_events_dropped_total",
+            "Kubernetes Events not written because too many were being written.",
+            count(&events::DROPPED_EVENTS),
+        );
+    }
+}

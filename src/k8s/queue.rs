@@ -5,6 +5,7 @@
 //! used when everything is looked at again, is served when the fast lane is empty.
 
 use crate::clock::Clock;
+use crate::observe::metrics::{Page, Source};
 use crate::units::{RevisionKey, Span, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -178,6 +179,21 @@ pub enum Turn {
     Done,
     /// To be tried again after a back-off.
     Retry,
+}
+
+/// The queues of a process, by the name of the controller that works each.
+#[derive(Clone, Debug)]
+pub struct Queues(pub Vec<(&'static str, Queue)>);
+
+impl Source for Queues {
+    fn show(&self, page: &mut Page<'_>) {
+        page.gauges(
+            "ebb_queue_depth",
+            "Objects that wait for a look, by controller.",
+            ["queue"],
+            self.0.iter().map(|(name, queue)| ([*name], queue.depth())),
+        );
+    }
 }
 
 struct EndOfTurn {

@@ -1,8 +1,9 @@
 //! The admin port: health, readiness, and the present state as JSON. It serves nothing that changes state.
 
+use crate::observe::metrics::{Registry, server};
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
@@ -17,6 +18,8 @@ pub trait Inspect: Send + Sync + 'static {
     fn not_ready(&self) -> Vec<&'static str>;
     /// Every revision with its last decision, sorted by name.
     fn revisions(&self) -> Value;
+    /// What is counted; shown at `/metrics` here too, where it needs no setting.
+    fn metrics(&self) -> &Registry;
 }
 
 /// The routes.
@@ -25,6 +28,7 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/revisions", get(revisions))
+        .route("/metrics", get(metrics))
         .with_state(inspect)
 }
 
@@ -46,6 +50,10 @@ async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
         writeln!(text, "not ready: {part}").expect("writing to a string");
     }
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics(State(inspect): State<Arc<dyn Inspect>>, headers: HeaderMap) -> Response {
+    server::metrics(State(inspect.metrics().clone()), headers).await
 }
 
 async fn revisions(State(inspect): State<Arc<dyn Inspect>>) -> Response {

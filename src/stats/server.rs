@@ -22,6 +22,7 @@
 
 use crate::api::names::{KUBE_PROBE_AGENT_PREFIX, KUBELET_PROBE_HEADER};
 use crate::clock::Clock;
+use crate::observe::metrics::{self, Page, Source};
 use crate::stats::limit::OncePerMinute;
 use crate::stats::wire::{self, BadValue, DecodeError, Stat, WireStatMessage};
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
@@ -126,6 +127,41 @@ pub struct Counters {
     pub inadmissible: AtomicU64,
     /// Connections closed because of their bad frames.
     pub abusive: AtomicU64,
+}
+
+impl Source for Counters {
+    fn show(&self, page: &mut Page<'_>) {
+        let now = metrics::count;
+        page.gauge("ebb_stat_connections", "Websockets open for stats.", now(&self.open));
+        page.counter("ebb_stat_connections_opened_total", "Websockets opened for stats.", now(&self.connections));
+        page.counter(
+            "ebb_stat_connections_abusive_total",
+            "Websockets closed because too many of their frames were bad.",
+            now(&self.abusive),
+        );
+        page.counter(
+            "ebb_stat_handshakes_refused_total",
+            "Requests to the stat port that did not become a websocket.",
+            now(&self.refused),
+        );
+        page.counter("ebb_stat_frames_received_total", "Frames received, good or bad.", now(&self.frames));
+        page.counters(
+            "ebb_stat_frames_refused_total",
+            "Frames that were no batch of stats, by cause.",
+            ["cause"],
+            [
+                (["oversized"], now(&self.oversized)),
+                (["text"], now(&self.text)),
+                (["undecodable"], now(&self.undecodable)),
+            ],
+        );
+        page.counter("ebb_stats_received_total", "Stats received over websockets and taken in.", now(&self.messages));
+        page.counter(
+            "ebb_stats_refused_total",
+            "Stats received over websockets and refused for values or names that cannot be.",
+            now(&self.inadmissible),
+        );
+    }
 }
 
 fn count(counter: &AtomicU64, by: usize) {

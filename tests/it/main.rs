@@ -5,6 +5,7 @@ mod dataplane;
 mod golden;
 mod imports;
 mod local;
+mod metrics;
 mod shipped;
 mod stats;
 mod system;
