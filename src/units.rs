@@ -349,6 +349,11 @@ pub struct Compat {
     /// A stat connection for a bucket this replica does not own is refused with 503 and a reason (the reference answers
     /// an empty 200, which is no handshake either).
     pub say_not_owner: bool,
+    /// Where the cluster does not say how fast a lost owner is replaced, leases last 4 s (in the reference 60 s).
+    pub fast_takeover: bool,
+    /// A replica that could not renew a lease in time stops writing, keeps what it knows, and goes on if nobody took
+    /// the lease meanwhile (the reference gives the lease up).
+    pub resume_lease: bool,
 }
 
 impl Compat {
@@ -366,6 +371,8 @@ impl Compat {
         text_scrapes: false,
         refuse_bad_stats: false,
         say_not_owner: false,
+        fast_takeover: false,
+        resume_lease: false,
     };
 
     /// Every improvement on; the default.
@@ -382,6 +389,8 @@ impl Compat {
         text_scrapes: true,
         refuse_bad_stats: true,
         say_not_owner: true,
+        fast_takeover: true,
+        resume_lease: true,
     };
 
     /// `value` as a 32-bit integer under the rule in force.

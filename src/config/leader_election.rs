@@ -35,10 +35,27 @@ impl Default for LeaderElection {
 }
 
 impl LeaderElection {
+    /// What holds where nobody has set anything.
+    pub fn defaults(compat: Compat) -> Self {
+        let reference = Self::default();
+        if !compat.fast_takeover {
+            return reference;
+        }
+        Self {
+            lease_duration: Span::from_seconds(4),
+            renew_deadline: Span::from_seconds(3),
+            retry_period: Span::from_seconds(1),
+            ..reference
+        }
+    }
+
     /// Reads the map. The order of the three times is checked too, which the reference leaves to its first election.
-    pub fn parse(data: &Data) -> Result<Self, ConfigError> {
-        let mut this = Self::default();
+    /// Where one of the three is set, the others are the reference's: they were chosen to go together.
+    pub fn parse(data: &Data, compat: Compat) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(NAME, data, Compat::STRICT);
+        let times = ["lease-duration", "leaseDuration", "renew-deadline", "renewDeadline", "retry-period", "retryPeriod"];
+        let any_set = times.iter().any(|key| data.contains_key(*key));
+        let mut this = if any_set { Self::default() } else { Self::defaults(compat) };
         for (older, newer, target) in [
             ("leaseDuration", "lease-duration", &mut this.lease_duration),
             ("renewDeadline", "renew-deadline", &mut this.renew_deadline),
@@ -73,7 +90,12 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<LeaderElection, ConfigError> {
-        LeaderElection::parse(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        parse_as(pairs, Compat::STRICT)
+    }
+
+    fn parse_as(pairs: &[(&str, &str)], compat: Compat) -> Result<LeaderElection, ConfigError> {
+        let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        LeaderElection::parse(&data, compat)
     }
 
     #[test]
@@ -93,6 +115,27 @@ mod tests {
             ("retry-period", "2s"),
         ];
         assert_eq!(parse(&pairs), Ok(want));
+    }
+
+    #[test]
+    fn takeover_is_fast_only_where_nobody_chose_times() {
+        let seconds = |election: LeaderElection| {
+            [election.lease_duration, election.renew_deadline, election.retry_period].map(Span::seconds_f64)
+        };
+        for (pairs, strict, improved) in [
+            (&[][..], [60.0, 40.0, 10.0], [4.0, 3.0, 1.0]),
+            (&[("buckets", "3")], [60.0, 40.0, 10.0], [4.0, 3.0, 1.0]),
+            // The times of the reference's own tests.
+            (
+                &[("lease-duration", "15s"), ("renew-deadline", "10s"), ("retry-period", "2s")],
+                [15.0, 10.0, 2.0],
+                [15.0, 10.0, 2.0],
+            ),
+            (&[("retryPeriod", "5s")], [60.0, 40.0, 5.0], [60.0, 40.0, 5.0]),
+        ] {
+            assert_eq!(parse_as(pairs, Compat::STRICT).map(seconds), Ok(strict), "{pairs:?}");
+            assert_eq!(parse_as(pairs, Compat::IMPROVED).map(seconds), Ok(improved), "{pairs:?}");
+        }
     }
 
     #[test]

@@ -1,3 +1,310 @@
 //! Which replica owns which revision.
+//!
+//! Revisions are spread over a few buckets by their names ([`ring`]). Each bucket has one owner, which alone decides
+//! and writes for the bucket's revisions; the other replicas take in stats and pass them on to it.
+//!
+//! # How a bucket gets its owner
+//!
+//! In a cluster every replica stands for election for every bucket, by a Lease of the bucket's name ([`election`] is
+//! what a candidate does about a Lease, [`lease`] the doing). It is the protocol of Kubernetes' client-go with the
+//! names, signatures and hashes of Knative, so that Ebb's replicas and Go's may share the buckets.
+//!
+//! ```text
+//!          sees it free,            writes go out                  renewals fail
+//!          signs it                 renews each retry-period       for the renew-deadline
+//! candidate ──────► activate ──────► owner ───────────────────────────► stopped writing ──► candidate
+//!                                     │ told to stop                     keeps what it knows;
+//!                                     ▼                                  goes on if nobody else signed
+//!                                   flush ──► stops writing ──► Lease released ──► gone
+//! ```
+//!
+//! - **Fence.** An owner may write until the start of its last successful renewal plus the renew-deadline, and not a
+//!   moment longer: [`Ownership::owns`] compares with the clock, and the [`term`](Ownership::term) of the bucket is
+//!   cancelled by a timer, even while a renewal hangs. Whoever drops its work with the term has no request under way
+//!   that it could send later. Others wait for the longer lease-duration, counted from when they saw the renewal, which
+//!   was after it started. The difference is what a request may take that was sent at the last moment.
+//! - **No wall clock.** Nothing is compared with the times others wrote. All waiting is by our own steady clock.
+//! - **No poll.** Candidates follow the Leases by a watch, and a timer rings when the record they see expires. Where
+//!   the watch is silent they look for themselves, each retry-period with jitter.
+//! - **A crash of the API server is not a hand-over.** Who stopped writing because it could not renew keeps its
+//!   windows and deciders for up to [`KEPT`](lease::KEPT) and goes on with them if nobody else signed meanwhile.
+//!
+//! In StatefulSet mode replica `i` owns bucket `i` for good. `ebb local` has one replica, which owns everything.
+//!
+//! # What others see
+//!
+//! [`Ownership`] is the one value everybody asks. The owner also writes a Service and an EndpointSlice of the bucket's
+//! name ([`advertise`]), by which it is reached where a mesh keeps pods from each other.
+//!
+//! Reading order: [`ring`], [`holder`], [`election`] (pure); this file; [`lease`], [`sighting`], [`advertise`].
 
+pub mod advertise;
+pub mod election;
+pub mod holder;
+pub mod lease;
 pub mod ring;
+pub mod sighting;
+
+use crate::clock::Clock;
+use crate::units::{RevisionKey, Timestamp};
+use futures::future::BoxFuture;
+use holder::{Holder, Remote};
+use ring::Ring;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Which buckets this replica owns, and who holds the others. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Ownership {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    ring: Ring,
+    mode: Mode,
+    buckets: Vec<Bucket>,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Single,
+    Elected,
+    StatefulSet,
+}
+
+struct Bucket {
+    /// Present while this replica owns the bucket.
+    term: Mutex<Option<Term>>,
+    holder: watch::Sender<Holder>,
+}
+
+struct Term {
+    /// When it ends unless it is extended; `None` for good.
+    until: Option<Timestamp>,
+    cancel: CancellationToken,
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Times a bucket became ours.
+    pub promotions: AtomicU64,
+    /// Of these, times we went on where we had been interrupted.
+    pub resumed: AtomicU64,
+    /// Times a bucket stopped being ours because it could not be renewed in time.
+    pub fenced: AtomicU64,
+    /// Times a bucket stopped being ours because somebody else signed its Lease.
+    pub taken: AtomicU64,
+    /// Leases released on a clean stop.
+    pub released: AtomicU64,
+    /// Requests for a Lease that failed, conflicts included.
+    pub failures: AtomicU64,
+    /// Of these, conflicts: somebody was faster.
+    pub conflicts: AtomicU64,
+    /// Attempts to write the Service or EndpointSlice of a bucket that failed.
+    pub advertisements_failed: AtomicU64,
+}
+
+/// What an owner does when a bucket comes and goes. For one bucket the calls come one after the other.
+///
+/// ```text
+/// activate ─► promoted ─► [demoted | flush, after which the Lease is released]
+///                 ▲ after an interruption in which nobody else signed: promoted again, without demoted or activate
+/// ```
+pub trait Duties: Send + Sync {
+    /// The bucket is about to become ours: what is to be there before anybody acts on it. The Lease is already ours and
+    /// time runs, so it is cut off after [`ACTIVATION`](lease::ACTIVATION).
+    fn activate(&self, _bucket: usize) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// The bucket is ours: look at all its revisions.
+    fn promoted(&self, bucket: usize);
+
+    /// The bucket is not ours any more, and will not be as it was: forget its deciders, windows and scrapers. What was
+    /// under way for it has been cancelled.
+    fn demoted(&self, bucket: usize);
+
+    /// The bucket is about to be given up on a clean stop: hand over what the next owner needs. The Lease is still
+    /// renewed; cut off after [`FLUSH`](lease::FLUSH).
+    fn flush(&self, _bucket: usize) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+impl Ownership {
+    /// One replica that owns everything.
+    pub fn single(clock: Clock) -> Self {
+        let this = Self::new(clock, Ring::new(1), Mode::Single);
+        this.begin(0, None);
+        this
+    }
+
+    /// Owners of the buckets of `ring` are elected; for now all are nobody's. See [`lease::Elections::start`].
+    pub fn elected(clock: Clock, ring: Ring) -> Self {
+        Self::new(clock, ring, Mode::Elected)
+    }
+
+    /// StatefulSet mode: the buckets of `ring` are named by their owners' URLs, and `own` is ours for good.
+    pub fn stateful_set(clock: Clock, ring: Ring, own: usize) -> Self {
+        let this = Self::new(clock, ring, Mode::StatefulSet);
+        this.begin(own, None);
+        for (bucket, name) in this.ring().names().iter().enumerate() {
+            if bucket != own {
+                this.tell_holder(bucket, Holder::Remote(Arc::new(Remote::of_stateful_set(name))));
+            }
+        }
+        this
+    }
+
+    fn new(clock: Clock, ring: Ring, mode: Mode) -> Self {
+        let bucket = || Bucket { term: Mutex::default(), holder: watch::Sender::default() };
+        let buckets = (0..ring.buckets()).map(|_| bucket()).collect();
+        Self { shared: Arc::new(Shared { clock, ring, mode, buckets, counters: Counters::default() }) }
+    }
+
+    /// The buckets.
+    pub fn ring(&self) -> &Ring {
+        &self.shared.ring
+    }
+
+    /// The bucket of a revision.
+    pub fn bucket_of(&self, key: &RevisionKey) -> usize {
+        self.shared.ring.owner(key.as_str())
+    }
+
+    /// Whether this replica may act for a revision at this moment.
+    pub fn owns(&self, key: &RevisionKey) -> bool {
+        self.owns_index(self.bucket_of(key))
+    }
+
+    /// Whether this replica owns the bucket of this name at this moment, which is what a handshake that names a bucket
+    /// asks. Only where owners are elected can the answer be no.
+    pub fn owns_bucket(&self, name: &str) -> bool {
+        self.shared.mode != Mode::Elected || self.shared.ring.index(name).is_some_and(|bucket| self.owns_index(bucket))
+    }
+
+    /// Whether this replica owns the bucket of this index at this moment.
+    pub fn owns_index(&self, bucket: usize) -> bool {
+        self.term_of(bucket).as_ref().is_some_and(|term| self.runs(term))
+    }
+
+    /// Cancelled when this replica must stop acting for a revision; `None` when it must not act for it now. Drop what
+    /// is under way at that moment.
+    pub fn term(&self, key: &RevisionKey) -> Option<CancellationToken> {
+        let term = self.term_of(self.bucket_of(key));
+        term.as_ref().filter(|term| self.runs(term)).map(|term| term.cancel.clone())
+    }
+
+    /// Who holds a bucket, as far as this replica knows.
+    pub fn holder(&self, bucket: usize) -> Holder {
+        self.shared.buckets[bucket].holder.borrow().clone()
+    }
+
+    /// Who holds a bucket, as it changes: promoted when it becomes [`Holder::Local`], demoted when it becomes another.
+    pub fn watch(&self, bucket: usize) -> watch::Receiver<Holder> {
+        self.shared.buckets[bucket].holder.subscribe()
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The bucket is ours until then, or for good.
+    fn begin(&self, bucket: usize, until: Option<Timestamp>) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        *self.term_of(bucket) = Some(Term { until, cancel: cancel.clone() });
+        self.tell_holder(bucket, Holder::Local);
+        cancel
+    }
+
+    /// The bucket stays ours until then.
+    fn extend(&self, bucket: usize, until: Timestamp) {
+        if let Some(term) = self.term_of(bucket).as_mut() {
+            term.until = Some(until);
+        }
+    }
+
+    /// The bucket is not ours any more; what is under way for it is cancelled.
+    fn end(&self, bucket: usize, holder: Holder) {
+        let ended = self.term_of(bucket).take();
+        if let Some(term) = ended {
+            term.cancel.cancel();
+        }
+        self.tell_holder(bucket, holder);
+    }
+
+    fn tell_holder(&self, bucket: usize, holder: Holder) {
+        self.shared.buckets[bucket].holder.send_if_modified(|present| {
+            let changed = *present != holder;
+            *present = holder;
+            changed
+        });
+    }
+
+    fn runs(&self, term: &Term) -> bool {
+        term.until.is_none_or(|until| self.shared.clock.now() < until)
+    }
+
+    fn term_of(&self, bucket: usize) -> MutexGuard<'_, Option<Term>> {
+        self.shared.buckets[bucket].term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holders = (0..self.ring().buckets()).map(|bucket| self.holder(bucket));
+        f.debug_list().entries(self.ring().names().iter().zip(holders)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Span;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_is_over_when_its_time_is_whoever_notices() {
+        let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
+        let ownership = Ownership::elected(clock, Ring::new(3));
+        let key = RevisionKey::new("default", "hello-00001");
+        assert_eq!(ownership.bucket_of(&key), 0);
+        assert!(!ownership.owns(&key) && ownership.term(&key).is_none());
+
+        let cancel = ownership.begin(0, Some(clock.now() + Span::from_seconds(3)));
+        assert!(ownership.owns(&key) && ownership.owns_bucket("autoscaler-bucket-00-of-03"));
+        assert!(!ownership.owns_bucket("autoscaler-bucket-01-of-03") && !ownership.owns_bucket("autoscaler-bucket"));
+        assert_eq!(ownership.holder(0), Holder::Local);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        ownership.extend(0, clock.now() + Span::from_seconds(3));
+        tokio::time::advance(Duration::from_millis(2_999)).await;
+        assert!(ownership.owns(&key));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!ownership.owns(&key) && ownership.term(&key).is_none(), "no timer had to ring");
+
+        ownership.end(0, Holder::Nobody);
+        assert!(cancel.is_cancelled());
+        assert_eq!(ownership.holder(0), Holder::Nobody);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_replica_owns_everything_and_a_stateful_set_its_own() {
+        let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
+        let single = Ownership::single(clock);
+        assert!(single.owns(&RevisionKey::new("a", "b")) && single.owns_bucket("autoscaler-bucket-07-of-09"));
+
+        let names = ["ws://as-0.x:80", "ws://as-1.x:80"];
+        let set = Ownership::stateful_set(clock, Ring::named(names.map(str::to_owned).to_vec()), 1);
+        assert!(set.owns_index(1) && !set.owns_index(0));
+        assert_eq!(set.holder(0).remote().map(|remote| remote.urls.clone()), Some(vec![names[0].to_owned()]));
+        // Nobody asks by bucket there, and nobody is refused.
+        assert!(set.owns_bucket("autoscaler-bucket-00-of-02"));
+    }
+}

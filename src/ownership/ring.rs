@@ -13,20 +13,38 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// `buckets` buckets; none counts as one. Knative allows 1 to 10.
+    /// `buckets` buckets, named as Knative names those whose owner is elected; none counts as one. Knative allows 1 to 10.
     pub fn new(buckets: u32) -> Self {
         let buckets = buckets.max(1);
-        let mut names: Vec<_> =
-            (0..buckets).map(|bucket| format!("autoscaler-bucket-{bucket:02}-of-{buckets:02}")).collect();
-        // The order in which positions are given out; up to a hundred buckets it is the order of their numbers.
+        Self::named((0..buckets).map(|bucket| format!("{PREFIX}-{bucket:02}-of-{buckets:02}")).collect())
+    }
+
+    /// The buckets of these names, whatever they look like: in StatefulSet mode they are URLs. A name that comes twice
+    /// is one bucket; without any there is one that has no name.
+    pub fn named(mut names: Vec<String>) -> Self {
+        if names.is_empty() {
+            names.push(String::new());
+        }
+        // The order in which positions are given out, and in which Knative numbers buckets.
         names.sort_unstable();
+        names.dedup();
         let hashed = names.iter().map(|name| fnv1a(OFFSET, name.as_bytes())).collect();
         Self { names, hashed }
     }
 
-    /// The buckets' names, which are also those of their leases, in ascending order.
+    /// The buckets' names, in ascending order. Those of elected owners are also the names of Leases and Services.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// How many buckets there are; at least one.
+    pub fn buckets(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The index of the bucket of this name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.names.binary_search_by(|this| this.as_str().cmp(name)).ok()
     }
 
     /// The index in [`names`](Self::names) of the bucket that owns `key`, a revision's `namespace/name`.
@@ -38,7 +56,7 @@ impl Ring {
         let mut taken: Vec<u64> = Vec::with_capacity(self.hashed.len());
         for name_hash in &self.hashed {
             let mut hash = fnv1a(*name_hash, key.as_bytes());
-            // With ten buckets no two meet: their names differ in one digit, and the hash keeps that apart.
+            // Ten elected buckets never meet: their names differ in one digit, and the hash keeps that apart.
             while taken.contains(&(hash % POSITIONS)) && (taken.len() as u64) < POSITIONS {
                 hash = fnv1a(hash, format!("{hash:x}").as_bytes());
             }
@@ -48,6 +66,9 @@ impl Ring {
         (0..taken.len()).min_by_key(|bucket| distance(taken[*bucket])).unwrap_or(0)
     }
 }
+
+/// How the names of buckets begin whose owner is elected.
+pub const PREFIX: &str = "autoscaler-bucket";
 
 /// How many positions the circle has.
 const POSITIONS: u64 = 2048;
@@ -68,6 +89,17 @@ mod tests {
         assert_eq!(Ring::new(1).names(), ["autoscaler-bucket-00-of-01"]);
         assert_eq!(Ring::new(0), Ring::new(1));
         assert_eq!(Ring::new(10).names()[9], "autoscaler-bucket-09-of-10");
+        assert_eq!(Ring::new(10).index("autoscaler-bucket-09-of-10"), Some(9));
+        assert_eq!(Ring::new(10).index("autoscaler-bucket-09-of-09"), None);
+    }
+
+    #[test]
+    fn names_of_any_kind_are_sorted_and_counted_once() {
+        let names = ["ws://as-2.x:80", "ws://as-10.x:80", "ws://as-1.x:80", "ws://as-2.x:80"];
+        let ring = Ring::named(names.map(str::to_owned).to_vec());
+        // As text, so that 10 comes before 2.
+        assert_eq!(ring.names(), ["ws://as-1.x:80", "ws://as-10.x:80", "ws://as-2.x:80"]);
+        assert_eq!(Ring::named(Vec::new()).owner("a/b"), 0);
     }
 
     #[test]

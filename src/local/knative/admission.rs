@@ -254,7 +254,7 @@ fn config_problems(compat: Compat, name: &str, object: &Value) -> Vec<Cause> {
         "config-autoscaler" => config::Autoscaler::parse(&data, compat).map(drop),
         "config-deployment" => config::Deployment::parse(&data).map(drop),
         "config-network" => config::Network::parse(&data).map(drop),
-        "config-leader-election" => config::LeaderElection::parse(&data).map(drop),
+        "config-leader-election" => config::LeaderElection::parse(&data, compat).map(drop),
         "config-logging" => config::Logging::parse(&data).map(drop),
         "config-observability" => config::Observability::parse(&data, compat).map(drop),
         _ => Ok(()),
