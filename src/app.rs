@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! websocket ─► queue of 1,000 ─► Deciders ─► PodAutoscaler queue ─► Controller ─► API server
+//!                    └─► Forwarder ─► the owner, where that is another replica
 //! collector ────────────────────────┘  └─ ticks      ▲
 //! watches (PodAutoscaler, SKS, Metric, pods, ConfigMaps) ┘
 //! ```
@@ -21,13 +22,17 @@ use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
-use crate::k8s::queue::{Lane, Queue, Queues};
+use crate::k8s::queue::{Lane, Queue, Queues, Turn};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
 use crate::observe::admin::Inspect;
 use crate::observe::feed::Feed;
 use crate::observe::metrics::Registry;
+use crate::ownership::holder::Holder;
+use crate::ownership::lease::{self, Elections};
+use crate::ownership::{Choice, Duties, Ownership};
+use crate::stats::forward::Forwarder;
 use crate::stats::limit::OncePerMinute;
 use crate::stats::scrape;
 use crate::stats::server::{self, Received};
@@ -55,6 +60,8 @@ use tracing::{Instrument as _, info_span, warn};
 const WAITING_STATS: usize = 1_000;
 /// Reconciles of one controller at once. A reconcile mostly waits for the API server.
 const WORKERS: usize = 32;
+/// How long reconciles under way may take when the process is told to stop.
+const LAST_TURNS: Duration = Duration::from_secs(5);
 /// A first list that takes longer is worth a line in the log.
 const SLOW_SYNC: Duration = Duration::from_secs(10);
 
@@ -70,6 +77,8 @@ pub struct Options {
     pub dial: Arc<dyn Dial>,
     /// The DNS domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
+    /// How it is settled which revisions are this replica's.
+    pub ownership: Choice,
     /// Where the settings stand, and in which namespace Knative's own objects live.
     pub maps: settings::Maps,
     /// The settings as they were read from there.
@@ -114,6 +123,7 @@ struct State {
     autoscalers: Cache<PodAutoscaler>,
     pods: PodIndex,
     deciders: Deciders,
+    ownership: Ownership,
     feed: Feed,
     metrics: Registry,
     synced: AtomicBool,
@@ -138,16 +148,21 @@ impl Autoscaler {
     /// # Errors
     /// When the port for stats cannot be listened on.
     pub async fn start(options: Options, cancel: CancellationToken) -> anyhow::Result<Self> {
-        let Options { client, clock, compat, dial, cluster_domain, maps, start, stats, admin, metrics } = options;
+        let Options { client, clock, compat, dial, cluster_domain, ownership, maps, start, stats, admin, metrics } =
+            options;
         let tasks = TaskTracker::new();
-        // Writers stop before the watches they read from.
-        let watches = CancellationToken::new();
+        // First the writers stop, then what they decide on and who reports it, then the watches they read from.
+        let (serving, watches) = (CancellationToken::new(), CancellationToken::new());
         let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
             tasks.spawn(task.instrument(info_span!("task", name)));
         };
 
         let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
         let (tell_process, process) = watch::channel(start.process.clone());
+
+        let times = start.leader_election.clone();
+        let namespace = maps.namespace.clone();
+        let (ownership, candidate) = ownership.settle(clock, times.buckets, &namespace, &cluster_domain);
 
         let (pa_queue, metric_queue) = (Queue::new(clock), Queue::new(clock));
         let pods = PodIndex::default();
@@ -170,6 +185,7 @@ impl Autoscaler {
             autoscalers: Cache::default(),
             pods: pods.clone(),
             deciders: deciders.clone(),
+            ownership: ownership.clone(),
             feed: Feed::default(),
             metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
@@ -179,14 +195,14 @@ impl Autoscaler {
             clock,
             compat,
             settings: current.clone(),
-            cluster_domain,
+            cluster_domain: cluster_domain.clone(),
             autoscalers: state.autoscalers.clone(),
             services: Cache::default(),
             metrics: Cache::default(),
             pods: pods.clone(),
             targets: ScaleTargets::new(client.clone(), watches.clone(), tasks.clone()),
             deciders: deciders.clone(),
-            prober: Prober::new(dial, clock, cancel.clone(), tasks.clone()),
+            prober: Prober::new(Arc::clone(&dial), clock, serving.clone(), tasks.clone()),
             queue: pa_queue.clone(),
             events: Events::new(client.clone(), "podautoscaler-controller"),
             feed: state.feed.clone(),
@@ -240,7 +256,7 @@ impl Autoscaler {
             }),
         );
         spawn("admin", {
-            let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
+            let (inspect, cancel) = (Arc::clone(&state), serving.clone());
             Box::pin(async move {
                 if let Err(error) = observe::admin::serve(admin, inspect, cancel).await {
                     warn!(%error, "admin port ended");
@@ -249,7 +265,7 @@ impl Autoscaler {
         });
         if let Some(listener) = metrics {
             let registry = state.metrics.clone();
-            spawn("metrics", Box::pin(observe::metrics::server::serve(listener, registry, cancel.clone())));
+            spawn("metrics", Box::pin(observe::metrics::server::serve(listener, registry, serving.clone())));
         }
         tokio::join!(
             told_if_slow("pods", pods.synced()),
@@ -278,9 +294,10 @@ impl Autoscaler {
 
         // Stats in.
         let (stat_sender, stat_receiver) = mpsc::channel(WAITING_STATS);
+        let owns = ownership.clone();
         let stat_server = server::Server {
             queue: stat_sender,
-            owns: Arc::new(|_bucket| true),
+            owns: Arc::new(move |bucket| owns.owns_bucket(bucket)),
             counters: Arc::default(),
             clock,
             compat,
@@ -290,31 +307,56 @@ impl Autoscaler {
         state.metrics.register(collector.clone());
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
         state.metrics.register(k8s::Counted);
-        spawn("stats", Box::pin(take_in_stats(stat_receiver, deciders.clone(), clock)));
-        spawn("stat server", Box::pin(server::serve(stats, stat_server, cancel.clone())));
+        let take_in: Arc<dyn Fn(Received) + Send + Sync> = {
+            let (deciders, complaints) = (deciders.clone(), OncePerMinute::new(clock));
+            Arc::new(move |received| take_in_stat(&deciders, &complaints, received))
+        };
+        let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
+        let forwarder = Forwarder::start(holders, &dial, clock, &take_in, &tasks, &serving);
+        spawn("stats", Box::pin(sort_stats(stat_receiver, ownership.clone(), take_in, forwarder, clock)));
+        spawn("stat server", Box::pin(server::serve(stats, stat_server, serving.clone())));
 
         // Decisions, and what follows from them.
         spawn("deciders", {
-            let (deciders, cancel) = (deciders.clone(), cancel.clone());
-            Box::pin(async move { deciders.run(cancel).await })
+            let (deciders, serving) = (deciders.clone(), serving.clone());
+            Box::pin(async move { deciders.run(serving).await })
         });
         spawn("collector", {
-            let cancel = cancel.clone();
-            Box::pin(async move { collector.run(cancel).await })
+            let (collector, serving) = (collector.clone(), serving.clone());
+            Box::pin(async move { collector.run(serving).await })
+        });
+        let duties: Arc<dyn Duties> = Arc::new(Post {
+            ownership: ownership.clone(),
+            autoscalers: (state.autoscalers.clone(), pa_queue.clone()),
+            metrics: (pa.metrics.clone(), metric_queue.clone()),
+            deciders,
+            collector,
         });
         let controllers = TaskTracker::new();
         for controller in [
-            controller(pa_queue, cancel.clone(), move |key| Arc::clone(&pa).reconcile(key)),
-            controller(metric_queue, cancel.clone(), move |key| Arc::clone(&metric).reconcile(key)),
+            controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key)),
+            controller(metric_queue, &ownership, &cancel, move |key| Arc::clone(&metric).reconcile(key)),
         ] {
             controllers.spawn(controller);
         }
         controllers.close();
+        let elections = candidate.map(|identity| {
+            let setup = lease::Setup { client, namespace, cluster_domain, identity, times, clock, compat };
+            Elections::start(setup, ownership, &duties, watches.clone())
+        });
         spawn("end", {
             let cancel = cancel.clone();
             Box::pin(async move {
                 cancel.cancelled().await;
-                controllers.wait().await;
+                // What is still under way after that is dropped when its bucket is given up.
+                if tokio::time::timeout(LAST_TURNS, controllers.wait()).await.is_err() {
+                    warn!("reconciles did not end in {LAST_TURNS:?}");
+                }
+                // Before the websockets close: activators that connect again should find the next owner at work.
+                if let Some(elections) = elections {
+                    elections.stop().await;
+                }
+                serving.cancel();
                 watches.cancel();
             })
         });
@@ -331,6 +373,11 @@ impl Autoscaler {
     /// Everything that is counted.
     pub fn metrics(&self) -> &Registry {
         &self.state.metrics
+    }
+
+    /// Which revisions are this replica's.
+    pub fn ownership(&self) -> &Ownership {
+        &self.state.ownership
     }
 
     /// Changes of scale as they happen.
@@ -415,17 +462,64 @@ impl ReadyPods for Pods {
     }
 }
 
-/// Records stats as they come off the queue, until every connection is gone.
-async fn take_in_stats(mut queue: mpsc::Receiver<Received>, deciders: Deciders, clock: Clock) {
-    let complaints = OncePerMinute::new(clock);
-    while let Some(Received { key, stat, source }) = queue.recv().await {
-        let at = if stat.timestamp == 0 { clock.now().truncated() } else { Timestamp::from_seconds(stat.timestamp) };
-        match deciders.report(&key, at, &stat.load()) {
-            crate::deciders::Recorded::Yes => {}
-            crate::deciders::Recorded::UnknownRevision => {
-                if let Some(suppressed) = complaints.allow(&source) {
-                    warn!(revision = %key, %source, suppressed, "stat for a revision that is not known, dropped");
+/// What this replica does when a bucket becomes its own, and when it ceases to be.
+struct Post {
+    ownership: Ownership,
+    autoscalers: (Cache<PodAutoscaler>, Queue),
+    metrics: (Cache<Metric>, Queue),
+    deciders: Deciders,
+    collector: Collector,
+}
+
+impl Duties for Post {
+    fn promoted(&self, bucket: usize) {
+        let (autoscalers, metrics) = (&self.autoscalers, &self.metrics);
+        for (keys, queue) in [(autoscalers.0.keys(), &autoscalers.1), (metrics.0.keys(), &metrics.1)] {
+            for key in keys {
+                if self.ownership.bucket_of(&key) == bucket {
+                    queue.add(key, Lane::Slow);
                 }
+            }
+        }
+    }
+
+    fn demoted(&self, bucket: usize) {
+        let lost = |key: &RevisionKey| self.ownership.bucket_of(key) == bucket;
+        self.collector.forget(lost);
+        self.deciders.forget(lost);
+    }
+}
+
+/// Takes stats off the queue until every connection is gone: takes in those of our revisions, passes the others on.
+async fn sort_stats(
+    mut queue: mpsc::Receiver<Received>,
+    ownership: Ownership,
+    take_in: Arc<dyn Fn(Received) + Send + Sync>,
+    forwarder: Forwarder,
+    clock: Clock,
+) {
+    while let Some(mut received) = queue.recv().await {
+        // From here on it has the time of the replica that got it first.
+        if received.stat.timestamp == 0 {
+            received.stat.timestamp = clock.now().second();
+        }
+        let bucket = ownership.bucket_of(&received.key);
+        if ownership.holder(bucket) == Holder::Local {
+            take_in(received);
+        } else {
+            forwarder.forward(bucket, received);
+        }
+    }
+}
+
+/// Records a stat of one of our revisions.
+fn take_in_stat(deciders: &Deciders, complaints: &OncePerMinute, received: Received) {
+    let Received { key, stat, source, .. } = received;
+    match deciders.report(&key, Timestamp::from_seconds(stat.timestamp), &stat.load()) {
+        crate::deciders::Recorded::Yes => {}
+        crate::deciders::Recorded::UnknownRevision => {
+            if let Some(suppressed) = complaints.allow(&source) {
+                warn!(revision = %key, %source, suppressed, "stat for a revision that is not known, dropped");
             }
         }
     }
@@ -462,12 +556,26 @@ where
     }))
 }
 
-fn controller<F, Fut>(queue: Queue, cancel: CancellationToken, work: F) -> futures::future::BoxFuture<'static, ()>
+/// Works the keys of a queue, each for as long as it is this replica's.
+fn controller<F, Fut>(
+    queue: Queue,
+    ownership: &Ownership,
+    cancel: &CancellationToken,
+    work: F,
+) -> futures::future::BoxFuture<'static, ()>
 where
     F: Fn(RevisionKey) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = crate::k8s::queue::Turn> + Send + 'static,
+    Fut: Future<Output = Turn> + Send + 'static,
 {
-    Box::pin(async move { queue.run(WORKERS, cancel, work).await })
+    let (ownership, cancel) = (ownership.clone(), cancel.clone());
+    Box::pin(async move {
+        let work = move |key: RevisionKey| {
+            let (ownership, work) = (ownership.clone(), work(key.clone()));
+            // Of another's revision there is nothing to be done, now or later: its promotion looks at everything.
+            async move { ownership.act(&key, work).await.unwrap_or(Turn::Done) }
+        };
+        queue.run(WORKERS, cancel, work).await;
+    })
 }
 
 /// The PodAutoscaler of our class that controls an object.

@@ -93,6 +93,8 @@ pub const STATS_PORT_NAME: &str = "http-autometric";
 
 /// The namespace Knative itself runs in.
 pub const SYSTEM_NAMESPACE: &str = "knative-serving";
+/// The Service all autoscalers stand behind, in [`SYSTEM_NAMESPACE`]; activators report to it.
+pub const AUTOSCALER_SERVICE: &str = "autoscaler";
 /// The Service all activators stand behind, in [`SYSTEM_NAMESPACE`].
 pub const ACTIVATOR_SERVICE: &str = "activator-service";
 /// Kubernetes' label on an EndpointSlice: the Service it belongs to.

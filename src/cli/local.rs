@@ -17,6 +17,7 @@ use crate::local::services::LocalDial;
 use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, apiserver, knative};
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::telemetry::{self, LogFormat};
+use crate::ownership::Choice;
 use crate::stats::client;
 use crate::units::{RevisionKey, Span, Timestamp};
 use anyhow::{Context as _, bail};
@@ -192,6 +193,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         compat,
         dial: Arc::new(LocalDial::new(cluster.services().clone())),
         cluster_domain: "cluster.local".to_owned(),
+        ownership: Choice::Single,
         maps,
         start,
         stats: Listen::Now(listeners.stats),

@@ -53,7 +53,8 @@ impl LeaderElection {
     /// Where one of the three is set, the others are the reference's: they were chosen to go together.
     pub fn parse(data: &Data, compat: Compat) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(NAME, data, Compat::STRICT);
-        let times = ["lease-duration", "leaseDuration", "renew-deadline", "renewDeadline", "retry-period", "retryPeriod"];
+        let times =
+            ["lease-duration", "leaseDuration", "renew-deadline", "renewDeadline", "retry-period", "retryPeriod"];
         let any_set = times.iter().any(|key| data.contains_key(*key));
         let mut this = if any_set { Self::default() } else { Self::defaults(compat) };
         for (older, newer, target) in [

@@ -175,14 +175,14 @@ pub async fn read(client: &Client, maps: &Maps, compat: Compat) -> Result<Start,
     let network = reader.required(network::NAME, Network::parse).await;
     let autoscaler = reader.required(autoscaler::NAME, |data| Autoscaler::parse(data, compat)).await;
     let deployment = reader.required(deployment::NAME, Deployment::parse).await;
-    let leader_election = reader.optional(&maps.leader_election, LeaderElection::parse).await;
+    let leader_election = reader.optional(&maps.leader_election, |data| LeaderElection::parse(data, compat)).await;
     match (logging, observability, network, autoscaler, deployment) {
         (Some(logging), Some(observability), Some(network), Some(autoscaler), Some(deployment)) => {
             reader.finish(Start {
                 settings: Settings { autoscaler, deployment },
                 process: Process { logging, observability },
                 network,
-                leader_election: leader_election.unwrap_or_default(),
+                leader_election: leader_election.unwrap_or_else(|| LeaderElection::defaults(compat)),
             })
         }
         _ => Err(StartError(reader.errors)),
@@ -291,7 +291,7 @@ pub async fn keep_current(
             network.update(Network::parse(data))
         } else if name == maps.leader_election {
             at_once = false;
-            leader_election.update(LeaderElection::parse(data))
+            leader_election.update(LeaderElection::parse(data, compat))
         } else {
             return;
         };

@@ -151,6 +151,11 @@ impl Collector {
         self.lock().remove(key);
     }
 
+    /// Stops scraping the revisions `which` chooses, as [`remove`](Self::remove) does.
+    pub fn forget(&self, which: impl Fn(&RevisionKey) -> bool) {
+        self.lock().retain(|key, _| !which(key));
+    }
+
     /// Why the last scrape of a revision brought nothing, if it did not.
     pub fn last_error(&self, key: &RevisionKey) -> Option<ScrapeError> {
         self.lock().get(key)?.last_error.clone()

@@ -207,6 +207,11 @@ impl Deciders {
         self.drop_if_empty(key);
     }
 
+    /// Forgets windows and deciders of the revisions `which` chooses.
+    pub fn forget(&self, which: impl Fn(&RevisionKey) -> bool) {
+        self.lock().retain(|key, _| !which(key));
+    }
+
     /// Records a stat that was reported for the second of `at`, and decides at once when it is the first load of a
     /// revision at zero.
     pub fn report(&self, key: &RevisionKey, at: Timestamp, load: &Load) -> Recorded {

@@ -78,11 +78,7 @@ pub fn service(namespace: &str, bucket: &str) -> Service {
 /// The EndpointSlice of a bucket: its one endpoint is the owner.
 pub fn endpoint_slice(namespace: &str, bucket: &str, ip: IpAddr) -> EndpointSlice {
     let conditions = EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) };
-    let endpoint = Endpoint {
-        addresses: vec![ip.to_string()],
-        conditions: Some(conditions),
-        ..Endpoint::default()
-    };
+    let endpoint = Endpoint { addresses: vec![ip.to_string()], conditions: Some(conditions), ..Endpoint::default() };
     let port = EndpointPort {
         name: Some(PORT_NAME.to_owned()),
         port: Some(i32::from(STATS_PORT)),

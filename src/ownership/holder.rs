@@ -143,8 +143,7 @@ impl StatefulSet {
     pub fn buckets(&self, buckets: u32, namespace: &str, cluster_domain: &str) -> Option<(Vec<String>, usize)> {
         let Self { set, service, port, protocol, ordinal } = self;
         let own = usize::try_from(*ordinal).ok().filter(|_| *ordinal < buckets)?;
-        let name =
-            |i: u32| format!("{protocol}://{set}-{i}.{service}.{namespace}.svc.{cluster_domain}:{port}");
+        let name = |i: u32| format!("{protocol}://{set}-{i}.{service}.{namespace}.svc.{cluster_domain}:{port}");
         Some(((0..buckets).map(name).collect(), own))
     }
 }

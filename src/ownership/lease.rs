@@ -63,7 +63,7 @@ pub struct Elections {
 impl Elections {
     /// Stands for every bucket of `ownership` from now on and keeps it informed. Leases are followed until `watches`,
     /// which should come after [`stop`](Self::stop). Must be called in a tokio runtime.
-    pub fn start(setup: Setup, ownership: Ownership, duties: Arc<dyn Duties>, watches: CancellationToken) -> Self {
+    pub fn start(setup: Setup, ownership: Ownership, duties: &Arc<dyn Duties>, watches: CancellationToken) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let sightings: Vec<_> = ownership.ring().names().iter().map(|_| Sightings::new(setup.clock)).collect();
         for (bucket, sightings) in sightings.iter().enumerate() {
@@ -80,7 +80,7 @@ impl Elections {
                 name,
                 sightings: sightings.clone(),
                 ownership: ownership.clone(),
-                duties: Arc::clone(&duties),
+                duties: Arc::clone(duties),
                 stop: stop.clone(),
                 kept: None,
                 failing: AtomicU64::new(0),
@@ -272,7 +272,7 @@ impl Elector {
         this.duties.promoted(this.bucket);
         this.advertise(term);
         let end = this.serve(won.sent).await;
-        this.ownership.end(this.bucket, this.holder(&this.sightings.last()));
+        this.ownership.end(this.bucket, this.holder(&this.sightings.last())).await;
         end
     }
 
@@ -356,7 +356,9 @@ impl Elector {
     /// Carries out a step that writes, and says when the request was sent.
     async fn sign(&self, sighting: &Sighting, step: Step) -> Result<Timestamp, Failure> {
         let (lease, create) = match (step, sighting) {
-            (Step::Update(spec), Sighting::Seen { lease, .. }) => (Lease { spec: Some(spec), ..(**lease).clone() }, false),
+            (Step::Update(spec), Sighting::Seen { lease, .. }) => {
+                (Lease { spec: Some(spec), ..(**lease).clone() }, false)
+            }
             (Step::Create(spec) | Step::Update(spec), _) => {
                 let name = Some(self.name.clone());
                 let namespace = Some(self.setup.namespace.clone());
@@ -388,7 +390,9 @@ impl Elector {
             loop {
                 let sighting = self.sightings.last();
                 let Sighting::Seen { lease, .. } = &sighting else { return Ok(()) };
-                let Some(record) = lease.spec.as_ref().filter(|record| self.candidate.holds(record)) else { return Ok(()) };
+                let Some(record) = lease.spec.as_ref().filter(|record| self.candidate.holds(record)) else {
+                    return Ok(());
+                };
                 let released = Lease { spec: Some(Candidate::released(record, self.now())), ..(**lease).clone() };
                 let written = self.api.replace(&self.name, &PostParams::default(), &released).await;
                 match written.map_err(Failure::from) {
@@ -457,9 +461,13 @@ impl Elector {
             return Holder::Nobody;
         }
         let Some(identity) = Identity::parse(holder) else {
-            debug!(holder, "signed by somebody who is not POD_IP; nothing can be sent there");
+            debug!(holder, "not signed as POD_IP; nothing can be sent there");
             return Holder::Nobody;
         };
+        if identity.ip() == self.setup.identity.ip() {
+            // Of a pod that had our address before us.
+            return Holder::Nobody;
+        }
         let Setup { namespace, cluster_domain, .. } = &self.setup;
         Holder::Remote(Arc::new(Remote::of_lease(&identity, &self.name, namespace, cluster_domain)))
     }

@@ -19,10 +19,10 @@
 //! ```
 //!
 //! - **Fence.** An owner may write until the start of its last successful renewal plus the renew-deadline, and not a
-//!   moment longer: [`Ownership::owns`] compares with the clock, and the [`term`](Ownership::term) of the bucket is
-//!   cancelled by a timer, even while a renewal hangs. Whoever drops its work with the term has no request under way
-//!   that it could send later. Others wait for the longer lease-duration, counted from when they saw the renewal, which
-//!   was after it started. The difference is what a request may take that was sent at the last moment.
+//!   moment longer: [`Ownership::owns`] compares with the clock, and a timer rings even while a renewal hangs. Work
+//!   goes through [`Ownership::act`], which drops it at that moment, so that nothing is under way that could be sent
+//!   later. Others wait for the longer lease-duration, counted from when they saw the renewal, which was after it was
+//!   sent. The difference is what a request may take that left at the last moment.
 //! - **No wall clock.** Nothing is compared with the times others wrote. All waiting is by our own steady clock.
 //! - **No poll.** Candidates follow the Leases by a watch, and a timer rings when the record they see expires. Where
 //!   the watch is silent they look for themselves, each retry-period with jitter.
@@ -48,13 +48,15 @@ pub mod sighting;
 use crate::clock::Clock;
 use crate::units::{RevisionKey, Timestamp};
 use futures::future::BoxFuture;
-use holder::{Holder, Remote};
+use holder::{Holder, Identity, Remote, StatefulSet};
 use ring::Ring;
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Which buckets this replica owns, and who holds the others. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -87,6 +89,8 @@ struct Term {
     /// When it ends unless it is extended; `None` for good.
     until: Option<Timestamp>,
     cancel: CancellationToken,
+    /// What is under way in it.
+    turns: TaskTracker,
 }
 
 /// What happened since the start.
@@ -108,6 +112,42 @@ pub struct Counters {
     pub conflicts: AtomicU64,
     /// Attempts to write the Service or EndpointSlice of a bucket that failed.
     pub advertisements_failed: AtomicU64,
+}
+
+/// How it is settled which revisions are this replica's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// There is one replica, and everything is its own.
+    Single,
+    /// As in a cluster: elected, or by its place in a StatefulSet.
+    Cluster {
+        /// How this replica signs Leases.
+        identity: Identity,
+        /// Its place, if it has one. With an ordinal beyond the number of buckets it stands for election all the same,
+        /// as in Knative.
+        stateful_set: Option<StatefulSet>,
+    },
+}
+
+impl Choice {
+    /// What follows for so many buckets. The identity comes back with it when owners are to be elected.
+    pub fn settle(
+        self,
+        clock: Clock,
+        buckets: u32,
+        namespace: &str,
+        cluster_domain: &str,
+    ) -> (Ownership, Option<Identity>) {
+        match self {
+            Self::Single => (Ownership::single(clock), None),
+            Self::Cluster { identity, stateful_set } => {
+                match stateful_set.and_then(|set| set.buckets(buckets, namespace, cluster_domain)) {
+                    Some((names, own)) => (Ownership::stateful_set(clock, Ring::named(names), own), None),
+                    None => (Ownership::elected(clock, Ring::new(buckets)), Some(identity)),
+                }
+            }
+        }
+    }
 }
 
 /// What an owner does when a bucket comes and goes. For one bucket the calls come one after the other.
@@ -194,11 +234,19 @@ impl Ownership {
         self.term_of(bucket).as_ref().is_some_and(|term| self.runs(term))
     }
 
-    /// Cancelled when this replica must stop acting for a revision; `None` when it must not act for it now. Drop what
-    /// is under way at that moment.
-    pub fn term(&self, key: &RevisionKey) -> Option<CancellationToken> {
-        let term = self.term_of(self.bucket_of(key));
-        term.as_ref().filter(|term| self.runs(term)).map(|term| term.cancel.clone())
+    /// Does `work` for a revision for as long as this replica owns it. `None` when it does not, or when it ceased to;
+    /// then the work was dropped wherever it was.
+    pub async fn act<T>(&self, key: &RevisionKey, work: impl Future<Output = T>) -> Option<T> {
+        let (cancel, _turn) = {
+            let term = self.term_of(self.bucket_of(key));
+            let term = term.as_ref().filter(|term| self.runs(term))?;
+            (term.cancel.clone(), term.turns.token())
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            done = work => Some(done),
+        }
     }
 
     /// Who holds a bucket, as far as this replica knows.
@@ -219,7 +267,7 @@ impl Ownership {
     /// The bucket is ours until then, or for good.
     fn begin(&self, bucket: usize, until: Option<Timestamp>) -> CancellationToken {
         let cancel = CancellationToken::new();
-        *self.term_of(bucket) = Some(Term { until, cancel: cancel.clone() });
+        *self.term_of(bucket) = Some(Term { until, cancel: cancel.clone(), turns: TaskTracker::new() });
         self.tell_holder(bucket, Holder::Local);
         cancel
     }
@@ -231,13 +279,15 @@ impl Ownership {
         }
     }
 
-    /// The bucket is not ours any more; what is under way for it is cancelled.
-    fn end(&self, bucket: usize, holder: Holder) {
+    /// The bucket is not ours any more. On return nothing is under way for it.
+    async fn end(&self, bucket: usize, holder: Holder) {
         let ended = self.term_of(bucket).take();
-        if let Some(term) = ended {
-            term.cancel.cancel();
-        }
         self.tell_holder(bucket, holder);
+        if let Some(Term { cancel, turns, .. }) = ended {
+            cancel.cancel();
+            turns.close();
+            turns.wait().await;
+        }
     }
 
     fn tell_holder(&self, bucket: usize, holder: Holder) {
@@ -276,9 +326,10 @@ mod tests {
         let ownership = Ownership::elected(clock, Ring::new(3));
         let key = RevisionKey::new("default", "hello-00001");
         assert_eq!(ownership.bucket_of(&key), 0);
-        assert!(!ownership.owns(&key) && ownership.term(&key).is_none());
+        assert!(!ownership.owns(&key));
+        assert_eq!(ownership.act(&key, async {}).await, None);
 
-        let cancel = ownership.begin(0, Some(clock.now() + Span::from_seconds(3)));
+        ownership.begin(0, Some(clock.now() + Span::from_seconds(3)));
         assert!(ownership.owns(&key) && ownership.owns_bucket("autoscaler-bucket-00-of-03"));
         assert!(!ownership.owns_bucket("autoscaler-bucket-01-of-03") && !ownership.owns_bucket("autoscaler-bucket"));
         assert_eq!(ownership.holder(0), Holder::Local);
@@ -287,11 +338,37 @@ mod tests {
         tokio::time::advance(Duration::from_millis(2_999)).await;
         assert!(ownership.owns(&key));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!ownership.owns(&key) && ownership.term(&key).is_none(), "no timer had to ring");
-
-        ownership.end(0, Holder::Nobody);
-        assert!(cancel.is_cancelled());
+        assert!(!ownership.owns(&key), "no timer had to ring");
+        assert_eq!(ownership.act(&key, async {}).await, None);
+        ownership.end(0, Holder::Nobody).await;
         assert_eq!(ownership.holder(0), Holder::Nobody);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_dropped_with_the_term() {
+        let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
+        let ownership = Ownership::elected(clock, Ring::new(3));
+        ownership.begin(0, Some(clock.now() + Span::from_seconds(3)));
+        let (mine, other) = (RevisionKey::new("default", "hello-00001"), RevisionKey::new("default", "hello-00002"));
+        assert_eq!(ownership.act(&mine, async { 1 }).await, Some(1));
+        assert_eq!(ownership.act(&other, async { 1 }).await, None);
+
+        let write = Arc::new(());
+        let under_way = ownership.act(&mine, {
+            let write = Arc::clone(&write);
+            async move {
+                std::future::pending::<()>().await;
+                drop(write);
+            }
+        });
+        let ending = async {
+            tokio::task::yield_now().await;
+            assert_eq!(Arc::strong_count(&write), 2);
+            ownership.end(0, Holder::Nobody).await;
+            assert_eq!(Arc::strong_count(&write), 1, "nothing is under way when the term has ended");
+        };
+        let (done, ()) = tokio::join!(under_way, ending);
+        assert_eq!(done, None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,6 +49,18 @@ impl Handle {
         })
     }
 
+    /// Sends one binary frame, and waits for up to `patience` while the peer does not keep up.
+    pub async fn send_within(&self, frame: Bytes, patience: Duration) -> Result<(), SendError> {
+        if !*self.connected.borrow() {
+            return Err(SendError::NotConnected);
+        }
+        match timeout(patience, self.frames.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(SendError::NotConnected),
+            Err(_) => Err(SendError::Busy),
+        }
+    }
+
     /// Whether the connection is up, as a value to watch.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()

@@ -1,7 +1,7 @@
 //! How numbers arrive: scraped from queue-proxies, or reported by activators over a websocket.
 //!
 //! Reading order: [`wire`] (what a number looks like on the wire), [`sample`] (how few pods speak for many),
-//! [`scrape`] over [`fetch`] (asking queue-proxies), [`server`] (being told by activators), [`client`] (telling);
+//! [`scrape`] over [`fetch`] (asking queue-proxies), [`server`] (being told by activators), [`client`] (telling), [`forward`] (passing on);
 //! [`limit`] keeps one bad peer from filling the log.
 //!
 //! # Invariants
@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod fetch;
+pub mod forward;
 pub mod limit;
 pub mod sample;
 pub mod scrape;

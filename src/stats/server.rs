@@ -20,9 +20,10 @@
 //!
 //! When the queue is full the connection is not read, which the peer feels through TCP.
 
-use crate::api::names::{KUBE_PROBE_AGENT_PREFIX, KUBELET_PROBE_HEADER};
+use crate::api::names::{AUTOSCALER_SERVICE, KUBE_PROBE_AGENT_PREFIX, KUBELET_PROBE_HEADER};
 use crate::clock::Clock;
 use crate::observe::metrics::{self, Page, Source};
+use crate::ownership::ring;
 use crate::stats::limit::OncePerMinute;
 use crate::stats::wire::{self, BadValue, DecodeError, Stat, WireStatMessage};
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
@@ -73,8 +74,6 @@ const KEEP_ALIVE: Duration = Duration::from_mins(3);
 const SHUTDOWN: Duration = Duration::from_secs(5);
 /// How long a closed peer may take to read the reason before its connection is cut.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// How the `Host` of a handshake for one bucket begins.
-const BUCKET_PREFIX: &str = "autoscaler-bucket";
 /// The longest name of a namespace, a revision or a reporter: Kubernetes' own limit.
 const MOST_NAME: usize = 253;
 
@@ -87,6 +86,8 @@ pub struct Received {
     pub stat: Stat,
     /// The address of the peer.
     pub source: Arc<str>,
+    /// Whether the peer is another autoscaler that passed it on; an activator reports to the Service `autoscaler`.
+    pub relayed: bool,
 }
 
 /// What the server works with.
@@ -291,7 +292,7 @@ fn is_kubelet_probe(headers: &HeaderMap) -> bool {
 fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Result<Response, Refusal> {
     let headers = request.headers();
     let host = host(&request);
-    if host.starts_with(BUCKET_PREFIX) {
+    if host.starts_with(ring::PREFIX) {
         let bucket = host.split('.').next().unwrap_or(host);
         if !(shared.server.owns)(bucket) {
             let say = shared.server.compat.say_not_owner;
@@ -313,6 +314,7 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Result<Response, Refus
     if headers.get(header::ORIGIN).is_some_and(|origin| !is_same_origin(origin, host)) {
         return Err(Refusal::Origin);
     }
+    let relayed = host.split(['.', ':']).next() != Some(AUTOSCALER_SERVICE);
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !is_key(key) {
         return Err(Refusal::Key);
@@ -324,7 +326,7 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Result<Response, Refus
     let peer = request.extensions().get::<SocketAddr>();
     let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.ip().to_string());
     let span = info_span!("stat socket", peer);
-    let session = Session::new(peer.into(), shared.clone());
+    let session = Session::new(peer.into(), relayed, shared.clone());
     let listening = async move {
         match upgrading.await {
             Ok(upgraded) => session.run(TokioIo::new(upgraded)).await,
@@ -426,6 +428,8 @@ fn is_key(key: &[u8]) -> bool {
 /// One websocket.
 struct Session {
     source: Arc<str>,
+    /// See [`Received::relayed`].
+    relayed: bool,
     /// The name the peer last reported under, in memory of its own. A slice of a frame would keep the frame.
     reporter: Bytes,
     /// Bad frames since `bad_since`.
@@ -470,9 +474,9 @@ enum Taken {
 }
 
 impl Session {
-    fn new(source: Arc<str>, shared: Arc<Shared>) -> Self {
+    fn new(source: Arc<str>, relayed: bool, shared: Arc<Shared>) -> Self {
         let bad_since = shared.server.clock.now();
-        Self { source, reporter: Bytes::new(), bad: 0, bad_since, shared }
+        Self { source, relayed, reporter: Bytes::new(), bad: 0, bad_since, shared }
     }
 
     async fn run<S>(mut self, io: S)
@@ -571,7 +575,7 @@ impl Session {
             self.reporter = Bytes::copy_from_slice(&stat.pod_name);
         }
         stat.pod_name = self.reporter.clone();
-        Ok(Some(Received { key, stat, source: self.source.clone() }))
+        Ok(Some(Received { key, stat, source: self.source.clone(), relayed: self.relayed }))
     }
 
     /// Puts a stat in the queue, waiting for a place; false when there is no use in it any more.

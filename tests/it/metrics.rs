@@ -35,6 +35,7 @@ async fn autoscaler() -> (String, String) {
     let start = settings::read(&served.client(), &maps, compat).await.expect("settings");
     assert_eq!(start.process.observability.metrics.protocol, MetricsProtocol::Prometheus);
     let options = Options {
+        ownership: ebb::ownership::Choice::Single,
         client: served.client(),
         clock: Clock::system(),
         compat,
