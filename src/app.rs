@@ -17,7 +17,7 @@ use crate::controllers::pod_autoscaler::probe::Prober;
 use crate::controllers::settings;
 use crate::controllers::{metric, pod_autoscaler};
 use crate::deciders::collector::Collector;
-use crate::deciders::{Deciders, ReadyPods};
+use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
 use crate::k8s::follow::{Change, follow};
@@ -169,7 +169,7 @@ impl Autoscaler {
         let deciders = {
             let queue = pa_queue.clone();
             let on_change = Box::new(move |key: &RevisionKey| queue.add(key.clone(), Lane::Fast));
-            Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), on_change)
+            Deciders::spread(clock, compat, Arc::new(Pods(pods.clone())), on_change, ownership.ring().clone())
         };
         let collector = {
             let queue = metric_queue.clone();
@@ -215,6 +215,20 @@ impl Autoscaler {
             deciders: deciders.clone(),
             collector: collector.clone(),
             events: Events::new(client.clone(), "metric-controller"),
+        });
+
+        // Load of a revision nobody has looked at yet: its windows and its decider are made at once.
+        deciders.on_early({
+            let (autoscalers, pa_queue, metric_queue) =
+                (state.autoscalers.clone(), pa_queue.clone(), metric_queue.clone());
+            Box::new(move |key| {
+                let known = autoscalers.get(key).is_some_and(|pa| pod_autoscaler::Controller::serves(&pa));
+                if known {
+                    pa_queue.add(key.clone(), Lane::Fast);
+                    metric_queue.add(key.clone(), Lane::Fast);
+                }
+                known
+            })
         });
 
         // Watches. Each tells the queue of whoever must look again.
@@ -486,7 +500,7 @@ impl Duties for Post {
     fn demoted(&self, bucket: usize) {
         let lost = |key: &RevisionKey| self.ownership.bucket_of(key) == bucket;
         self.collector.forget(lost);
-        self.deciders.forget(lost);
+        self.deciders.let_go(bucket);
     }
 }
 
@@ -516,8 +530,8 @@ async fn sort_stats(
 fn take_in_stat(deciders: &Deciders, complaints: &OncePerMinute, received: Received) {
     let Received { key, stat, source, .. } = received;
     match deciders.report(&key, Timestamp::from_seconds(stat.timestamp), &stat.load()) {
-        crate::deciders::Recorded::Yes => {}
-        crate::deciders::Recorded::UnknownRevision => {
+        Recorded::Yes | Recorded::Kept => {}
+        Recorded::UnknownRevision => {
             if let Some(suppressed) = complaints.allow(&source) {
                 warn!(revision = %key, %source, suppressed, "stat for a revision that is not known, dropped");
             }

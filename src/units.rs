@@ -354,6 +354,18 @@ pub struct Compat {
     /// A replica that could not renew a lease in time stops writing, keeps what it knows, and goes on if nobody took
     /// the lease meanwhile (the reference gives the lease up).
     pub resume_lease: bool,
+    /// While the scrapes of ready pods fail, the last good one counts again, and then nothing is taken away (the
+    /// reference lets the window run dry, in which one evaluation may see no load).
+    pub hold_last_scrape: bool,
+    /// A decider made for a revision that has been running keeps what was last wanted until it has seen a stable window
+    /// of load (the reference does so for more than one ready pod only).
+    pub takeover_hold: bool,
+    /// A stat of a revision whose windows or decider are not made yet is kept until they are, and both are made at once
+    /// (the reference drops it).
+    pub keep_early_stats: bool,
+    /// Another replica mirrors the owner's windows and deciders and goes on with them when it becomes the owner (the
+    /// reference starts with empty ones).
+    pub warm_standby: bool,
 }
 
 impl Compat {
@@ -373,6 +385,10 @@ impl Compat {
         say_not_owner: false,
         fast_takeover: false,
         resume_lease: false,
+        hold_last_scrape: false,
+        takeover_hold: false,
+        keep_early_stats: false,
+        warm_standby: false,
     };
 
     /// Every improvement on; the default.
@@ -391,6 +407,10 @@ impl Compat {
         say_not_owner: true,
         fast_takeover: true,
         resume_lease: true,
+        hold_last_scrape: true,
+        takeover_hold: true,
+        keep_early_stats: true,
+        warm_standby: true,
     };
 
     /// `value` as a 32-bit integer under the rule in force.

@@ -129,7 +129,12 @@ impl Collector {
             return;
         }
         let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
-        let cadence = Cadence::starting(self.shared.clock.now(), EVERY);
+        let now = self.shared.clock.now();
+        // Taken over from another process, scrapes go on in step with those before, so that no second has two or none.
+        let cadence = match self.shared.deciders.last_scrape(key) {
+            Some(last) if last <= now => Cadence::resuming(last, EVERY, now),
+            _ => Cadence::starting(now, EVERY),
+        };
         targets.insert(
             key.clone(),
             Target {
@@ -215,15 +220,19 @@ impl Collector {
         let mut targets = self.lock();
         let Some(target) = targets.get_mut(key).filter(|target| target.life == life) else { return };
         let (load, error) = match result {
-            Ok(load) => (load, None),
-            Err(error) => (None, Some(error)),
+            Ok(load) => (Ok(load), None),
+            Err(error) => (Err(()), Some(error)),
         };
         let changed = target.last_error != error;
         target.last_error = error;
         drop(targets);
-        if let Some(load) = load {
+        match load {
             // Recorded at the time the answers are here, not at the time they were asked for.
-            self.shared.deciders.record_scraped(key, &load);
+            Ok(Some(load)) => {
+                self.shared.deciders.record_scraped(key, &load);
+            }
+            Ok(None) => self.shared.deciders.nothing_to_scrape(key),
+            Err(()) => self.shared.deciders.scrape_failed(key),
         }
         if changed {
             (self.shared.on_error)(key);

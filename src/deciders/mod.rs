@@ -1,34 +1,47 @@
 //! The running engines: stats in, a decision every two seconds, a word to whoever must act on it.
 //!
-//! The only shell module that drives the engine. One table holds, per revision, its windows ([`Collection`]) and its
-//! decider, which come and go independently: the Metric controller makes the one, the PodAutoscaler controller the
-//! other. An evaluation takes tens of nanoseconds, so it runs where it is asked for: on the tick, or within the call
-//! that records the first load of a revision at zero.
+//! The only shell module that drives the engine. One table holds a [`Revision`] per revision, whose windows and decider
+//! come and go independently: the Metric controller makes the one, the PodAutoscaler controller the other. An evaluation
+//! takes tens of nanoseconds, so it runs where it is asked for: on the tick, or within the call that records the first
+//! load of a revision at zero.
 //!
-//! Reading order: [`published`] (what others see of a decider), [`schedule`] (ticks), this file, [`collector`] (scraping).
+//! Whatever changes a revision is an [`Input`], applied in one place and handed to the followers of its bucket in the
+//! same step. So another process that applies the same inputs has the same state, and takes over without a decision
+//! that differs.
+//!
+//! Reading order: [`schedule`] (ticks), [`log`] (inputs for others), this file, [`collector`] (scraping).
 
 pub mod collector;
-pub mod published;
+mod early;
+pub mod log;
 pub mod schedule;
 
+pub use crate::engine::published;
+pub use crate::engine::revision::TICK;
+
 use crate::clock::Clock;
-use crate::engine::burst::initial_excess_burst;
-use crate::engine::{Collection, Decider, Decision, Load, MetricSpec, Reason, Spec};
+use crate::engine::written::RevisionForm;
+use crate::engine::{Applied, Decision, Event, Input, Load, MetricSpec, Reason, Revision, Spec};
 use crate::observe::metrics::{Page, Source, count};
-use crate::units::{Compat, RevisionKey, Span, Timestamp};
+use crate::ownership::ring::Ring;
+use crate::units::{Compat, RevisionKey, Timestamp};
+use early::Early;
+use log::{Log, Subscription};
 use published::Published;
-use schedule::{Cadence, Schedule};
+use schedule::Schedule;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often a decider is evaluated.
-pub const TICK: Span = Span::from_seconds(2);
+/// How long followers may take to send the last of what they know when a bucket is handed over.
+const HAND_OVER: Duration = Duration::from_millis(1_500);
 
-/// Reasons that never give a decider's number its value: two only tell, three belong to the reconciler.
-const NEVER_DECIDE: [&str; 5] = ["panic", "panic_ended", "raised_to_min", "raised_to_initial", "lowered_to_max"];
+/// Reasons that never give a decider's number its value: three only tell, three belong to the reconciler.
+const NEVER_DECIDE: [&str; 6] =
+    ["panic", "panic_ended", "held_load", "raised_to_min", "raised_to_initial", "lowered_to_max"];
 
 /// Tells how many pods of a revision are ready.
 pub trait ReadyPods: Send + Sync {
@@ -38,6 +51,10 @@ pub trait ReadyPods: Send + Sync {
 
 /// Told of each revision whose PodAutoscaler must be looked at again.
 pub type OnChange = Box<dyn Fn(&RevisionKey) + Send + Sync>;
+
+/// Told of a revision that got load before it had windows or a decider. Has it looked at at once, and says whether there
+/// is such a revision.
+pub type OnEarly = Box<dyn Fn(&RevisionKey) -> bool + Send + Sync>;
 
 /// All deciders and windows of this process. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -50,10 +67,25 @@ struct Shared {
     compat: Compat,
     pods: Arc<dyn ReadyPods>,
     on_change: OnChange,
-    table: Mutex<HashMap<RevisionKey, Entry>>,
+    on_early: OnceLock<OnEarly>,
+    ring: Ring,
+    table: Mutex<Table>,
     ticks: Schedule,
     lives: AtomicU64,
     counters: Counters,
+}
+
+struct Table {
+    revisions: HashMap<RevisionKey, Entry>,
+    log: Log,
+    early: Early,
+}
+
+struct Entry {
+    revision: Revision,
+    bucket: usize,
+    /// Tells the ticks of this decider from those of an earlier one of this name.
+    life: u64,
 }
 
 /// What was counted since the process started.
@@ -71,20 +103,14 @@ pub struct Counters {
     pub without_data: AtomicU64,
     /// Decisions by the rule that gave them their number, in the order of [`Reason::NAMES`].
     pub decided_by: [AtomicU64; Reason::NAMES.len()],
-}
-
-#[derive(Default)]
-struct Entry {
-    windows: Option<Collection>,
-    decider: Option<Running>,
-}
-
-struct Running {
-    decider: Decider,
-    published: Published,
-    latest: Option<Decision>,
-    cadence: Cadence,
-    life: u64,
+    /// Stats kept until their revision has windows and a decider.
+    pub early_kept: AtomicU64,
+    /// Such stats for which there was no place.
+    pub early_dropped: AtomicU64,
+    /// Followers dropped because they were too slow.
+    pub behind: AtomicU64,
+    /// Revisions gone on with where another process, or this one before, had stopped.
+    pub resumed: AtomicU64,
 }
 
 /// What became of a stat.
@@ -92,20 +118,22 @@ struct Running {
 pub enum Recorded {
     /// It is in the windows.
     Yes,
+    /// The revision has no windows yet; it is kept until it has.
+    Kept,
     /// The revision has no windows (yet, or any more).
     UnknownRevision,
 }
 
 impl fmt::Debug for Deciders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deciders").field("revisions", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Deciders").field("revisions", &self.lock().revisions.len()).finish_non_exhaustive()
     }
 }
 
 impl Source for Deciders {
     fn show(&self, page: &mut Page<'_>) {
         let counters = self.counters();
-        page.gauge("ebb_revisions", "Revisions with windows or a decider.", self.lock().len());
+        page.gauge("ebb_revisions", "Revisions with windows or a decider.", self.lock().revisions.len());
         page.counters(
             "ebb_evaluations_total",
             "Looks at the load of a revision, by what came of them.",
@@ -126,31 +154,64 @@ impl Source for Deciders {
             "ebb_stats_dropped_total",
             "Stats that were received or scraped and not recorded, by cause.",
             ["cause"],
-            [(["not_finite"], count(&counters.not_finite)), (["unknown_revision"], count(&counters.unknown_revision))],
+            [
+                (["early"], count(&counters.early_dropped)),
+                (["not_finite"], count(&counters.not_finite)),
+                (["unknown_revision"], count(&counters.unknown_revision)),
+            ],
         );
         page.counter(
             "ebb_stats_moved_in_time_total",
             "Stats recorded at the nearest edge of their window because their time was outside it.",
             count(&counters.clamped_time),
         );
+        page.counter(
+            "ebb_stats_kept_early_total",
+            "Stats kept until their revision had windows and a decider.",
+            count(&counters.early_kept),
+        );
+        page.counter(
+            "ebb_revisions_resumed_total",
+            "Revisions gone on with where another replica, or this one before, had stopped.",
+            count(&counters.resumed),
+        );
+        page.counter(
+            "ebb_followers_dropped_total",
+            "Followers of a bucket that were dropped because they were too slow.",
+            count(&counters.behind),
+        );
     }
 }
 
 impl Deciders {
-    /// No revision yet.
+    /// No revision yet, all of them in one bucket.
     pub fn new(clock: Clock, compat: Compat, pods: Arc<dyn ReadyPods>, on_change: OnChange) -> Self {
+        Self::spread(clock, compat, pods, on_change, Ring::new(1))
+    }
+
+    /// No revision yet, spread over the buckets of `ring`.
+    pub fn spread(clock: Clock, compat: Compat, pods: Arc<dyn ReadyPods>, on_change: OnChange, ring: Ring) -> Self {
+        let table = Table { revisions: HashMap::new(), log: Log::new(ring.names().len()), early: Early::default() };
         Self {
             shared: Arc::new(Shared {
                 clock,
                 compat,
                 pods,
                 on_change,
-                table: Mutex::default(),
+                on_early: OnceLock::new(),
+                ring,
+                table: Mutex::new(table),
                 ticks: Schedule::default(),
                 lives: AtomicU64::new(0),
                 counters: Counters::default(),
             }),
         }
+    }
+
+    /// Sets who is told of a revision that got load before it had windows or a decider. Without, such a stat is dropped.
+    /// Only the first call counts.
+    pub fn on_early(&self, on_early: OnEarly) {
+        let _ = self.shared.on_early.set(on_early);
     }
 
     /// Evaluates each decider on its ticks until `cancel`.
@@ -166,96 +227,127 @@ impl Deciders {
 
     /// Makes the windows of a revision, or changes their length and keeps what they hold.
     pub fn ensure_windows(&self, key: &RevisionKey, spec: &MetricSpec) {
-        let now = self.shared.clock.now();
+        let ready = self.shared.pods.ready(key);
         let mut table = self.lock();
-        let entry = table.entry(key.clone()).or_default();
-        match &mut entry.windows {
-            Some(windows) => windows.resize(spec, now, self.shared.compat),
-            None => entry.windows = Some(Collection::new(spec)),
+        let now = self.shared.clock.now();
+        let entry = self.entry(&mut table, key);
+        if entry.revision.windows().is_some_and(|windows| windows.fits(spec)) {
+            return;
+        }
+        self.apply(&mut table, key, now, Event::Windows(*spec));
+        let changed = self.take_in_early(&mut table, key, now, ready);
+        drop(table);
+        if changed {
+            (self.shared.on_change)(key);
         }
     }
 
     /// Forgets the windows of a revision.
     pub fn remove_windows(&self, key: &RevisionKey) {
-        self.lock().get_mut(key).and_then(|entry| entry.windows.take());
-        self.drop_if_empty(key);
+        self.remove(key, Event::NoWindows, |revision| revision.windows().is_some());
     }
 
     /// Makes the decider of a revision, or gives it a changed spec. A new one reads the ready pods: with more than one
-    /// it starts in panic mode, which keeps the present size for one stable window.
-    pub fn ensure_decider(&self, key: &RevisionKey, spec: &Spec) -> Published {
-        let now = self.shared.clock.now();
+    /// it starts in panic mode, which keeps the present size for one stable window. `wanted` is what its status says was
+    /// wanted before, which a new one keeps for as long under [`Compat::takeover_hold`].
+    pub fn ensure_decider(&self, key: &RevisionKey, spec: &Spec, wanted: Option<i32>) -> Published {
         let ready = self.shared.pods.ready(key);
         let mut table = self.lock();
-        let entry = table.entry(key.clone()).or_default();
-        if let Some(running) = &mut entry.decider {
-            running.decider.update(spec.clone());
-            return running.published;
+        let now = self.shared.clock.now();
+        let entry = self.entry(&mut table, key);
+        if let (Some(decider), Some(published)) = (entry.revision.decider(), entry.revision.published())
+            && decider.spec() == spec
+        {
+            return published;
         }
-        let decider = Decider::new(spec.clone(), ready, now, self.shared.compat);
-        let published = Published::undecided(initial_excess_burst(spec, self.shared.compat));
+        let fresh = entry.revision.decider().is_none();
         let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
-        let cadence = Cadence::starting(now, TICK);
-        self.shared.ticks.add(cadence.next(), life, key.clone());
-        entry.decider = Some(Running { decider, published, latest: None, cadence, life });
+        if fresh {
+            entry.life = life;
+        }
+        let applied = self.apply(&mut table, key, now, Event::Decider { spec: Arc::new(spec.clone()), ready, wanted });
+        let mut changed = applied.changed;
+        if fresh {
+            changed |= self.take_in_early(&mut table, key, now, ready);
+        }
+        let revision = &self.entry(&mut table, key).revision;
+        let published = revision.published().expect("it was just made");
+        let next = revision.next_tick().filter(|_| fresh);
+        drop(table);
+        if let Some(next) = next {
+            self.shared.ticks.add(next, life, key.clone());
+        }
+        if changed {
+            (self.shared.on_change)(key);
+        }
         published
     }
 
     /// Forgets the decider of a revision.
     pub fn remove_decider(&self, key: &RevisionKey) {
-        self.lock().get_mut(key).and_then(|entry| entry.decider.take());
-        self.drop_if_empty(key);
-    }
-
-    /// Forgets windows and deciders of the revisions `which` chooses.
-    pub fn forget(&self, which: impl Fn(&RevisionKey) -> bool) {
-        self.lock().retain(|key, _| !which(key));
+        self.remove(key, Event::NoDecider, |revision| revision.decider().is_some());
     }
 
     /// Records a stat that was reported for the second of `at`, and decides at once when it is the first load of a
-    /// revision at zero.
+    /// revision at zero. One that comes before the windows is kept for them, if there is such a revision.
     pub fn report(&self, key: &RevisionKey, at: Timestamp, load: &Load) -> Recorded {
-        let now = self.shared.clock.now();
         let ready = self.shared.pods.ready(key);
         let mut table = self.lock();
-        let Some(entry) = table.get_mut(key) else { return self.unknown() };
-        let Some(windows) = &mut entry.windows else { return self.unknown() };
-        let clamped = windows.clamp(at, now, self.shared.compat);
-        if clamped.moved {
-            self.shared.counters.clamped_time.fetch_add(1, Ordering::Relaxed);
-        }
-        self.count_recorded(windows.record(clamped.at, load));
-        let poked =
-            entry.decider.as_ref().is_some_and(|running| running.published.pokes(load.concurrency, self.shared.compat));
-        let changed = poked && self.evaluate(entry, now, ready);
+        let now = self.shared.clock.now();
+        let Some(revision) = table.revisions.get(key).map(|entry| &entry.revision).filter(|it| it.windows().is_some())
+        else {
+            return self.early(table, key, now, ready, early::Stat { at, load: *load });
+        };
+        let awaited = self.shared.compat.keep_early_stats && revision.decider().is_none() && !revision.is_awaited();
+        let changed = self.apply(&mut table, key, now, Event::Reported { at, load: *load, ready }).changed;
+        let awaited = awaited && table.revisions.get(key).is_some_and(|entry| entry.revision.is_awaited());
         drop(table);
         if changed {
             (self.shared.on_change)(key);
+        }
+        if awaited && let Some(on_early) = self.shared.on_early.get() {
+            on_early(key);
         }
         Recorded::Yes
     }
 
     /// Records what was scraped just now.
     pub fn record_scraped(&self, key: &RevisionKey, load: &Load) -> Recorded {
-        let now = self.shared.clock.now();
-        let mut table = self.lock();
-        match table.get_mut(key).and_then(|entry| entry.windows.as_mut()) {
-            Some(windows) => {
-                self.count_recorded(windows.record(now, load));
-                Recorded::Yes
-            }
+        match self.apply_to_windows(key, Event::Scraped { load: *load }) {
+            Some(_) => Recorded::Yes,
             None => self.unknown(),
         }
     }
 
+    /// Takes in that too few of the ready pods answered a scrape.
+    pub fn scrape_failed(&self, key: &RevisionKey) {
+        if self.shared.compat.hold_last_scrape {
+            self.apply_to_windows(key, Event::ScrapeFailed);
+        }
+    }
+
+    /// Takes in that there was no pod to scrape.
+    pub fn nothing_to_scrape(&self, key: &RevisionKey) {
+        let mut table = self.lock();
+        let now = self.shared.clock.now();
+        if table.revisions.get(key).is_some_and(|entry| entry.revision.remembers_scrapes()) {
+            self.apply(&mut table, key, now, Event::NothingToScrape);
+        }
+    }
+
+    /// When the pods of a revision were last scraped, as far as is remembered.
+    pub fn last_scrape(&self, key: &RevisionKey) -> Option<Timestamp> {
+        self.lock().revisions.get(key)?.revision.last_scrape()
+    }
+
     /// What the decider of a revision last published.
     pub fn published(&self, key: &RevisionKey) -> Option<Published> {
-        Some(self.lock().get(key)?.decider.as_ref()?.published)
+        self.lock().revisions.get(key)?.revision.published()
     }
 
     /// The last valid decision on a revision.
     pub fn latest(&self, key: &RevisionKey) -> Option<Decision> {
-        self.lock().get(key)?.decider.as_ref()?.latest.clone()
+        self.lock().revisions.get(key)?.revision.latest().cloned()
     }
 
     /// What was counted since the process started.
@@ -263,48 +355,190 @@ impl Deciders {
         &self.shared.counters
     }
 
+    /// Follows a bucket, by its index among the ring's names: the state of each of its revisions, then every input.
+    /// `None` when there is no such bucket or [`log::MOST_FOLLOWERS`] follow it already.
+    pub fn follow(&self, bucket: usize) -> Option<Subscription> {
+        let mut table = self.lock();
+        let inputs = table.log.add(bucket)?;
+        let keys = table.revisions.iter().filter(|(_, entry)| entry.bucket == bucket);
+        let pending: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+        drop(table);
+        let waiting = pending.iter().cloned().collect();
+        Some(Subscription { deciders: self.clone(), pending, waiting, inputs })
+    }
+
+    /// Lets a bucket go: from this call on nothing of its revisions is recorded or decided here, and they are returned.
+    /// Its followers are told that this is all.
+    ///
+    /// Whoever still reconciles them makes them anew, so that must have ended.
+    pub fn let_go(&self, bucket: usize) -> Vec<(RevisionKey, Revision)> {
+        self.part_with(bucket).0
+    }
+
+    /// Lets a bucket go and waits, for a second and a half at most, until its followers have sent on all of it.
+    pub async fn hand_over(&self, bucket: usize) -> Vec<(RevisionKey, Revision)> {
+        let (revisions, followers) = self.part_with(bucket);
+        let sent = futures::future::join_all(followers.iter().map(tokio::sync::mpsc::Sender::closed));
+        if tokio::time::timeout(HAND_OVER, sent).await.is_err() {
+            tracing::warn!(bucket, "a follower has not taken all that was to be handed over in {HAND_OVER:?}");
+        }
+        revisions
+    }
+
+    /// Goes on with revisions where another process stopped, or this one before: same windows, same panic, same
+    /// ticks. Seconds without a scrape since then are filled under [`Compat::hold_last_scrape`]. What is here already
+    /// stays as it is.
+    pub fn resume(&self, revisions: impl IntoIterator<Item = (RevisionKey, Revision)>) {
+        for (key, revision) in revisions {
+            let ready = self.shared.pods.ready(&key);
+            let mut table = self.lock();
+            let now = self.shared.clock.now();
+            if revision.is_empty() || table.revisions.contains_key(&key) {
+                continue;
+            }
+            self.shared.counters.resumed.fetch_add(1, Ordering::Relaxed);
+            let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
+            let next = revision.next_tick();
+            let bucket = self.shared.ring.owner(key.as_str());
+            table.revisions.insert(key.clone(), Entry { revision, bucket, life });
+            self.apply(&mut table, &key, now, Event::Resumed { ready });
+            let changed = self.take_in_early(&mut table, &key, now, ready);
+            drop(table);
+            if let Some(next) = next {
+                self.shared.ticks.add(next, life, key.clone());
+            }
+            if changed {
+                (self.shared.on_change)(&key);
+            }
+        }
+    }
+
+    fn part_with(&self, bucket: usize) -> (Vec<(RevisionKey, Revision)>, Vec<tokio::sync::mpsc::Sender<log::Logged>>) {
+        let mut table = self.lock();
+        let gone = table.revisions.extract_if(|_, entry| entry.bucket == bucket);
+        let gone = gone.map(|(key, entry)| (key, entry.revision)).collect();
+        (gone, table.log.end(bucket))
+    }
+
     fn tick(&self, key: &RevisionKey, life: u64) {
-        let now = self.shared.clock.now();
         let ready = self.shared.pods.ready(key);
         let mut table = self.lock();
-        let Some(entry) = table.get_mut(key) else { return };
-        let next = match &mut entry.decider {
-            Some(running) if running.life == life => {
-                running.cadence.take(now);
-                running.cadence.next()
-            }
-            // A turn of an earlier decider of this name.
-            _ => return,
-        };
-        let changed = self.evaluate(entry, now, ready);
+        let now = self.shared.clock.now();
+        // A turn of an earlier decider of this name is void.
+        let decides = |entry: &Entry| entry.life == life && entry.revision.decider().is_some();
+        if !table.revisions.get(key).is_some_and(decides) {
+            return;
+        }
+        let applied = self.apply(&mut table, key, now, Event::Tick { ready });
+        let next = table.revisions.get(key).and_then(|entry| entry.revision.next_tick());
         drop(table);
-        self.shared.ticks.add(next, life, key.clone());
-        if changed {
+        if let Some(next) = next {
+            self.shared.ticks.add(next, life, key.clone());
+        }
+        if applied.changed {
             (self.shared.on_change)(key);
         }
     }
 
-    /// Decides, if there is anything to decide on, and says whether others must hear of it.
-    fn evaluate(&self, entry: &mut Entry, now: Timestamp, ready: i32) -> bool {
-        let (Some(windows), Some(running)) = (&entry.windows, &mut entry.decider) else { return false };
-        let Ok(observed) = windows.observe(running.decider.spec().metric, now) else {
-            self.shared.counters.without_data.fetch_add(1, Ordering::Relaxed);
-            return false;
+    /// The one place where a revision changes.
+    fn apply(&self, table: &mut Table, key: &RevisionKey, now: Timestamp, event: Event) -> Applied {
+        let Some(entry) = table.revisions.get_mut(key) else { return Applied::default() };
+        let input = Input { now, event };
+        let applied = entry.revision.apply(&input, self.shared.compat);
+        let behind = table.log.tell(entry.bucket, key, &input);
+        let counters = &self.shared.counters;
+        let add = |counter: &AtomicU64, by: u64| {
+            if by > 0 {
+                counter.fetch_add(by, Ordering::Relaxed);
+            }
         };
-        self.shared.counters.evaluations.fetch_add(1, Ordering::Relaxed);
-        let decision = running.decider.decide(now, ready, observed);
-        if let Some(reason) = decision.deciding() {
-            self.shared.counters.decided_by[reason.index()].fetch_add(1, Ordering::Relaxed);
+        add(&counters.clamped_time, applied.moved.into());
+        add(&counters.not_finite, applied.refused.into());
+        add(&counters.evaluations, applied.evaluated.into());
+        add(&counters.without_data, applied.without_data.into());
+        add(&counters.behind, behind);
+        if applied.evaluated
+            && let Some(reason) = entry.revision.latest().and_then(Decision::deciding)
+        {
+            add(&counters.decided_by[reason.index()], 1);
         }
-        let changed = running.published.take_in(decision.desired, decision.excess_burst);
-        running.latest = Some(decision);
+        applied
+    }
+
+    fn apply_to_windows(&self, key: &RevisionKey, event: Event) -> Option<Applied> {
+        let mut table = self.lock();
+        let now = self.shared.clock.now();
+        table.revisions.get(key)?.revision.windows()?;
+        Some(self.apply(&mut table, key, now, event))
+    }
+
+    /// Keeps a stat for which there are no windows yet, if there is such a revision.
+    fn early(
+        &self,
+        table: MutexGuard<'_, Table>,
+        key: &RevisionKey,
+        now: Timestamp,
+        ready: i32,
+        stat: early::Stat,
+    ) -> Recorded {
+        let Some(on_early) = self.shared.on_early.get().filter(|_| self.shared.compat.keep_early_stats) else {
+            return self.unknown();
+        };
+        let mut table = table;
+        if !table.early.awaits(key, now) {
+            // Never called with the table locked.
+            drop(table);
+            if !on_early(key) {
+                return self.unknown();
+            }
+            table = self.lock();
+        }
+        if !table.early.keep(key, now, stat) {
+            self.shared.counters.early_dropped.fetch_add(1, Ordering::Relaxed);
+            return self.unknown();
+        }
+        self.shared.counters.early_kept.fetch_add(1, Ordering::Relaxed);
+        // They may have been made meanwhile.
+        let changed = self.take_in_early(&mut table, key, now, ready);
+        drop(table);
+        if changed {
+            (self.shared.on_change)(key);
+        }
+        Recorded::Kept
+    }
+
+    /// Records what was kept of a revision, if it has windows and a decider by now, and says whether others must hear
+    /// of the decision that followed.
+    fn take_in_early(&self, table: &mut Table, key: &RevisionKey, now: Timestamp, ready: i32) -> bool {
+        let whole = |entry: &Entry| entry.revision.windows().is_some() && entry.revision.decider().is_some();
+        if !table.revisions.get(key).is_some_and(whole) {
+            return false;
+        }
+        let mut changed = false;
+        for early::Stat { at, load } in table.early.take(key, now) {
+            changed |= self.apply(table, key, now, Event::Reported { at, load, ready }).changed;
+        }
         changed
     }
 
-    fn count_recorded(&self, recorded: bool) {
-        if !recorded {
-            self.shared.counters.not_finite.fetch_add(1, Ordering::Relaxed);
+    fn remove(&self, key: &RevisionKey, event: Event, has: impl Fn(&Revision) -> bool) {
+        let mut table = self.lock();
+        let now = self.shared.clock.now();
+        table.early.forget(key);
+        if table.revisions.get(key).is_some_and(|entry| has(&entry.revision)) {
+            self.apply(&mut table, key, now, event);
         }
+        if table.revisions.get(key).is_some_and(|entry| entry.revision.is_empty()) {
+            table.revisions.remove(key);
+        }
+    }
+
+    fn entry<'a>(&self, table: &'a mut Table, key: &RevisionKey) -> &'a mut Entry {
+        table.revisions.entry(key.clone()).or_insert_with(|| Entry {
+            revision: Revision::default(),
+            bucket: self.shared.ring.owner(key.as_str()),
+            life: 0,
+        })
     }
 
     fn unknown(&self) -> Recorded {
@@ -312,14 +546,22 @@ impl Deciders {
         Recorded::UnknownRevision
     }
 
-    fn drop_if_empty(&self, key: &RevisionKey) {
-        let mut table = self.lock();
-        if table.get(key).is_some_and(|entry| entry.windows.is_none() && entry.decider.is_none()) {
-            table.remove(key);
-        }
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RevisionKey, Entry>> {
+    /// The states of some revisions and the time they were taken at, as `then` sees them while nothing changes.
+    fn with_states<T>(
+        &self,
+        keys: &[RevisionKey],
+        then: impl FnOnce(Timestamp, Vec<(RevisionKey, RevisionForm)>) -> T,
+    ) -> T {
+        let table = self.lock();
+        let known = keys.iter().filter_map(|key| Some((key.clone(), table.revisions.get(key)?.revision.write())));
+        then(self.shared.clock.now(), known.collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

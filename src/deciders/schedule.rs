@@ -1,43 +1,13 @@
 //! Turns that come round for many keys, on one task.
 
 use crate::clock::Clock;
-use crate::units::{RevisionKey, Span, Timestamp};
+use crate::units::{RevisionKey, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
-/// When the turns of one key come round: every `period` from its start. Turns missed are dropped, not made up for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cadence {
-    next: Timestamp,
-    period: Span,
-}
-
-impl Cadence {
-    /// The first turn is one `period` after `start`.
-    pub fn starting(start: Timestamp, period: Span) -> Self {
-        Self { next: start + period, period }
-    }
-
-    /// When the next turn is due.
-    pub fn next(&self) -> Timestamp {
-        self.next
-    }
-
-    /// Takes the turn that is due, if one is.
-    pub fn take(&mut self, now: Timestamp) -> bool {
-        if now < self.next {
-            return false;
-        }
-        self.next = self.next + self.period;
-        if self.next <= now {
-            let missed = now.since(self.next).nanos() / self.period.nanos() + 1;
-            self.next = self.next + Span::from_nanos(missed.saturating_mul(self.period.nanos()));
-        }
-        true
-    }
-}
+pub use crate::engine::cadence::Cadence;
 
 /// The next turns of all keys, earliest first.
 #[derive(Debug, Default)]
@@ -90,21 +60,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn turns_missed_are_dropped() {
-        let start = Timestamp::from_seconds(100);
-        let mut cadence = Cadence::starting(start, Span::from_seconds(2));
-        assert!(!cadence.take(start + Span::from_millis(1_999)));
-        assert!(cadence.take(start + Span::from_seconds(2)));
-        assert!(!cadence.take(start + Span::from_seconds(3)));
-        // 4, 6 and 8 s are over: one turn, and the next is at 10 s.
-        assert!(cadence.take(start + Span::from_millis(8_500)));
-        assert_eq!(cadence.next(), start + Span::from_seconds(10));
-        // A turn taken exactly when the one after it is due leaves that one to the next look.
-        assert!(cadence.take(start + Span::from_seconds(12)));
-        assert_eq!(cadence.next(), start + Span::from_seconds(14));
-    }
+    use crate::units::Span;
 
     #[tokio::test(start_paused = true)]
     async fn an_earlier_turn_added_later_comes_first() {

@@ -47,7 +47,7 @@
 use super::decision::Observed;
 use super::spec::MetricSpec;
 use super::window::Window;
-use crate::units::{Compat, ScalingMetric, Timestamp};
+use crate::units::{Compat, ScalingMetric, Span, Timestamp};
 use std::fmt;
 
 /// What one reporter saw in one second.
@@ -87,9 +87,9 @@ pub struct Clamped {
 /// The load of one revision over time.
 #[derive(Clone, Debug)]
 pub struct Collection {
-    concurrency: Pair,
-    requests: Pair,
-    scraped: bool,
+    pub(super) concurrency: Pair,
+    pub(super) requests: Pair,
+    pub(super) scraped: bool,
 }
 
 impl Collection {
@@ -133,6 +133,18 @@ impl Collection {
         Ok(Observed { stable: pair.stable.average(now), panic: pair.panic.average(now) })
     }
 
+    /// The length of the stable window.
+    pub fn stable_window(&self) -> Span {
+        self.concurrency.stable.length()
+    }
+
+    /// Whether these are the windows `spec` asks for, so that [`resize`](Self::resize) would change nothing.
+    pub fn fits(&self, spec: &MetricSpec) -> bool {
+        self.concurrency.stable.fits(spec.stable_window)
+            && self.concurrency.panic.fits(spec.panic_window)
+            && self.scraped == spec.scraped
+    }
+
     /// Takes over a changed spec: the windows' lengths and whether pods are scraped. The aggregation stays as it was.
     pub fn resize(&mut self, spec: &MetricSpec, now: Timestamp, compat: Compat) {
         self.concurrency.resize(spec, now, compat);
@@ -143,9 +155,9 @@ impl Collection {
 
 /// The stable and the panic window of one metric.
 #[derive(Clone, Debug)]
-struct Pair {
-    stable: Window,
-    panic: Window,
+pub(super) struct Pair {
+    pub(super) stable: Window,
+    pub(super) panic: Window,
 }
 
 impl Pair {
@@ -170,7 +182,7 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{Aggregation, Span};
+    use crate::units::Aggregation;
 
     fn spec(stable: i64, panic: i64) -> MetricSpec {
         MetricSpec {

@@ -13,11 +13,12 @@
 //! stable  = min(max(ceil(S / target), least), most)     panic likewise with P
 //! stable  = max(stable, activation-scale)    when that is above 1 and there is load; panic likewise
 //! desired = stable, or while panicking the largest max(stable, panic) so far
+//! desired = max(desired, what is kept while the load is not known)
 //! desired = the largest desired within the scale-down delay, when there is one and the revision is reachable
 //! ```
 //!
-//! [`panic`](super::panic) says when it panics, [`delay`](super::delay) what the delay keeps, [`burst`] how much load the
-//! answer leaves room for. Min-scale, max-scale and initial scale come after, in [`bounds`](super::bounds).
+//! [`panic`](super::panic) says when it panics, [`delay`](super::delay) what the delay keeps, [`keep`](super::keep) what is
+//! kept while load is not known, [`burst`] how much load the answer leaves room for. Min-scale, max-scale and initial scale come after, in [`bounds`](super::bounds).
 //!
 //! # Example
 //!
@@ -60,6 +61,7 @@
 use super::burst;
 use super::decision::{Decision, Observed, Reason};
 use super::delay::DelayWindow;
+use super::keep::Keep;
 use super::panic::{Change, Panic};
 use super::spec::Spec;
 use crate::units::{self, Compat, Timestamp};
@@ -70,7 +72,7 @@ use arrayvec::ArrayVec;
 pub struct Decider {
     spec: Spec,
     panic: Panic,
-    delay: Option<DelayWindow>,
+    pub(super) delay: Option<DelayWindow>,
     compat: Compat,
 }
 
@@ -79,6 +81,11 @@ impl Decider {
     pub fn new(spec: Spec, ready_at_creation: i32, now: Timestamp, compat: Compat) -> Self {
         let delay = (spec.scale_down_delay.nanos() > 0).then(|| DelayWindow::new(spec.scale_down_delay));
         Self { spec, panic: Panic::new(ready_at_creation, now), delay, compat }
+    }
+
+    /// A decider that goes on where another was.
+    pub(super) fn restored(spec: Spec, panic: Panic, delay: Option<DelayWindow>, compat: Compat) -> Self {
+        Self { spec, panic, delay, compat }
     }
 
     /// What it decides by.
@@ -106,6 +113,11 @@ impl Decider {
 
     /// How many pods the revision should have at `now`, having `ready` of them and showing `observed`.
     pub fn decide(&mut self, now: Timestamp, ready: i32, observed: Observed) -> Decision {
+        self.decide_keeping(now, ready, observed, &Keep::default())
+    }
+
+    /// The same, not going below what is to be kept.
+    pub fn decide_keeping(&mut self, now: Timestamp, ready: i32, observed: Observed, keep: &Keep) -> Decision {
         let ready = ready.max(0);
         let spec = &self.spec;
         let limits = Limits::new(spec, ready);
@@ -159,6 +171,10 @@ impl Decider {
             stable.explain(&limits, spec, because);
         }
 
+        if keep.unscraped.is_some() || keep.taken_over.is_some() {
+            decision.desired = kept(keep, now, decision.desired, because);
+        }
+
         if spec.reachable
             && let Some(delay) = &mut self.delay
         {
@@ -171,6 +187,29 @@ impl Decider {
         }
         decision
     }
+}
+
+/// `wanted`, or more where more is kept. That load is not known is said even when it changes nothing.
+#[cold]
+fn kept(keep: &Keep, now: Timestamp, mut wanted: i32, because: &mut ArrayVec<Reason, { Reason::MOST }>) -> i32 {
+    if let Some(unscraped) = keep.unscraped {
+        let (since, least) = (unscraped.since, unscraped.least);
+        let ago = now.since(since);
+        if unscraped.counted {
+            because.push(Reason::HeldLoad { since, ago });
+        }
+        if !unscraped.counted || wanted < least {
+            because.push(Reason::Unscraped { kept: least, wanted, since, ago });
+        }
+        wanted = wanted.max(least);
+    }
+    if let Some(taken_over) = keep.taken_over
+        && wanted < taken_over.least
+    {
+        because.push(Reason::TakenOver { kept: taken_over.least, wanted, left: taken_over.until.since(now) });
+        wanted = taken_over.least;
+    }
+    wanted
 }
 
 /// What the rates allow from the ready pods.

@@ -115,6 +115,33 @@ pub enum Reason {
         /// What was wanted.
         wanted: i32,
     },
+    /// Scrapes fail, and the last load scraped counts again meanwhile.
+    HeldLoad {
+        /// When it was scraped.
+        since: Timestamp,
+        /// How long ago that was.
+        ago: Span,
+    },
+    /// Scrapes fail, so the number may not fall.
+    Unscraped {
+        /// The fewest pods meanwhile.
+        kept: i32,
+        /// What was wanted now.
+        wanted: i32,
+        /// The last good scrape, or the first failure where there was none.
+        since: Timestamp,
+        /// How long ago that was.
+        ago: Span,
+    },
+    /// The autoscaler has just taken over and keeps what was wanted before.
+    TakenOver {
+        /// What was wanted before.
+        kept: i32,
+        /// What was wanted now.
+        wanted: i32,
+        /// For how much longer.
+        left: Span,
+    },
     /// A higher number asked for within the scale-down delay is kept.
     HeldByDelay {
         /// What was wanted now.
@@ -152,7 +179,7 @@ impl Reason {
     pub const MOST: usize = 10;
 
     /// The name of each kind of reason, in the order of their declaration.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 15] = [
         "stable_target",
         "panic",
         "panic_target",
@@ -161,6 +188,9 @@ impl Reason {
         "rate_limited_up",
         "rate_limited_down",
         "activation_scale",
+        "held_load",
+        "unscraped",
+        "taken_over",
         "held_by_delay",
         "raised_to_min",
         "raised_to_initial",
@@ -178,10 +208,13 @@ impl Reason {
             Self::RateLimitedUp { .. } => 5,
             Self::RateLimitedDown { .. } => 6,
             Self::ActivationScale { .. } => 7,
-            Self::HeldByDelay { .. } => 8,
-            Self::RaisedToMin { .. } => 9,
-            Self::RaisedToInitial { .. } => 10,
-            Self::LoweredToMax { .. } => 11,
+            Self::HeldLoad { .. } => 8,
+            Self::Unscraped { .. } => 9,
+            Self::TakenOver { .. } => 10,
+            Self::HeldByDelay { .. } => 11,
+            Self::RaisedToMin { .. } => 12,
+            Self::RaisedToInitial { .. } => 13,
+            Self::LoweredToMax { .. } => 14,
         }
     }
 
@@ -190,9 +223,14 @@ impl Reason {
         Self::NAMES[self.index()]
     }
 
-    /// Whether it gave the number another value, rather than only telling that panic begins, goes on or ends.
+    /// Whether it gave the number another value, rather than only telling that panic begins, goes on or ends, or that
+    /// load is not known.
     const fn decides(&self) -> bool {
-        !matches!(self, Self::Panic { .. } | Self::PanicEnded { .. })
+        match *self {
+            Self::Panic { .. } | Self::PanicEnded { .. } | Self::HeldLoad { .. } => false,
+            Self::Unscraped { kept, wanted, .. } => wanted < kept,
+            _ => true,
+        }
     }
 }
 
@@ -252,6 +290,19 @@ impl fmt::Display for Reason {
             Self::ActivationScale { floor, wanted } => {
                 write!(f, "activation-scale asks for {} while there is any load ({wanted} wanted)", Pods(floor))
             }
+            Self::HeldLoad { since: _, ago } => {
+                write!(f, "no scrape has succeeded for {ago}, so the last load scraped counts again")
+            }
+            Self::Unscraped { kept, wanted, since: _, ago } => write!(
+                f,
+                "no scrape has succeeded for {ago}, so no fewer than {} ({wanted} wanted by what else is known)",
+                Pods(kept),
+            ),
+            Self::TakenOver { kept, wanted, left } => write!(
+                f,
+                "just taken over: what was wanted before, {}, is kept for {left} more ({wanted} would do)",
+                Pods(kept),
+            ),
             Self::HeldByDelay { wanted, kept, delay } => {
                 write!(f, "{} wanted within the scale-down-delay of {delay} are kept ({wanted} would do)", Pods(kept))
             }
@@ -367,6 +418,18 @@ mod tests {
             (
                 Reason::ActivationScale { floor: 5, wanted: 1 },
                 "activation-scale asks for 5 pods while there is any load (1 wanted)",
+            ),
+            (
+                Reason::HeldLoad { since: Timestamp::default(), ago: Span::from_seconds(12) },
+                "no scrape has succeeded for 12s, so the last load scraped counts again",
+            ),
+            (
+                Reason::Unscraped { kept: 3, wanted: 0, since: Timestamp::default(), ago: Span::from_seconds(75) },
+                "no scrape has succeeded for 1m15s, so no fewer than 3 pods (0 wanted by what else is known)",
+            ),
+            (
+                Reason::TakenOver { kept: 1, wanted: 0, left: Span::from_seconds(58) },
+                "just taken over: what was wanted before, 1 pod, is kept for 58s more (0 would do)",
             ),
             (
                 Reason::HeldByDelay { wanted: 1, kept: 5, delay: Span::from_seconds(6) },

@@ -44,18 +44,18 @@ const SLOT_SECONDS: i64 = 2;
 pub struct DelayWindow {
     /// A ring of candidates, oldest first, their values strictly falling: whatever is older and not larger than
     /// another can never be the maximum again.
-    candidates: Box<[Candidate]>,
+    pub(super) candidates: Box<[Candidate]>,
     first: usize,
-    len: usize,
-    length: Span,
+    pub(super) len: usize,
+    pub(super) length: Span,
     /// Slot of the first record; the candidates' slots are counted from it.
-    origin: i64,
+    pub(super) origin: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Candidate {
-    slot: i32,
-    value: i32,
+pub(super) struct Candidate {
+    pub(super) slot: i32,
+    pub(super) value: i32,
 }
 
 impl DelayWindow {
@@ -131,12 +131,12 @@ impl DelayWindow {
     }
 
     /// The ring's place of the candidate `index` after the oldest.
-    fn at(&self, index: usize) -> usize {
+    pub(super) fn at(&self, index: usize) -> usize {
         let place = self.first + index;
         if place >= self.candidates.len() { place - self.candidates.len() } else { place }
     }
 
-    fn slots(&self) -> i64 {
+    pub(super) fn slots(&self) -> i64 {
         i64::try_from(self.candidates.len()).unwrap_or(i64::MAX)
     }
 }

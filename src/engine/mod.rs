@@ -8,25 +8,34 @@
 //! 1. [`spec`]: what is asked; [`decision`]: what is answered, and why.
 //! 2. [`window`] and [`average`]: load over time; [`collection`]: the four windows of a revision.
 //! 3. [`decider`]: from averages to a number of pods, with [`mod@panic`], [`delay`] and [`burst`].
-//! 4. [`bounds`] and [`zero`]: from that number to the one that is applied.
-//! 5. [`subset`]: how many activators a revision gets, and which.
+//! 4. [`keep`]: what is kept while the load is not known.
+//! 5. [`revision`]: all of it for one revision, driven by inputs, with [`cadence`] and what is [`published`];
+//!    [`written`]: that state and those inputs as bytes.
+//! 6. [`bounds`] and [`zero`]: from that number to the one that is applied.
+//! 7. [`subset`]: how many activators a revision gets, and which.
 
 pub mod average;
 pub mod bounds;
 pub mod burst;
+pub mod cadence;
 pub mod collection;
 pub mod decider;
 pub mod decision;
 pub mod delay;
+pub mod keep;
 pub mod panic;
+pub mod published;
+pub mod revision;
 pub mod spec;
 pub mod subset;
 pub mod window;
+pub mod written;
 pub mod zero;
 
 pub use bounds::Bounds;
 pub use collection::{Collection, Load, NoData};
 pub use decider::Decider;
 pub use decision::{Decision, Observed, Reason};
+pub use revision::{Applied, Event, Input, Revision};
 pub use spec::{MetricSpec, Spec};
 pub use window::Window;

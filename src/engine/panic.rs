@@ -62,6 +62,11 @@ impl Panic {
         Self { since: (ready > 1).then_some(now), most: ready }
     }
 
+    /// What was once seen of [`since`](Self::since) and [`most`](Self::most).
+    pub(super) fn restored(since: Option<Timestamp>, most: i32) -> Self {
+        Self { since, most }
+    }
+
     /// The last cause, while panicking.
     pub fn since(&self) -> Option<Timestamp> {
         self.since

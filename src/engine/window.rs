@@ -54,22 +54,22 @@ use crate::units::{Aggregation, Compat, Span, Timestamp, round_to_millionth};
 
 /// The second of something that never happened: before every instant there is, and far enough from the edge of `i64`
 /// that differences do not overflow.
-const NEVER: i64 = i64::MIN / 4;
+pub(super) const NEVER: i64 = i64::MIN / 4;
 
 /// Load per second over a sliding window.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// One total per second, as a ring; `newest` is the bucket of `last`.
-    buckets: Box<[f64]>,
-    newest: usize,
-    mean: Mean,
-    length: Span,
+    pub(super) buckets: Box<[f64]>,
+    pub(super) newest: usize,
+    pub(super) mean: Mean,
+    pub(super) length: Span,
     /// Running sum of all buckets.
-    total: f64,
+    pub(super) total: f64,
     /// First second written to, or [`NEVER`].
-    first: i64,
+    pub(super) first: i64,
     /// Last second written to, or [`NEVER`].
-    last: i64,
+    pub(super) last: i64,
 }
 
 impl Window {
@@ -95,6 +95,11 @@ impl Window {
     /// Its length.
     pub fn length(&self) -> Span {
         self.length
+    }
+
+    /// Whether it has `length`, or the nearest that can be.
+    pub(super) fn fits(&self, length: Span) -> bool {
+        self.length == length.clamp(Span::from_nanos(1), Self::LONGEST)
     }
 
     /// Adds `value` to the second of `at`. A second that has already left the window is ignored.
@@ -201,7 +206,7 @@ impl Window {
         if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
     }
 
-    fn seconds(&self) -> i64 {
+    pub(super) fn seconds(&self) -> i64 {
         i64::try_from(self.buckets.len()).unwrap_or(i64::MAX)
     }
 }

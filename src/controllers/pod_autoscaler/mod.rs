@@ -184,7 +184,8 @@ impl Controller {
                 )));
             }
         }
-        let published = self.deciders.ensure_decider(key, &spec);
+        let wanted = pa.status.as_ref().and_then(|status| status.desired_scale);
+        let published = self.deciders.ensure_decider(key, &spec, wanted);
         let scrape_target = if resolved.metric_spec().scraped { private.as_str() } else { "" };
         self.ensure_metric(key, pa, &resolved, scrape_target, status, now).await?;
 
