@@ -54,7 +54,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, error, info_span, warn};
 
 /// Stats that wait to be recorded. When it is full the websockets are not read, and TCP slows the senders down.
 const WAITING_STATS: usize = 1_000;
@@ -97,16 +97,18 @@ pub enum Listen {
     /// From the beginning; what comes in before the cluster is known waits.
     Now(TcpListener),
     /// As soon as the cluster is known, so that a probe of the port is an answer to "are you ready?".
-    OnceReady(SocketAddr),
+    ///
+    /// The first of these addresses that can be had.
+    OnceReady(Vec<SocketAddr>),
 }
 
 impl Listen {
     async fn listener(self) -> anyhow::Result<TcpListener> {
         match self {
             Self::Now(listener) => Ok(listener),
-            Self::OnceReady(address) => {
-                TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for stats"))
-            }
+            Self::OnceReady(addresses) => TcpListener::bind(addresses.as_slice())
+                .await
+                .with_context(|| format!("cannot listen for stats on {addresses:?}")),
         }
     }
 }
@@ -114,7 +116,9 @@ impl Listen {
 /// A running autoscaler.
 pub struct Autoscaler {
     state: Arc<State>,
+    stats: SocketAddr,
     process: watch::Receiver<settings::Process>,
+    failed: CancellationToken,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -153,8 +157,24 @@ impl Autoscaler {
         let tasks = TaskTracker::new();
         // First the writers stop, then what they decide on and who reports it, then the watches they read from.
         let (serving, watches) = (CancellationToken::new(), CancellationToken::new());
+        let failed = CancellationToken::new();
+        let part = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
+            let (cancel, failed) = (cancel.clone(), failed.clone());
+            // A part that ends by itself, or panics, leaves an autoscaler that only looks alive.
+            let end = at_end(move || {
+                if !cancel.is_cancelled() {
+                    error!(task = name, "a part of the autoscaler ended unasked");
+                    failed.cancel();
+                }
+            });
+            let task = async move {
+                let _end = end;
+                task.await;
+            };
+            task.instrument(info_span!("task", name))
+        };
         let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
-            tasks.spawn(task.instrument(info_span!("task", name)));
+            tasks.spawn(part(name, task));
         };
 
         let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
@@ -288,6 +308,7 @@ impl Autoscaler {
             told_if_slow("Metrics", pa.metrics.synced()),
         );
         let stats = stats.listener().await?;
+        let stats_address = stats.local_addr()?;
 
         // Everything is looked at again when the settings change.
         spawn("resync", {
@@ -347,11 +368,11 @@ impl Autoscaler {
             collector,
         });
         let controllers = TaskTracker::new();
-        for controller in [
-            controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key)),
-            controller(metric_queue, &ownership, &cancel, move |key| Arc::clone(&metric).reconcile(key)),
+        for (name, controller) in [
+            ("PodAutoscalers", controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key))),
+            ("Metrics", controller(metric_queue, &ownership, &cancel, move |key| Arc::clone(&metric).reconcile(key))),
         ] {
-            controllers.spawn(controller);
+            controllers.spawn(part(name, controller));
         }
         controllers.close();
         let elections = candidate.map(|identity| {
@@ -376,7 +397,12 @@ impl Autoscaler {
         });
         state.synced.store(true, Ordering::Release);
         tasks.close();
-        Ok(Self { state, process, tasks, cancel })
+        Ok(Self { state, stats: stats_address, process, failed, tasks, cancel })
+    }
+
+    /// Where stats are taken in.
+    pub fn stats_address(&self) -> SocketAddr {
+        self.stats
     }
 
     /// The settings of the process itself as they change.
@@ -392,6 +418,11 @@ impl Autoscaler {
     /// Which revisions are this replica's.
     pub fn ownership(&self) -> &Ownership {
         &self.state.ownership
+    }
+
+    /// Returns when a part has ended that nobody asked to; what is left should be stopped and started anew.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     /// Changes of scale as they happen.
@@ -600,6 +631,19 @@ fn owner<K: Resource>(object: &K) -> Option<String> {
         && controller.kind == "PodAutoscaler"
         && controller.api_version.starts_with("autoscaling.internal.knative.dev/"))
     .then(|| controller.name.clone())
+}
+
+/// Calls `end` when it is dropped.
+fn at_end(end: impl FnOnce()) -> impl Drop {
+    struct Guard<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            if let Some(end) = self.0.take() {
+                end();
+            }
+        }
+    }
+    Guard(Some(end))
 }
 
 /// Waits until a watch has listed what there is, and says so in the log when that takes long.

@@ -9,6 +9,8 @@ pub enum Exit {
     Done,
     /// It could not answer: wrong usage, unreadable input, something it needs is missing.
     CouldNotAnswer,
+    /// A server did not end in order: a part of it failed, or it was told to stop a second time.
+    CutShort,
     /// Interrupted a second time, before everything had stopped in order.
     Interrupted,
 }
@@ -18,6 +20,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
+            Self::CutShort => 1,
             Self::CouldNotAnswer => 2,
             Self::Interrupted => 130,
         }

@@ -111,7 +111,7 @@ fn window(text: &str) -> Result<Span, String> {
 pub(super) fn run(args: Args, log: Option<&str>, log_format: LogFormat) -> anyhow::Result<Exit> {
     let screen = Screen::new();
     let writer = screen.clone();
-    telemetry::start(log.unwrap_or("warn,pod=info"), log_format, move || writer.log_writer())?;
+    telemetry::start("ebb", log.unwrap_or("warn,pod=info"), log_format, move || writer.log_writer())?;
     let manifests = if args.filenames.is_empty() {
         manifest::parse("the sample", SAMPLE_MANIFEST)
     } else {

@@ -6,6 +6,7 @@ pub mod activator;
 pub mod exit;
 pub mod local;
 pub mod queue_proxy;
+pub mod run;
 pub mod screen;
 
 use crate::api::duration;
@@ -14,6 +15,7 @@ use crate::units::{Compat, Span};
 use clap::{Parser, Subcommand, ValueEnum};
 use exit::Exit;
 use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The request-driven autoscaler for Knative.
 #[derive(Parser, Debug)]
@@ -26,14 +28,15 @@ pub struct Args {
     #[arg(long, global = true, env = "EBB_LOG", value_name = "FILTER", help_heading = "Logging")]
     log: Option<String>,
 
-    /// How log lines look.
-    #[arg(long, global = true, env = "EBB_LOG_FORMAT", value_enum, default_value_t, help_heading = "Logging")]
-    log_format: LogFormat,
+    /// How log lines look: text, except that `ebb run` writes JSON unless config-logging says otherwise.
+    #[arg(long, global = true, env = "EBB_LOG_FORMAT", value_enum, help_heading = "Logging")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     Local(local::Args),
+    Run(run::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
 }
@@ -71,13 +74,15 @@ pub fn run() -> ExitCode {
     // A connection is kept to each pod that is scraped; the usual soft limit of 1,024 is soon too low. Where it cannot be
     // raised, connections are made anew.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let format = args.log_format.unwrap_or_default();
     let outcome = match args.command {
-        Command::Local(command) => local::run(command, args.log.as_deref(), args.log_format),
+        Command::Local(command) => local::run(command, args.log.as_deref(), format),
+        Command::Run(command) => run::run(command, args.log.as_deref(), args.log_format),
         Command::QueueProxy(command) => {
-            start_log(args.log.as_deref(), args.log_format).and_then(|()| queue_proxy::run(&command))
+            start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
         }
         Command::Activator(command) => {
-            start_log(args.log.as_deref(), args.log_format).and_then(|()| activator::run(command))
+            start_log("activator", args.log.as_deref(), format).and_then(|()| activator::run(command))
         }
     };
     match outcome {
@@ -89,8 +94,9 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start_log(filter: Option<&str>, format: LogFormat) -> anyhow::Result<()> {
-    telemetry::start(filter.unwrap_or("info"), format, std::io::stderr)
+fn start_log(logger: &'static str, filter: Option<&str>, format: LogFormat) -> anyhow::Result<()> {
+    telemetry::start(logger, filter.unwrap_or("info"), format, std::io::stderr)?;
+    Ok(())
 }
 
 /// A length of time as Go writes it: `1s`, `1m30s`, `250ms`.
@@ -102,14 +108,28 @@ fn span(text: &str) -> Result<Span, String> {
 
 /// Waits for SIGINT or SIGTERM.
 async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    match Signals::new() {
+        Ok(mut signals) => signals.next().await,
         // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM, none of them missed while this exists.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! for whoever does.
 
 pub mod autoscaler;
+pub mod cluster_domain;
 pub mod deployment;
 pub mod hpa;
 pub mod leader_election;

@@ -29,6 +29,8 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
         .route("/readyz", get(ready))
         .route("/revisions", get(revisions))
         .route("/metrics", get(metrics))
+        .route("/debug/pprof/", get(profiles))
+        .route("/debug/pprof/{*profile}", get(profiles))
         .with_state(inspect)
 }
 
@@ -54,6 +56,13 @@ async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
 
 async fn metrics(State(inspect): State<Arc<dyn Inspect>>, headers: HeaderMap) -> Response {
     server::metrics(State(inspect.metrics().clone()), headers).await
+}
+
+/// The profiles of Go's own tools; they would be of no use for a program that is not written in Go.
+async fn profiles() -> Response {
+    let text = "no profiles here: this autoscaler is not a Go program. For CPU use \"perf record -p PID\" on the node; what \
+                it works on is at /revisions.\n";
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 async fn revisions(State(inspect): State<Arc<dyn Inspect>>) -> Response {

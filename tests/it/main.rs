@@ -6,6 +6,7 @@ mod golden;
 mod imports;
 mod local;
 mod metrics;
+mod run;
 mod shipped;
 mod stats;
 mod system;
