@@ -34,7 +34,8 @@ impl Screen {
 
     /// Prints a line above the table.
     pub fn line(&self, text: &str) {
-        self.above(&mut io::stdout().lock(), text.as_bytes(), true);
+        // Not locked here: a log line locks what is drawn first and standard output after it.
+        self.above(&mut io::stdout(), text.as_bytes(), true);
     }
 
     /// Shows this table below the lines from now on.
@@ -63,7 +64,9 @@ impl Screen {
     fn above(&self, to: &mut dyn Write, bytes: &[u8], newline: bool) {
         let mut drawn = self.lock();
         if self.terminal {
-            let _ = erase(&mut io::stdout(), &mut drawn);
+            let mut out = io::stdout();
+            // Flushed, because `to` may be another stream: a table erased after the line would take the line with it.
+            let _ = erase(&mut out, &mut drawn).and_then(|()| out.flush());
         }
         let _ = to.write_all(bytes);
         if newline {
