@@ -4,7 +4,7 @@
 
 use divan::{Bencher, black_box};
 use ebb::engine::{Collection, Decider, Load, MetricSpec, Spec};
-use ebb::units::{Aggregation, Compat, ScalingMetric, Span, Timestamp};
+use ebb::units::{Aggregation, Compat, Span, Timestamp};
 
 fn main() {
     divan::main();
@@ -39,7 +39,7 @@ fn record_in_the_next_second(bencher: Bencher, algorithm: &str) {
 /// Steady load, nothing to change.
 #[divan::bench(args = ALGORITHMS)]
 fn decide(bencher: Bencher, algorithm: &str) {
-    decide_with(bencher, algorithm, spec(), 1);
+    decide_with(bencher, algorithm, Spec::default(), 1);
 }
 
 /// Panicking, limited by the up rate, raised by the activation scale, held by the scale-down delay: every rule at work.
@@ -50,7 +50,7 @@ fn decide_by_every_rule(bencher: Bencher, algorithm: &str) {
         max_scale_up_rate: 2.0,
         activation_scale: 5,
         scale_down_delay: Span::from_seconds(60),
-        ..spec()
+        ..Spec::default()
     };
     decide_with(bencher, algorithm, spec, 10);
 }
@@ -79,23 +79,4 @@ fn busy(algorithm: &str) -> Collection {
         collection.record(START + Span::from_seconds(second), &LOAD);
     }
     collection
-}
-
-/// The defaults of `config-autoscaler`, for a revision without annotations.
-fn spec() -> Spec {
-    Spec {
-        max_scale_up_rate: 1000.0,
-        max_scale_down_rate: 2.0,
-        metric: ScalingMetric::Concurrency,
-        target_value: 70.0,
-        total_value: 100.0,
-        target_burst_capacity: 211.0,
-        activator_capacity: 100.0,
-        panic_threshold: 2.0,
-        stable_window: Span::from_seconds(60),
-        scale_down_delay: Span::ZERO,
-        initial_scale: 1,
-        activation_scale: 0,
-        reachable: true,
-    }
 }

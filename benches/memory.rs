@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "what a bench is for")]
 
 use ebb::engine::{Collection, Decider, Load, MetricSpec, Spec};
-use ebb::units::{Aggregation, Compat, ScalingMetric, Span, Timestamp};
+use ebb::units::{Aggregation, Compat, Span, Timestamp};
 use std::hint::black_box;
 
 #[global_allocator]
@@ -63,20 +63,6 @@ fn revision(window: Span, delay: Span) -> (Collection, Decider) {
         scraped: true,
         aggregation: Aggregation::Linear,
     };
-    let spec = Spec {
-        max_scale_up_rate: 1000.0,
-        max_scale_down_rate: 2.0,
-        metric: ScalingMetric::Concurrency,
-        target_value: 70.0,
-        total_value: 100.0,
-        target_burst_capacity: 211.0,
-        activator_capacity: 100.0,
-        panic_threshold: 2.0,
-        stable_window: window,
-        scale_down_delay: delay,
-        initial_scale: 1,
-        activation_scale: 0,
-        reachable: true,
-    };
+    let spec = Spec { stable_window: window, scale_down_delay: delay, ..Spec::default() };
     (Collection::new(&metric), Decider::new(spec, 1, START, Compat::IMPROVED))
 }

@@ -109,6 +109,12 @@ impl Span {
         if self.0.rem_euclid(NANOS_PER_SECOND) == 0 { whole } else { whole + 1 }
     }
 
+    /// Cut to whole milliseconds, towards zero: what was measured is told to people no finer than that.
+    #[must_use]
+    pub const fn whole_millis(self) -> Self {
+        Self(self.0 - self.0 % 1_000_000)
+    }
+
     /// As a `std` duration; a negative length becomes zero.
     pub fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_nanos(u64::try_from(self.0).unwrap_or(0))

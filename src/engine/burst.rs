@@ -21,15 +21,9 @@
 //!
 //! ```
 //! # use ebb::engine::{Decider, Observed, Spec};
-//! # use ebb::units::{Compat, ScalingMetric, Span, Timestamp};
-//! # let spec = Spec {
-//! #     max_scale_up_rate: 1000.0, max_scale_down_rate: 2.0, metric: ScalingMetric::Concurrency, target_value: 70.0,
-//! #     total_value: 100.0, target_burst_capacity: 211.0, activator_capacity: 100.0, panic_threshold: 2.0,
-//! #     stable_window: Span::from_seconds(60), scale_down_delay: Span::ZERO, initial_scale: 1, activation_scale: 0,
-//! #     reachable: true,
-//! # };
+//! # use ebb::units::{Compat, Timestamp};
 //! # let now = Timestamp::from_seconds(1000);
-//! let mut decider = Decider::new(spec, 10, now, Compat::IMPROVED);
+//! let mut decider = Decider::new(Spec::default(), 10, now, Compat::IMPROVED);
 //! assert_eq!(decider.decide(now, 10, Observed::default()).excess_burst, 789);
 //! ```
 //!
@@ -70,10 +64,9 @@ pub(super) fn excess_burst(spec: &Spec, ready: i32, load: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::decider::tests::spec;
 
     fn with(burst: f64, total: f64, initial: i32) -> Spec {
-        Spec { target_burst_capacity: burst, total_value: total, initial_scale: initial, ..spec() }
+        Spec { target_burst_capacity: burst, total_value: total, initial_scale: initial, ..Spec::default() }
     }
 
     #[test]

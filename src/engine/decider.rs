@@ -24,23 +24,9 @@
 //!
 //! ```
 //! use ebb::engine::{Decider, Observed, Spec};
-//! use ebb::units::{Compat, ScalingMetric, Span, Timestamp};
+//! use ebb::units::{Compat, Timestamp};
 //!
-//! let spec = Spec {
-//!     metric: ScalingMetric::Concurrency,
-//!     target_value: 7.0,
-//!     total_value: 10.0,
-//!     max_scale_up_rate: 1000.0,
-//!     max_scale_down_rate: 2.0,
-//!     target_burst_capacity: 211.0,
-//!     activator_capacity: 100.0,
-//!     panic_threshold: 2.0,
-//!     stable_window: Span::from_seconds(60),
-//!     scale_down_delay: Span::ZERO,
-//!     initial_scale: 1,
-//!     activation_scale: 0,
-//!     reachable: true,
-//! };
+//! let spec = Spec { target_value: 7.0, total_value: 10.0, ..Spec::default() };
 //! let now = Timestamp::from_seconds(1000);
 //! let mut decider = Decider::new(spec, 4, now, Compat::IMPROVED);
 //! let decision = decider.decide(now, 4, Observed { stable: 35.0, panic: 30.0 });
@@ -263,29 +249,10 @@ impl Want {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::units::{ScalingMetric, Span};
     use proptest::prelude::*;
-
-    /// The defaults of `config-autoscaler`, for a revision without annotations.
-    pub(in crate::engine) fn spec() -> Spec {
-        Spec {
-            max_scale_up_rate: 1000.0,
-            max_scale_down_rate: 2.0,
-            metric: ScalingMetric::Concurrency,
-            target_value: 70.0,
-            total_value: 100.0,
-            target_burst_capacity: 211.0,
-            activator_capacity: 100.0,
-            panic_threshold: 2.0,
-            stable_window: Span::from_seconds(60),
-            scale_down_delay: Span::ZERO,
-            initial_scale: 1,
-            activation_scale: 0,
-            reachable: true,
-        }
-    }
 
     /// An even second.
     const START: Timestamp = Timestamp::from_seconds(1_785_542_400);
@@ -316,7 +283,7 @@ pub(super) mod tests {
     fn from_zero_through_panic_and_back() {
         play(
             "no pod at creation",
-            strict(spec(), 0),
+            strict(Spec::default(), 0),
             &[
                 (0, 0, 0.0, 0.0, 0, -211),
                 (2000, 0, 0.05, 0.5, 1, -212),   // floor(0 - 211 - 0.5)
@@ -335,7 +302,7 @@ pub(super) mod tests {
     fn pods_found_at_creation_are_kept_for_a_window_and_then_halved() {
         play(
             "ten pods at creation",
-            strict(spec(), 10),
+            strict(Spec::default(), 10),
             &[
                 (0, 10, 0.0, 0.0, 10, 789),
                 (30_000, 10, 0.0, 0.0, 10, 789),
@@ -346,13 +313,13 @@ pub(super) mod tests {
                 (67_000, 1, 0.0, 0.0, 0, -111),
             ],
         );
-        let unreachable = Spec { reachable: false, ..spec() };
+        let unreachable = Spec { reachable: false, ..Spec::default() };
         play("unreachable", strict(unreachable, 10), &[(61_000, 10, 0.0, 0.0, 0, 789)]);
     }
 
     #[test]
     fn rates() {
-        let slow = Spec { max_scale_up_rate: 1.1, target_value: 1.0, ..spec() };
+        let slow = Spec { max_scale_up_rate: 1.1, target_value: 1.0, ..Spec::default() };
         play(
             "up rate 1.1",
             strict(slow, 0),
@@ -365,7 +332,7 @@ pub(super) mod tests {
 
     #[test]
     fn activation_scale() {
-        let spec = Spec { activation_scale: 5, ..spec() };
+        let spec = Spec { activation_scale: 5, ..Spec::default() };
         play(
             "activation scale 5",
             strict(spec, 0),
@@ -380,13 +347,13 @@ pub(super) mod tests {
 
     #[test]
     fn activation_scale_may_exceed_the_up_rate() {
-        let spec = Spec { activation_scale: 5, max_scale_up_rate: 2.0, ..spec() };
+        let spec = Spec { activation_scale: 5, max_scale_up_rate: 2.0, ..Spec::default() };
         play("activation scale 5, up rate 2", strict(spec, 0), &[(0, 1, 1.0, 1.0, 5, -112)]);
     }
 
     #[test]
     fn burst_capacity() {
-        let with = |burst| strict(Spec { target_burst_capacity: burst, ..spec() }, 0);
+        let with = |burst| strict(Spec { target_burst_capacity: burst, ..Spec::default() }, 0);
         play("always in the path", with(-1.0), &[(0, 4, 100.0, 100.0, 2, -1)]);
         play("at zero only", with(0.0), &[(0, 4, 100.0, 100.0, 2, 0)]);
         play("exactly enough", with(200.0), &[(0, 4, 100.0, 100.0, 2, 100), (2000, 4, 100.0, 200.0, 2, 0)]);
@@ -396,7 +363,7 @@ pub(super) mod tests {
 
     #[test]
     fn scale_down_delay() {
-        let spec = Spec { scale_down_delay: Span::from_seconds(6), ..spec() };
+        let spec = Spec { scale_down_delay: Span::from_seconds(6), ..Spec::default() };
         play(
             "delay 6 s",
             strict(spec, 0),
@@ -412,13 +379,13 @@ pub(super) mod tests {
 
     #[test]
     fn requests_per_second() {
-        let spec = Spec { metric: ScalingMetric::Rps, target_value: 140.0, total_value: 200.0, ..spec() };
+        let spec = Spec { metric: ScalingMetric::Rps, target_value: 140.0, total_value: 200.0, ..Spec::default() };
         play("rps", strict(spec, 0), &[(0, 1, 279.0, 281.0, 3, -292)]);
     }
 
     #[test]
     fn a_changed_delay_takes_effect_at_once_unless_strict() {
-        let delay = |seconds| Spec { scale_down_delay: Span::from_seconds(seconds), ..spec() };
+        let delay = |seconds| Spec { scale_down_delay: Span::from_seconds(seconds), ..Spec::default() };
         // The delay at creation, the delay then, and what ten seconds after 7 pods were wanted is asked for.
         for (name, created, changed, improved, strict) in [
             ("added", 0, 60, 7, 1),
@@ -440,7 +407,7 @@ pub(super) mod tests {
 
     #[test]
     fn numbers_beyond_32_bits_saturate_unless_strict() {
-        let wide = Spec { max_scale_up_rate: 1e12, target_value: 0.01, total_value: 1e9, ..spec() };
+        let wide = Spec { max_scale_up_rate: 1e12, target_value: 0.01, total_value: 1e9, ..Spec::default() };
         let load = Observed { stable: 1e12, panic: 0.0 };
         let decide = |compat| {
             let decision = Decider::new(wide.clone(), 0, START, compat).decide(START, 1000, load);
@@ -468,7 +435,7 @@ pub(super) mod tests {
                     scale_down_delay: Span::from_seconds(delay),
                     activation_scale,
                     reachable,
-                    ..spec()
+                    ..Spec::default()
                 },
             )
     }

@@ -33,6 +33,27 @@ pub struct Spec {
     pub reachable: bool,
 }
 
+/// Knative's defaults of `config-autoscaler`, for a reachable revision without annotations or a container concurrency.
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            max_scale_up_rate: 1000.0,
+            max_scale_down_rate: 2.0,
+            metric: ScalingMetric::Concurrency,
+            target_value: 70.0,
+            total_value: 100.0,
+            target_burst_capacity: 211.0,
+            activator_capacity: 100.0,
+            panic_threshold: 2.0,
+            stable_window: Span::from_seconds(60),
+            scale_down_delay: Span::ZERO,
+            initial_scale: 1,
+            activation_scale: 0,
+            reachable: true,
+        }
+    }
+}
+
 /// The parameters of one revision's windows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MetricSpec {

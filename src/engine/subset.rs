@@ -84,7 +84,6 @@ fn rank(key: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::decider::tests::spec;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -97,12 +96,16 @@ mod tests {
             (-1.0, 100.0, 100.0, 10, 10),
             (-1.0, 10.0, 100.0, 1, 2),
         ] {
-            let spec =
-                Spec { target_burst_capacity: burst, total_value: total, activator_capacity: capacity, ..spec() };
+            let spec = Spec {
+                target_burst_capacity: burst,
+                total_value: total,
+                activator_capacity: capacity,
+                ..Spec::default()
+            };
             assert_eq!(number_of_activators(&spec, ready, Compat::STRICT), want, "{spec:?}");
             assert_eq!(number_of_activators(&spec, ready, Compat::IMPROVED), want, "{spec:?}");
         }
-        let wide = Spec { total_value: 1e12, ..spec() };
+        let wide = Spec { total_value: 1e12, ..Spec::default() };
         assert_eq!(number_of_activators(&wide, 10, Compat::IMPROVED), i32::MAX);
         assert_eq!(number_of_activators(&wide, 10, Compat::STRICT), i32::MIN);
     }

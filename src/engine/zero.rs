@@ -268,43 +268,50 @@ impl fmt::Display for Why {
         match *self {
             Self::Wanted { pods } => write!(f, "{} wanted", Pods(pods)),
             Self::Disabled => f.write_str("no pods wanted, but scale to zero is switched off, so one stays"),
-            Self::GivenUp { starting_for, timeout } => {
-                write!(
-                    f,
-                    "no pod became ready in {starting_for}, longer than the {timeout} allowed, so starting is given up"
-                )
-            }
-            Self::Starting { starting_for, timeout } => {
-                write!(f, "no pods wanted, but it has been starting for {starting_for} and may take {timeout}")
-            }
+            Self::GivenUp { starting_for, timeout } => write!(
+                f,
+                "no pod became ready in {}, longer than the {timeout} allowed, so starting is given up",
+                starting_for.whole_millis()
+            ),
+            Self::Starting { starting_for, timeout } => write!(
+                f,
+                "no pods wanted, but it has been starting for {} and may take {timeout}",
+                starting_for.whole_millis()
+            ),
             Self::Deactivating { active_for, stable_window } => write!(
                 f,
-                "no pods wanted, and active for {active_for}, at least the stable window of {stable_window}: \
-                 the activator takes over, and the pods stay until it has"
+                "no pods wanted, and active for {}, at least the stable window of {stable_window}: \
+                 the activator takes over, and the pods stay until it has",
+                active_for.whole_millis()
             ),
             Self::JustActivated { active_for, stable_window } => write!(
                 f,
-                "no pods wanted, but active for only {active_for}; one pod stays for the stable window of {stable_window}"
+                "no pods wanted, but active for only {}; one pod stays for the stable window of {stable_window}",
+                active_for.whole_millis()
             ),
             Self::ActivatorSilent => {
                 f.write_str("no pods wanted, but the activator does not answer for it yet, so the pods stay")
             }
-            Self::IdleLongEnough { inactive_for, needed } => {
-                write!(f, "no pods wanted, and inactive for {inactive_for}, at least the {needed} needed: to zero")
-            }
+            Self::IdleLongEnough { inactive_for, needed } => write!(
+                f,
+                "no pods wanted, and inactive for {}, at least the {needed} needed: to zero",
+                inactive_for.whole_millis()
+            ),
             Self::Retained { inactive_for, retention } => write!(
                 f,
-                "no pods wanted, but inactive for only {inactive_for} of the pod retention period of {retention}"
+                "no pods wanted, but inactive for only {} of the pod retention period of {retention}",
+                inactive_for.whole_millis()
             ),
             Self::InPathLongEnough { in_path_for, grace } => write!(
                 f,
-                "no pods wanted, and the activator has been in the path for {in_path_for}, \
-                 at least the grace period of {grace}: to zero"
+                "no pods wanted, and the activator has been in the path for {}, \
+                 at least the grace period of {grace}: to zero",
+                in_path_for.whole_millis()
             ),
             Self::Grace { in_path_for, grace } => write!(
                 f,
-                "no pods wanted, but the activator has been in the path for only {in_path_for} \
-                 of the grace period of {grace}"
+                "no pods wanted, but the activator has been in the path for only {} of the grace period of {grace}",
+                in_path_for.whole_millis()
             ),
         }
     }
@@ -339,6 +346,12 @@ mod tests {
             Step::Done(verdict) => verdict,
             Step::Probe => panic!("a probe is asked for: {seen:?}"),
         }
+    }
+
+    #[test]
+    fn what_was_measured_is_told_in_milliseconds() {
+        let why = Why::InPathLongEnough { in_path_for: Span::from_nanos(30_002_843_507), grace: seconds(30) };
+        assert!(why.to_string().contains("in the path for 30.002s, at least the grace period of 30s"), "{why}");
     }
 
     #[test]

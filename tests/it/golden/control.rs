@@ -65,10 +65,12 @@ pub(super) fn multiscaler(lines: &mut Lines, tally: &mut Tally) {
         };
         match line.op.as_str() {
             "create" => {
-                let mut spec = spec_for_burst();
-                spec.initial_scale = line.initial_scale;
-                spec.target_burst_capacity = line.target_burst_capacity;
-                spec.total_value = line.total_value;
+                let spec = ebb::engine::Spec {
+                    initial_scale: line.initial_scale,
+                    target_burst_capacity: line.target_burst_capacity,
+                    total_value: line.total_value,
+                    ..ebb::engine::Spec::default()
+                };
                 published = Published::undecided(ebb::engine::burst::initial_excess_burst(&spec, Compat::STRICT));
                 cadence = Cadence::starting(start, TICK);
             }
@@ -96,24 +98,6 @@ pub(super) fn multiscaler(lines: &mut Lines, tally: &mut Tally) {
                 line.case, line.op, line.elapsed_ns, line.want
             )
         });
-    }
-}
-
-fn spec_for_burst() -> ebb::engine::Spec {
-    ebb::engine::Spec {
-        max_scale_up_rate: 1000.0,
-        max_scale_down_rate: 2.0,
-        metric: ebb::units::ScalingMetric::Concurrency,
-        target_value: 70.0,
-        total_value: 100.0,
-        target_burst_capacity: 211.0,
-        activator_capacity: 100.0,
-        panic_threshold: 2.0,
-        stable_window: Span::from_seconds(60),
-        scale_down_delay: Span::ZERO,
-        initial_scale: 1,
-        activation_scale: 0,
-        reachable: true,
     }
 }
 

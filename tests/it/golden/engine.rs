@@ -408,16 +408,7 @@ pub(super) fn num_activators(lines: &mut Lines, tally: &mut Tally) {
             total_value: line.total_value.0,
             activator_capacity: line.activator_capacity.0,
             // The rest has no say in this.
-            max_scale_up_rate: 1000.0,
-            max_scale_down_rate: 2.0,
-            metric: ScalingMetric::Concurrency,
-            target_value: line.total_value.0,
-            panic_threshold: 2.0,
-            stable_window: Span::from_seconds(60),
-            scale_down_delay: Span::ZERO,
-            initial_scale: 1,
-            activation_scale: 0,
-            reachable: true,
+            ..Spec::default()
         };
         let ours = subset::number_of_activators(&spec, line.ready, Compat::STRICT);
         tally.check(ours == line.want, || {
