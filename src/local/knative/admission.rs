@@ -11,6 +11,7 @@ use crate::api::serving::{Service, TrafficTarget};
 use crate::api::setting::{SettingError, Severity};
 use crate::config::{self, ConfigError};
 use crate::local::apiserver::{Answer, Cause, Operation, Review, invalid};
+use crate::local::manifest;
 use crate::local::world::AutoscalerSettings;
 use crate::units::Compat;
 use serde::Deserialize as _;
@@ -129,7 +130,9 @@ fn fill_in_pod_autoscaler(settings: &AutoscalerSettings, object: &mut Value) {
 fn service_problems(settings: &AutoscalerSettings, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     // What has not even the right types is refused by the API itself.
     let Ok(service) = Service::deserialize(object) else { return Vec::new() };
-    let mut causes = Vec::new();
+    // Knative's webhooks refuse unknown fields however lenient the client asks the API to be.
+    let unknown = manifest::service_faults(object);
+    let mut causes: Vec<Cause> = unknown.iter().map(|(path, why)| Cause::forbidden(path, why)).collect();
     let own = service.metadata.annotations.clone().unwrap_or_default();
     for key in own.keys().filter(|key| key.starts_with(AUTOSCALING_PREFIX)) {
         let why = "autoscaling annotations belong to spec.template.metadata.annotations, and have no effect here";

@@ -279,6 +279,11 @@ fn known_kinds() -> String {
     known.join(", ")
 }
 
+/// The fields of a Knative Service, by path, that Knative does not know or that have the wrong type, and what is wrong.
+pub fn service_faults(service: &serde_json::Value) -> Vec<(String, String)> {
+    check_service(&Node::from(service)).into_iter().map(|fault| (fault.path, fault.message)).collect()
+}
+
 /// A Knative Service in three looks: everything but the revision's spec, the pod in that, and what Knative adds to it.
 fn check_service(node: &Node) -> Vec<Fault> {
     #[derive(Deserialize)]

@@ -85,6 +85,31 @@ impl Node {
     }
 }
 
+/// From JSON, in which nothing has a place.
+impl From<&serde_json::Value> for Node {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let content = match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Content::Signed(value),
+                (None, Some(value)) => Content::Unsigned(value),
+                (None, None) => Content::Float(number.as_f64().unwrap_or_default()),
+            },
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::List(items.iter().map(Self::from).collect()),
+            Value::Object(entries) => Content::Map(
+                entries
+                    .iter()
+                    .map(|(name, value)| (Key { place: Place::default(), name: name.clone() }, Self::from(value)))
+                    .collect(),
+            ),
+        };
+        Self { place: Place::default(), content }
+    }
+}
+
 /// The documents of a YAML text; empty ones are left out.
 pub(super) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
     serde_saphyr::from_multiple::<Spanned<Content>>(text)
