@@ -1,22 +1,25 @@
 //! `ebb activator`: the activator as a process of its own.
 
-use crate::cli::asked_to_stop;
 use crate::cli::exit::Exit;
+use crate::cli::until_stopped;
 use crate::clock::Clock;
 use crate::dataplane::activator;
 use crate::k8s::dial::SystemDial;
 use anyhow::Context as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Run the activator: it holds requests for revisions that have no pods and reports them to the autoscaler.
 ///
-/// Settings come from the environment variables Knative's own activator reads, such as POD_NAME, POD_IP and
-/// SYSTEM_NAMESPACE; ACTIVATOR_BIND_IP chooses the address to listen on and AUTOSCALER_URL the autoscaler's websocket.
+/// Settings come from the environment variables that Knative's own activator reads. Beyond those,
+/// ACTIVATOR_BIND_IP is the address to listen on and AUTOSCALER_URL the autoscaler's websocket. It
+/// stops in order on SIGTERM: not ready first, then, once routers had time to learn of it, the
+/// requests under way. A second one stops it at once.
 ///
 /// Example:
-///   POD_NAME=activator-1 POD_IP=127.0.0.9 SYSTEM_NAMESPACE=knative-serving AUTOSCALER_URL=ws://127.0.0.1:8088 ebb activator --kubeconfig .ebb/kubeconfig
+///   export POD_NAME=activator-1 POD_IP=127.0.0.9 SYSTEM_NAMESPACE=knative-serving
+///   export ACTIVATOR_BIND_IP=127.0.0.9 AUTOSCALER_URL=ws://127.0.0.1:8088
+///   ebb activator --kubeconfig .ebb/kubeconfig
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -27,17 +30,11 @@ pub struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let cancel = CancellationToken::new();
-        let stop = cancel.clone();
-        tokio::spawn(async move {
-            asked_to_stop().await;
-            stop.cancel();
-        });
+    runtime.block_on(until_stopped(async |cancel| {
         let client = client(args.kubeconfig).await?;
         activator::run_from_env(client, Arc::new(SystemDial), Clock::system(), cancel).await?;
-        Ok(Exit::Done)
-    })
+        anyhow::Ok(())
+    }))
 }
 
 async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {

@@ -6,7 +6,7 @@ use crate::api::serving::Service;
 use crate::app::{self, Autoscaler, Listen, Row};
 use crate::cli::exit::Exit;
 use crate::cli::screen::Screen;
-use crate::cli::{CompatMode, asked_to_stop, span};
+use crate::cli::{CompatMode, Signals, span};
 use crate::clock::Clock;
 use crate::controllers::settings::{self, Maps};
 use crate::dataplane::activator::{self, Activator};
@@ -41,9 +41,9 @@ use tokio_util::task::TaskTracker;
 
 /// Run a whole cluster on this machine: a Kubernetes API, pods, a gateway, an activator, and the autoscaler.
 ///
-/// Without -f it runs a sample service. Pods are processes on 127.x.y.z addresses of their own: the built-in sample
-/// (image ebb.local/hello), or whatever a container's `command` starts, which finds the port to listen on in $PORT.
-/// Ctrl-C stops everything in order; a second one stops at once.
+/// Without -f it runs a sample service. Pods are processes on 127.x.y.z addresses of their own: the
+/// built-in sample (image ebb.local/hello), or whatever a container's `command` starts, which finds
+/// the port to listen on in $PORT. Ctrl-C stops everything in order; a second one stops at once.
 ///
 /// Examples:
 ///   ebb local
@@ -154,6 +154,7 @@ async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> 
 }
 
 async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
     let clock = Clock::system();
     let compat = args.compat.into();
     let listeners = Listeners::bind(&args).await?;
@@ -178,7 +179,11 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), clock).await?;
     let options = Options {
         activators: vec![activator_ip],
-        pods: kubelet::Settings { startup_delay: args.startup_delay.to_std(), ..kubelet::Settings::default() },
+        pods: kubelet::Settings {
+            startup_delay: args.startup_delay.to_std(),
+            guarded: true,
+            ..kubelet::Settings::default()
+        },
         ..Options::default()
     };
     let domain = options.domain.clone();
@@ -206,33 +211,34 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     activator_tasks.spawn(activator.run(activator_stop.clone()));
     activator_tasks.close();
     let feed = tokio::spawn(feed);
-    // Ready when the autoscaler hears it: the first request must not find nobody listening.
-    let _ = tokio::time::timeout(STARTS_WITHIN, connected.wait_for(|up| *up)).await;
 
-    let refused = manifest::apply(&kubernetes, manifests).await;
-    if refused.is_empty() {
+    let running = async {
+        // Ready when the autoscaler hears it: the first request must not find nobody listening.
+        let _ = tokio::time::timeout(STARTS_WITHIN, connected.wait_for(|up| *up)).await;
+        let refused = manifest::apply(&kubernetes, manifests).await;
+        for problem in &refused {
+            eprintln!("ebb: {problem}");
+        }
+        if !refused.is_empty() {
+            return Ok(Exit::CouldNotAnswer);
+        }
         for (service, why) in not_ready(&kubernetes, manifests, args.startup_delay).await {
             eprintln!("ebb: {service} is not ready yet: {why}");
         }
         state.write(&addresses)?;
         welcome(screen, &addresses, &state, manifests, &domain);
-    }
-    for problem in &refused {
-        eprintln!("ebb: {problem}");
-    }
-
-    let exit = if refused.is_empty() {
-        tokio::select! {
-            () = asked_to_stop() => Exit::Done,
-            () = show(screen, &autoscaler, clock) => Exit::Done,
-        }
-    } else {
-        Exit::CouldNotAnswer
+        show(screen, &autoscaler, clock).await;
+        Ok(Exit::Done)
+    };
+    // Pods may run from the first object on, so from there on everything ends in order.
+    let exit: anyhow::Result<Exit> = tokio::select! {
+        () = signals.next() => Ok(Exit::Done),
+        exit = running => exit,
     };
 
     // In order: nobody comes in, what is under way ends, nothing scales any more, pods go, the API is last.
     screen.clear_table();
-    if screen.is_terminal() && exit == Exit::Done {
+    if screen.is_terminal() && matches!(exit, Ok(Exit::Done)) {
         screen.line("stopping; once more to stop at once");
     }
     let stopping = async {
@@ -250,10 +256,10 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     };
     let exit = tokio::select! {
         () = stopping => exit,
-        () = asked_to_stop() => Exit::Interrupted,
+        () = signals.next() => Ok(Exit::Interrupted),
     };
     state.remove();
-    Ok(exit)
+    exit
 }
 
 /// Waits for the Services that were applied, so that the first request finds a route; which of them are not ready after
@@ -282,13 +288,15 @@ fn is_service(manifest: &Manifest) -> bool {
     manifest.resource.group == "serving.knative.dev" && manifest.resource.kind == "Service"
 }
 
-/// Whether a Service is ready as it is now, and what it says about it.
+/// Whether a Service is ready as it is now, and what it says about it: what is wrong with its revision, if that is it.
 fn ready(service: &Service) -> (bool, String) {
     let status = service.status.clone().unwrap_or_default();
     let condition = conditions::find(&status.conditions, conditions::READY);
     let current = Some(status.observed_generation) == service.metadata.generation;
     let is_true = condition.is_some_and(|condition| condition.status == conditions::Status::True);
-    (current && is_true, condition.map(|condition| condition.message.clone()).unwrap_or_default())
+    let revision = conditions::find(&status.conditions, "ConfigurationsReady");
+    let says = [revision, condition].into_iter().flatten().find(|condition| !condition.message.is_empty());
+    (current && is_true, says.map(|condition| condition.message.clone()).unwrap_or_default())
 }
 
 fn kubernetes(address: SocketAddr) -> anyhow::Result<Client> {
@@ -346,6 +354,8 @@ struct Addresses {
 /// The directory other programs find the cluster by.
 struct StateDir {
     path: PathBuf,
+    /// Held as long as this process lives, so that another one does not take the directory for its own.
+    _lock: fs::File,
 }
 
 impl StateDir {
@@ -353,7 +363,13 @@ impl StateDir {
         fs::create_dir_all(path).with_context(|| {
             format!("cannot make the directory {}; choose another with --state-dir", path.display())
         })?;
-        let state = Self { path: path.to_owned() };
+        let lock = path.join("lock");
+        let file = fs::File::create(&lock)
+            .with_context(|| format!("cannot write {}; choose another directory with --state-dir", lock.display()))?;
+        if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+            bail!("{} belongs to an ebb local that is running; choose another with --state-dir", path.display());
+        }
+        let state = Self { path: path.to_owned(), _lock: file };
         // What an earlier run left behind must not be taken for this one.
         state.remove();
         Ok(state)

@@ -10,12 +10,15 @@ pub mod run;
 pub mod screen;
 
 use crate::api::duration;
+use crate::local::pods::guard;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::units::{Compat, Span};
 use clap::{Parser, Subcommand, ValueEnum};
 use exit::Exit;
+use std::pin::pin;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The request-driven autoscaler for Knative.
 #[derive(Parser, Debug)]
@@ -39,6 +42,9 @@ enum Command {
     Run(run::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
+    /// Kill the processes of pods when the `ebb local` that started them is gone. It starts this itself.
+    #[command(name = guard::COMMAND, hide = true)]
+    GuardPods,
 }
 
 /// Which of the reference's sharp edges to keep.
@@ -84,6 +90,10 @@ pub fn run() -> ExitCode {
         Command::Activator(command) => {
             start_log("activator", args.log.as_deref(), format).and_then(|()| activator::run(command))
         }
+        Command::GuardPods => {
+            guard::run(std::io::stdin().lock());
+            Ok(Exit::Done)
+        }
     };
     match outcome {
         Ok(exit) => exit.into(),
@@ -106,15 +116,6 @@ fn span(text: &str) -> Result<Span, String> {
     if span < Span::ZERO { Err(format!("{text:?} is negative")) } else { Ok(span) }
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn asked_to_stop() {
-    match Signals::new() {
-        Ok(mut signals) => signals.next().await,
-        // Without handlers the signals end the process by themselves.
-        Err(_) => std::future::pending().await,
-    }
-}
-
 /// SIGINT and SIGTERM, none of them missed while this exists.
 struct Signals {
     interrupt: Signal,
@@ -131,5 +132,22 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Does `work` until it ends. The first signal cancels its token, so that it ends in order; a second one ends it at once.
+async fn until_stopped<E: Into<anyhow::Error>>(
+    work: impl AsyncFnOnce(CancellationToken) -> Result<(), E>,
+) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
+    let cancel = CancellationToken::new();
+    let mut working = pin!(work(cancel.clone()));
+    tokio::select! {
+        done = working.as_mut() => return done.map(|()| Exit::Done).map_err(Into::into),
+        () = signals.next() => cancel.cancel(),
+    }
+    tokio::select! {
+        done = working => done.map(|()| Exit::Done).map_err(Into::into),
+        () = signals.next() => Ok(Exit::Interrupted),
     }
 }

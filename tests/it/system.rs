@@ -26,29 +26,7 @@ impl Local {
     /// Starts it on `manifest` and waits until it says that it is ready.
     async fn start(manifest: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = directory.path().join("manifest.yaml");
-        std::fs::write(&file, manifest).expect("a writable directory");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ebb"))
-            .arg("local")
-            .args([
-                "--gateway",
-                "127.0.0.1:0",
-                "--api",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--stats",
-                "127.0.0.1:0",
-            ])
-            .arg("--state-dir")
-            .arg(directory.path())
-            .arg("-f")
-            .arg(&file)
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the ebb binary");
+        let mut child = spawn(manifest, directory.path(), flags);
         let output = Arc::new(Mutex::new(String::new()));
         let (sink, stdout) = (Arc::clone(&output), child.stdout.take().expect("a pipe"));
         std::thread::spawn(move || {
@@ -126,6 +104,24 @@ impl Drop for Local {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts it with ports of its own and its state in `directory`.
+fn spawn(manifest: &str, directory: &Path, flags: &[&str]) -> Child {
+    let file = directory.join("manifest.yaml");
+    std::fs::write(&file, manifest).expect("a writable directory");
+    Command::new(env!("CARGO_BIN_EXE_ebb"))
+        .arg("local")
+        .args(["--gateway", "127.0.0.1:0", "--api", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--stats", "127.0.0.1:0"])
+        .arg("--state-dir")
+        .arg(directory)
+        .arg("-f")
+        .arg(file)
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("the ebb binary")
 }
 
 fn interrupt(child: &Child) {
@@ -273,6 +269,71 @@ spec:
     let answer = local.get(&client, "own.default.example.com", "/").await.expect("an answer");
     assert_eq!(answer, (200, "own program, own-00001".to_owned()));
     local.stop();
+}
+
+/// A service whose pods never listen: each writes its process id to `pids`, and starts a child that does too.
+fn deaf_service(pids: &Path) -> Option<String> {
+    if !Path::new("/bin/sh").exists() {
+        eprintln!("skipped: this machine has no /bin/sh");
+        return None;
+    }
+    Some(format!(
+        r#"
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: deaf, namespace: default}}
+spec:
+  template:
+    spec:
+      containers:
+      - image: example.com/whatever
+        command: ["/bin/sh", "-c"]
+        args: ['sleep 600 & echo $! >> "{pids}"; echo $$ >> "{pids}"; wait']
+"#,
+        pids = pids.display()
+    ))
+}
+
+/// The processes of the first pod, once they run.
+async fn pod_processes(pids: &Path) -> Vec<String> {
+    eventually("the processes of a pod", async || {
+        let text = std::fs::read_to_string(pids).ok()?;
+        (text.lines().count() >= 2).then(|| text.lines().map(str::to_owned).collect())
+    })
+    .await
+}
+
+async fn gone(pids: &[String]) {
+    eventually(&format!("the end of the processes {pids:?}"), async || {
+        let list = Command::new("ps").args(["-o", "stat=", "-p", &pids.join(",")]).output().expect("ps");
+        let text = String::from_utf8_lossy(&list.stdout).into_owned();
+        text.lines().all(|line| line.starts_with('Z')).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_before_it_is_ready_it_ends_in_order() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pids = directory.path().join("pids");
+    let Some(manifest) = deaf_service(&pids) else { return };
+    let mut child = spawn(&manifest, directory.path(), &["--startup-delay", "0s"]);
+    let started = pod_processes(&pids).await;
+    interrupt(&child);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    gone(&started).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_it_leaves_no_process_of_a_pod_behind() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pids = directory.path().join("pids");
+    let Some(manifest) = deaf_service(&pids) else { return };
+    let mut child = spawn(&manifest, directory.path(), &["--startup-delay", "0s"]);
+    let started = pod_processes(&pids).await;
+    child.kill().expect("a running child");
+    wait(&mut child);
+    gone(&started).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

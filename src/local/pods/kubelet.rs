@@ -15,6 +15,7 @@ use crate::local::meta::{label, name, namespace};
 use crate::local::pods::NODE;
 use crate::local::pods::address::{Address, Addresses};
 use crate::local::pods::container::{Surroundings, command_line, environment, is_sample, runnable, user_container};
+use crate::local::pods::guard::Guard;
 use crate::local::pods::process::{Ended, Process, free_port};
 use crate::local::pods::status::{End, State, Told, pod_status};
 use crate::local::sample;
@@ -30,7 +31,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,11 +69,14 @@ const STATUS_TRIES: u32 = 5;
 pub struct Settings {
     /// Where pods get their addresses from: the /16 around this.
     pub network: Ipv4Addr,
-    /// How long a sample app takes from being scheduled until it is started: what scheduling, pulling an image and
+    /// How long a pod takes from being scheduled until its process is started: what scheduling, pulling an image and
     /// starting a container take in a cluster.
     pub startup_delay: Duration,
     /// How long no request must have come before a pod that is going stops listening.
     pub quiet_period: Duration,
+    /// Whether a [`Guard`] ends the processes of pods should this program be killed. Only for a program that is one when
+    /// asked to.
+    pub guarded: bool,
 }
 
 impl Default for Settings {
@@ -82,6 +86,7 @@ impl Default for Settings {
             startup_delay: Duration::from_secs(1),
             // Gateway and activator learn of a leaving pod within milliseconds here.
             quiet_period: Duration::from_millis(250),
+            guarded: false,
         }
     }
 }
@@ -93,6 +98,8 @@ pub(in crate::local) struct Kubelet {
     clock: Clock,
     settings: Settings,
     addresses: Addresses,
+    /// Started with the first process; `None` when there is to be none, or it cannot be started.
+    guard: Arc<OnceLock<Option<Guard>>>,
     runners: Arc<Mutex<HashMap<String, Runner>>>,
     tasks: TaskTracker,
     /// Ends every pod without telling anybody.
@@ -115,6 +122,7 @@ impl Kubelet {
             clock,
             settings,
             addresses: Addresses::new(settings.network, &ports),
+            guard: Arc::default(),
             runners: Arc::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -154,7 +162,9 @@ impl Kubelet {
             (None, leaving) => {
                 let (stop, stops) = watch::channel(leaving.then_some(grace));
                 let gone = CancellationToken::new();
+                // Of the target of what pods print, so that it is there to name the pod whenever that is shown.
                 let span = info_span!(
+                    target: "pod",
                     "pod",
                     namespace = namespace(&pod.metadata),
                     pod = name(&pod.metadata),
@@ -178,6 +188,14 @@ impl Kubelet {
                 self.tasks.spawn(life.run().instrument(span));
             }
         }
+    }
+
+    fn guard(&self) -> Option<&Guard> {
+        let start = || {
+            let started = self.settings.guarded.then(Guard::start)?;
+            started.inspect_err(|error| warn!(%error, "processes of pods go on should this program be killed")).ok()
+        };
+        self.guard.get_or_init(start).as_ref()
     }
 
     fn runners(&self) -> MutexGuard<'_, HashMap<String, Runner>> {
@@ -217,7 +235,7 @@ enum User {
     /// The sample app, in this process.
     Sample { task: tokio::task::JoinHandle<io::Result<()>>, cancel: CancellationToken },
     /// A command.
-    Command(Process),
+    Command(Box<Process>),
 }
 
 /// The queue-proxy of a pod, running.
@@ -268,9 +286,7 @@ impl Life {
             Ok(port) => port,
             Err(error) => return self.never("CreateContainerError", format!("no free port: {error}")).await,
         };
-        if is_sample(container) {
-            sleep(self.kubelet.settings.startup_delay).await;
-        }
+        sleep(self.kubelet.settings.startup_delay).await;
         let mut back_off = BACK_OFF_FIRST;
         loop {
             let started = self.kubelet.clock.now();
@@ -292,7 +308,7 @@ impl Life {
             warn!(
                 exit_code = end.exit_code,
                 reason = end.reason,
-                message = end.message,
+                last_lines = end.message,
                 again_in = ?back_off,
                 "container ended; it is started again"
             );
@@ -308,7 +324,7 @@ impl Life {
 
     /// Tells a state nothing will change, and stays in it.
     async fn never(&mut self, reason: &'static str, message: String) {
-        warn!(reason, message, "container cannot be started");
+        warn!(reason, detail = message, "container cannot be started");
         self.told.state = State::Waiting { reason, message, ran: false };
         self.tell().await;
         std::future::pending::<()>().await;
@@ -353,10 +369,10 @@ impl Life {
             user.insert(User::Sample { task, cancel })
         } else {
             let line = command_line(container, surroundings).map_err(NotStarted::Config)?;
-            let process = Process::start(&line)
+            let process = Process::start(&line, self.kubelet.guard())
                 .map_err(|error| NotStarted::Failed(format!("cannot start {:?}: {error}", line.program)))?;
             info!(program = line.program, port, "container started");
-            user.insert(User::Command(process))
+            user.insert(User::Command(Box::new(process)))
         };
         let since = self.now();
         self.told.state = State::Running { since, ready: None, message: String::new() };
@@ -458,7 +474,7 @@ impl Life {
             if slowly && !told {
                 told = true;
                 let message = format!("nothing listens on port {port} yet: the command must listen on $PORT");
-                warn!(message, "container is not ready");
+                warn!(detail = message, "container is not ready");
                 self.told.state = State::Running { since, ready: None, message };
                 self.tell().await;
             }

@@ -6,6 +6,7 @@ pub mod address;
 pub mod container;
 pub(in crate::local) mod controller;
 pub mod deployment;
+pub mod guard;
 pub mod kubelet;
 pub mod process;
 pub mod status;

@@ -1,6 +1,7 @@
 //! A container's command as a process of this machine, with everything it starts in turn.
 
 use crate::local::pods::container::CommandLine;
+use crate::local::pods::guard::{Guard, Watched};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +28,7 @@ const OUTPUT_LINGERS: Duration = Duration::from_millis(200);
 pub struct Process {
     child: Child,
     group: Option<Pid>,
+    watched: Option<Watched>,
     output: TaskTracker,
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
@@ -41,11 +43,12 @@ pub struct Ended {
 }
 
 impl Process {
-    /// Starts a command. Its output goes line by line to the log, in the present span.
+    /// Starts a command. Its output goes line by line to the log, in the present span. `guard` ends it should this
+    /// program be killed.
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start(line: &CommandLine) -> io::Result<Self> {
+    pub fn start(line: &CommandLine, guard: Option<&Guard>) -> io::Result<Self> {
         let mut command = Command::new(&line.program);
         command.args(&line.arguments).envs(&line.environment).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
@@ -54,6 +57,7 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let watched = guard.zip(group).map(|(guard, group)| guard.watch(group));
         let last_lines = Arc::default();
         let output = TaskTracker::new();
         if let Some(stdout) = child.stdout.take() {
@@ -63,7 +67,7 @@ impl Process {
             output.spawn(forward(stderr, "stderr", Arc::clone(&last_lines)).instrument(Span::current()));
         }
         output.close();
-        Ok(Self { child, group, output, last_lines })
+        Ok(Self { child, group, watched, output, last_lines })
     }
 
     /// Waits until it ends by itself. What it started and left behind is killed.
@@ -72,6 +76,7 @@ impl Process {
         self.signal(Signal::KILL);
         // Taken only after it was reaped; the group has no other member then.
         self.group = None;
+        self.watched = None;
         let _ = tokio::time::timeout(OUTPUT_LINGERS, self.output.wait()).await;
         let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
         Ended {
@@ -173,7 +178,7 @@ mod tests {
     async fn its_end_is_told_with_its_last_words() {
         let script = "for n in 1 2 3 4 5 6; do echo line $n; done; echo $WORD from $(pwd) >&2; exit 7";
         let Some(line) = shell(script) else { return };
-        let mut process = Process::start(&line).expect("a process");
+        let mut process = Process::start(&line, None).expect("a process");
         let ended = process.ended().await;
         assert_eq!(ended.exit_code, 7);
         assert_eq!(ended.last_lines.lines().count(), LAST_LINES);
@@ -183,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn stopping_takes_everything_it_started_along() {
         let Some(line) = shell("sleep 600 & echo $!; wait") else { return };
-        let process = Process::start(&line).expect("a process");
+        let process = Process::start(&line, None).expect("a process");
         let child = loop {
             let lines = process.last_lines.lock().expect("no panic").clone();
             match lines.front() {
@@ -206,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_does_not_listen_is_killed() {
         let Some(line) = shell("trap '' TERM; echo ready; while true; do sleep 0.05; done") else { return };
-        let process = Process::start(&line).expect("a process");
+        let process = Process::start(&line, None).expect("a process");
         while process.last_lines.lock().expect("no panic").is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -221,7 +226,7 @@ mod tests {
             environment: BTreeMap::new(),
             directory: None,
         };
-        assert_eq!(Process::start(&line).expect_err("no program").kind(), io::ErrorKind::NotFound);
+        assert_eq!(Process::start(&line, None).expect_err("no program").kind(), io::ErrorKind::NotFound);
     }
 
     fn is_zombie(pid: Pid) -> bool {

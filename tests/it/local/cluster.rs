@@ -56,6 +56,7 @@ impl Cluster {
                 network: Ipv4Addr::new(127, number, 0, 0),
                 startup_delay: Duration::from_millis(20),
                 quiet_period: Duration::from_millis(50),
+                ..kubelet::Settings::default()
             },
             ..Options::default()
         };
