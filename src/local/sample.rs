@@ -10,7 +10,7 @@
 //! | `/stream?n=5&every=100ms` | `n` lines, one each `every` |
 //! | `/ws` | a websocket that sends back what it gets |
 //!
-//! HTTP/1.1 and cleartext HTTP/2. Wrong numbers are answered 400 with what would be right.
+//! HTTP/1.1 and cleartext HTTP/2. A request's body is read to its end and thrown away. Wrong numbers are answered 400 with what would be right.
 
 use crate::api::duration;
 use crate::units::Span;
@@ -92,7 +92,9 @@ pub fn router(settings: Settings) -> Router {
 
 type Wishes = Query<BTreeMap<String, String>>;
 
-async fn answer(State(settings): State<Arc<Settings>>, Query(wishes): Wishes) -> Response {
+async fn answer(State(settings): State<Arc<Settings>>, Query(wishes): Wishes, body: Body) -> Response {
+    let mut body = body.into_data_stream();
+    while let Some(Ok(_)) = body.next().await {}
     match wish(&settings, &wishes) {
         Ok(wish) => {
             tokio::time::sleep(wish.sleep).await;
