@@ -328,6 +328,11 @@ impl Bound {
         Arc::clone(&self.state.counters)
     }
 
+    /// The container's limit: who goes on and who is in line.
+    pub fn limit(&self) -> Limit {
+        self.state.limit.clone()
+    }
+
     /// Serves until `cancel`, then drains: probes fail at once, requests are still taken until none came for the quiet
     /// period, what is in flight finishes within the drain limit, websockets a minute more.
     pub async fn run(self, cancel: CancellationToken) {

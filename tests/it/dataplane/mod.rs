@@ -1,11 +1,13 @@
 //! The data path over real sockets.
 
 mod activator;
+mod processes;
 mod queue_proxy;
 
 use bytes::Bytes;
 use ebb::clock::Clock;
 use ebb::dataplane::body::{self, Body, BoxError};
+use ebb::dataplane::limit::Limit;
 use ebb::dataplane::queue_proxy::{Addresses, Bound, Config, Counters, Ports, QueueProxy};
 use ebb::dataplane::server::{self, Stop};
 use futures::{SinkExt as _, StreamExt as _};
@@ -149,6 +151,7 @@ pub(crate) struct Pod {
     pub(crate) addrs: Addresses,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) limit: Limit,
     pub(crate) cancel: CancellationToken,
     pub(crate) running: JoinHandle<()>,
     _stop: DropGuard,
@@ -161,10 +164,15 @@ impl Pod {
         config.quiet_period = Duration::from_millis(50);
         change(&mut config);
         let bound: Bound = QueueProxy::bind(config, Clock::system()).await.expect("free ports");
-        let (addrs, ready, counters) = (bound.addrs(), bound.readiness(), bound.counters());
+        let (addrs, ready, counters, limit) = (bound.addrs(), bound.readiness(), bound.counters(), bound.limit());
         let cancel = CancellationToken::new();
         let running = tokio::spawn(bound.run(cancel.clone()));
-        Self { addrs, ready, counters, _stop: cancel.clone().drop_guard(), cancel, running }
+        Self { addrs, ready, counters, limit, _stop: cancel.clone().drop_guard(), cancel, running }
+    }
+
+    /// Waits until so many requests are in line for the app.
+    pub(crate) async fn queued(&self, count: usize) {
+        until(&format!("{count} requests in line"), async || (self.limit.queued() == count).then_some(())).await;
     }
 
     pub(crate) fn http1(&self) -> SocketAddr {

@@ -211,9 +211,8 @@ async fn the_container_gets_no_more_than_it_takes_and_in_the_order_they_came() {
     sent.push(tokio::spawn(client.get(pod.url("/0")).send()));
     gate.came(1).await;
     for at in 1..=10 {
-        // The stat tells when each is in line, so that they come in this order.
         sent.push(tokio::spawn(client.get(pod.url(&format!("/{at}"))).send()));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pod.queued(at).await;
     }
     assert_eq!(gate.so_far(), 1);
     // One in flight and ten in line; the next is one too many.
@@ -246,7 +245,7 @@ async fn clients_that_go_away_leave_nothing_behind() {
         let first = tokio::spawn(impatient.get(&url).send());
         gate.came(before + 1).await;
         let waiting: Vec<_> = (0..5).map(|_| tokio::spawn(impatient.get(&url).send())).collect();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pod.queued(5).await;
         for task in waiting.into_iter().chain([first]) {
             task.abort();
         }
