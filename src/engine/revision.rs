@@ -333,7 +333,6 @@ impl Revision {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::decider::tests::spec;
     use super::*;
     use crate::units::Aggregation;
     use proptest::prelude::*;
@@ -353,7 +352,7 @@ pub(super) mod tests {
     };
 
     fn small() -> Spec {
-        Spec { target_value: 10.0, stable_window: WINDOWS.stable_window, max_scale_down_rate: 100.0, ..spec() }
+        Spec { target_value: 10.0, stable_window: WINDOWS.stable_window, max_scale_down_rate: 100.0, ..Spec::default() }
     }
 
     fn load(concurrency: f64) -> Load {
@@ -634,7 +633,7 @@ pub(super) mod tests {
                 scale_down_delay: Span::from_seconds(delay),
                 activation_scale,
                 reachable,
-                ..spec()
+                ..Spec::default()
             })
     }
 

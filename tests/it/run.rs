@@ -183,6 +183,7 @@ async fn it_scales_a_service_of_a_cluster_follows_its_settings_and_stops_in_orde
             network: Ipv4Addr::new(127, 61, 0, 0),
             startup_delay: Duration::from_millis(20),
             quiet_period: Duration::from_millis(50),
+            ..kubelet::Settings::default()
         },
         ..Options::default()
     };
