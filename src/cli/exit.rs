@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done,
+    /// It answered, and the answer is no: what was checked has problems.
+    AnswerIsNo,
     /// It could not answer: wrong usage, unreadable input, something it needs is missing.
     CouldNotAnswer,
     /// A server did not end in order: a part of it failed, or it was told to stop a second time.
@@ -20,7 +22,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::CutShort => 1,
+            Self::AnswerIsNo | Self::CutShort => 1,
             Self::CouldNotAnswer => 2,
             Self::Interrupted => 130,
         }

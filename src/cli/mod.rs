@@ -3,6 +3,7 @@
 //! One file per subcommand; [`exit`] says what the process answers with, [`screen`] draws on a terminal.
 
 pub mod activator;
+pub mod check;
 pub mod exit;
 pub mod local;
 pub mod queue_proxy;
@@ -40,6 +41,7 @@ pub struct Args {
 enum Command {
     Local(local::Args),
     Run(run::Args),
+    Check(check::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
     /// Kill the processes of pods when the `ebb local` that started them is gone. It starts this itself.
@@ -84,6 +86,9 @@ pub fn run() -> ExitCode {
     let outcome = match args.command {
         Command::Local(command) => local::run(command, args.log.as_deref(), format),
         Command::Run(command) => run::run(command, args.log.as_deref(), args.log_format),
+        Command::Check(command) => {
+            start_log("check", Some(args.log.as_deref().unwrap_or("warn")), format).and_then(|()| check::run(&command))
+        }
         Command::QueueProxy(command) => {
             start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
         }

@@ -93,7 +93,7 @@ const QUANTITIES: [&str; 12] = [
 ];
 
 /// Whether `text` is a Kubernetes quantity: a signed decimal number, then a suffix or an exponent.
-fn is_quantity(text: &str) -> bool {
+pub(super) fn is_quantity(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned.find(|character: char| !character.is_ascii_digit() && character != '.');
     let (number, suffix) = unsigned.split_at(end.unwrap_or(unsigned.len()));

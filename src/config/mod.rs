@@ -2,10 +2,12 @@
 //!
 //! One module per ConfigMap, each with a `parse` that accepts and refuses what the reference does. Where the reference
 //! stops at the first fault, these report all of them. Nothing here reads a cluster; [`Live`] keeps the last good value
-//! for whoever does.
+//! for whoever does. [`check`] judges the settings of a revision: what is refused, and what is accepted but a trap.
 
 pub mod autoscaler;
+pub mod check;
 pub mod cluster_domain;
+pub mod defaults;
 pub mod deployment;
 pub mod hpa;
 pub mod leader_election;
@@ -16,6 +18,7 @@ pub mod resolve;
 mod template;
 
 pub use autoscaler::Autoscaler;
+pub use defaults::Defaults;
 pub use deployment::Deployment;
 pub use leader_election::LeaderElection;
 pub use logging::Logging;

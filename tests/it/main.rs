@@ -1,6 +1,7 @@
 //! Every integration test in one binary: `cargo test --test it [FILTER]`.
 
 mod apiserver;
+mod check;
 mod dataplane;
 mod golden;
 mod imports;

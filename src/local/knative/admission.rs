@@ -7,13 +7,14 @@ use crate::api::names::{
     CLASS_ANNOTATION, CREATOR_ANNOTATION, HPA_CLASS, KPA_CLASS, METRIC_ANNOTATION, MODIFIER_ANNOTATION,
     SYSTEM_NAMESPACE, USER_CONTAINER,
 };
-use crate::api::serving::{Service, TrafficTarget};
+use crate::api::serving::{RevisionSpec, Service, TrafficTarget};
 use crate::api::setting::{SettingError, Severity};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, Defaults};
 use crate::local::apiserver::{Answer, Cause, Operation, Review, invalid};
 use crate::local::manifest;
 use crate::local::world::AutoscalerSettings;
 use crate::units::Compat;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -22,10 +23,8 @@ use std::collections::BTreeMap;
 const AUTOSCALING_PREFIX: &str = "autoscaling.knative.dev/";
 /// Seconds a request may take when the revision does not say (`revision-timeout-seconds`).
 const DEFAULT_TIMEOUT: i64 = 300;
-/// The most seconds it may say (`max-revision-timeout-seconds`).
-const MOST_TIMEOUT: i64 = 600;
-/// The most requests at once it may say (`container-concurrency-max-limit`).
-const MOST_CONCURRENCY: i64 = 1000;
+/// The name a user gives to the next revision.
+const TEMPLATE_NAME: &str = "spec.template.metadata.name";
 /// Who did it, as far as annotations tell: nobody logs in here.
 const USER: &str = "local";
 
@@ -149,33 +148,81 @@ fn service_problems(settings: &AutoscalerSettings, object: &Value, old: Option<&
             .map(|problem| setting_cause("spec.template.metadata.annotations", &problem)),
     );
 
+    let limits = Defaults::default();
     let spec = &template.spec;
-    let in_range = |causes: &mut Vec<Cause>, field: &str, value: Option<i64>, most: i64| {
-        if let Some(value) = value.filter(|value| !(0..=most).contains(value)) {
-            let why = format!("must be from 0 to {most}");
-            causes.push(Cause::invalid(format!("spec.template.spec.{field}"), &json!(value), &why));
-        }
-    };
-    in_range(&mut causes, "containerConcurrency", spec.container_concurrency, MOST_CONCURRENCY);
-    in_range(&mut causes, "timeoutSeconds", spec.timeout_seconds, MOST_TIMEOUT);
+    revision_spec_problems(spec, "spec.template.spec", &limits, &mut causes);
     let longest = spec.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT);
-    in_range(&mut causes, "responseStartTimeoutSeconds", spec.response_start_timeout_seconds, longest);
-    in_range(&mut causes, "idleTimeoutSeconds", spec.idle_timeout_seconds, longest);
-    container_problems(&service, &mut causes);
+    let field = |name: &str| format!("spec.template.spec.{name}");
+    in_range(&mut causes, field("responseStartTimeoutSeconds"), spec.response_start_timeout_seconds, 0, longest);
+    in_range(&mut causes, field("idleTimeoutSeconds"), spec.idle_timeout_seconds, 0, longest);
+    if spec.pod.containers.len() != 1 {
+        let why = "a pod of this cluster runs exactly one container";
+        causes.push(Cause::invalid(field("containers"), &json!(spec.pod.containers.len()), why));
+    }
     template_name_problems(&service, object, old, &mut causes);
     traffic_problems(&service.spec.traffic, &mut causes);
     causes
 }
 
-fn container_problems(service: &Service, causes: &mut Vec<Cause>) {
-    let containers = &service.spec.template.spec.pod.containers;
-    if containers.len() != 1 {
-        let why = "a pod of this cluster runs exactly one container";
-        causes.push(Cause::invalid("spec.template.spec.containers", &json!(containers.len()), why));
+/// What Knative's webhook refuses in the spec of a new Service, Configuration or Revision, beside annotations; nothing
+/// for another kind. A field of a wrong type is as if absent, so that the others are judged all the same.
+pub fn spec_problems(kind: &str, object: &Value, limits: &Defaults) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let at = |pointer: &str| object.pointer(pointer).unwrap_or(&Value::Null);
+    match kind {
+        "Service" | "Configuration" => {
+            let spec = lenient_revision_spec(at("/spec/template/spec"));
+            revision_spec_problems(&spec, "spec.template.spec", limits, &mut causes);
+            let name = |pointer: &str| at(pointer).as_str().unwrap_or_default();
+            template_name_prefix(name("/metadata/name"), name("/spec/template/metadata/name"), &mut causes);
+            let traffic: Vec<TrafficTarget> =
+                at("/spec/traffic").as_array().into_iter().flatten().map(lenient).collect();
+            // Without any it is filled in.
+            if kind == "Service" && !traffic.is_empty() {
+                traffic_problems(&traffic, &mut causes);
+            }
+        }
+        "Revision" => revision_spec_problems(&lenient_revision_spec(at("/spec")), "spec", limits, &mut causes),
+        _ => {}
+    }
+    causes
+}
+
+/// What of a spec can be read and is judged.
+fn lenient_revision_spec(spec: &Value) -> RevisionSpec {
+    let containers = spec["containers"].as_array().into_iter().flatten().map(|container| {
+        let ports = container["ports"].as_array().map(|ports| ports.iter().map(lenient).collect());
+        Container { ports, ..Container::default() }
+    });
+    RevisionSpec {
+        pod: PodSpec { containers: containers.collect(), ..PodSpec::default() },
+        container_concurrency: spec["containerConcurrency"].as_i64(),
+        timeout_seconds: spec["timeoutSeconds"].as_i64(),
+        ..RevisionSpec::default()
+    }
+}
+
+fn lenient<T: serde::de::DeserializeOwned + Default>(value: &Value) -> T {
+    T::deserialize(value).unwrap_or_default()
+}
+
+fn revision_spec_problems(spec: &RevisionSpec, path: &str, limits: &Defaults, causes: &mut Vec<Cause>) {
+    let least = i64::from(!limits.allow_unlimited);
+    let field = |name: &str| format!("{path}.{name}");
+    let most = limits.container_concurrency_max;
+    in_range(causes, field("containerConcurrency"), spec.container_concurrency, least, most);
+    in_range(causes, field("timeoutSeconds"), spec.timeout_seconds, 0, limits.timeout_max);
+    let containers = &spec.pod.containers;
+    let with_ports = |container: &&Container| container.ports.as_ref().is_some_and(|ports| !ports.is_empty());
+    if containers.is_empty() {
+        causes.push(Cause::required(field("containers"), "a pod runs at least one container"));
+    } else if containers.len() > 1 && containers.iter().filter(with_ports).count() != 1 {
+        let why = "of several containers exactly one names a port: the one that gets the requests";
+        causes.push(Cause::invalid(field("containers"), &json!(containers.len()), why));
     }
     for (number, container) in containers.iter().enumerate() {
         let ports = container.ports.as_deref().unwrap_or_default();
-        let field = format!("spec.template.spec.containers[{number}].ports");
+        let field = format!("{path}.containers[{number}].ports");
         if ports.len() > 1 {
             causes.push(Cause::invalid(field.clone(), &json!(ports.len()), "at most one port may be named"));
         }
@@ -187,22 +234,30 @@ fn container_problems(service: &Service, causes: &mut Vec<Cause>) {
     }
 }
 
+fn in_range(causes: &mut Vec<Cause>, field: String, value: Option<i64>, least: i64, most: i64) {
+    if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+        causes.push(Cause::invalid(field, &json!(value), &format!("must be from {least} to {most}")));
+    }
+}
+
 /// A name the user chose for the revision begins with the service's, and is a new one for each change.
 fn template_name_problems(service: &Service, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
-    const FIELD: &str = "spec.template.metadata.name";
     let Some(name) = service.spec.template.metadata.as_ref().and_then(|meta| meta.name.as_deref()) else { return };
-    let service_name = service.metadata.name.as_deref().unwrap_or_default();
-    if !name.starts_with(&format!("{service_name}-")) {
-        let why = format!("must begin with {:?}", format!("{service_name}-"));
-        causes.push(Cause::invalid(FIELD, &json!(name), &why));
-    }
+    template_name_prefix(service.metadata.name.as_deref().unwrap_or_default(), name, causes);
     let before = old.and_then(|old| old.pointer("/spec/template"));
     if let Some(before) = before
         && before.pointer("/metadata/name").and_then(Value::as_str) == Some(name)
         && Some(before) != object.pointer("/spec/template")
     {
         let why = "the template changes but its name does not; choose another name, or leave it out";
-        causes.push(Cause::invalid(FIELD, &json!(name), why));
+        causes.push(Cause::invalid(TEMPLATE_NAME, &json!(name), why));
+    }
+}
+
+fn template_name_prefix(service_name: &str, name: &str, causes: &mut Vec<Cause>) {
+    let prefix = format!("{service_name}-");
+    if !name.is_empty() && !name.starts_with(&prefix) {
+        causes.push(Cause::invalid(TEMPLATE_NAME, &json!(name), &format!("must begin with {prefix:?}")));
     }
 }
 
@@ -255,6 +310,7 @@ fn config_problems(compat: Compat, name: &str, object: &Value) -> Vec<Cause> {
     let data: config::Data = config::Data::deserialize(&object["data"]).unwrap_or_default();
     let parsed: Result<(), ConfigError> = match name {
         "config-autoscaler" => config::Autoscaler::parse(&data, compat).map(drop),
+        "config-defaults" => Defaults::parse(&data).map(drop),
         "config-deployment" => config::Deployment::parse(&data).map(drop),
         "config-network" => config::Network::parse(&data).map(drop),
         "config-leader-election" => config::LeaderElection::parse(&data, compat).map(drop),

@@ -1,13 +1,15 @@
 //! Manifests: the files a user hands over, checked as a whole before anything of them is applied.
 //!
 //! Understood are Knative Services, ConfigMaps and Namespaces, one or many to a file, as YAML or JSON. Every problem of
-//! every file is told at once, with file, line and column, and with what was probably meant.
+//! every file is told at once, with file, line and column, and with what was probably meant. [`documents()`] reads files
+//! for somebody who only looks at them.
 
 mod strict;
 mod yaml;
 
 pub use yaml::Place;
 
+use crate::api::pod_autoscaler::PodAutoscalerSpec;
 use crate::api::serving::TrafficTarget;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodSpec};
@@ -112,6 +114,126 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Problems> {
     if problems.is_empty() { Ok(manifests) } else { Err(Problems(problems)) }
 }
 
+/// What files hold, whatever it is.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Every object of the files that could be read, in their order.
+    pub documents: Vec<Document>,
+    /// Files that could not be read at all.
+    pub unreadable: Vec<Problem>,
+    /// Files that are not YAML.
+    pub malformed: Vec<Problem>,
+}
+
+/// Reads what [`read`] does, but judges nothing: objects of any kind, right or wrong.
+pub fn documents(paths: &[PathBuf]) -> Found {
+    let mut found = Found::default();
+    for path in paths {
+        for (file, text) in texts(path) {
+            let text = match text {
+                Ok(text) => text,
+                Err(error) => {
+                    found.unreadable.extend(whole_file(&file, error).0);
+                    continue;
+                }
+            };
+            match yaml::documents(&text) {
+                Ok(nodes) => found.documents.extend(nodes.into_iter().flat_map(|node| unlisted(&file, node))),
+                Err((place, message)) => {
+                    let source = Source { file, place };
+                    found.malformed.push(Problem { source, path: String::new(), message });
+                }
+            }
+        }
+    }
+    found
+}
+
+/// An object as it stands in a file.
+#[derive(Clone, Debug)]
+pub struct Document {
+    file: String,
+    /// Of the list it stood in, when it does not say itself.
+    type_of_list: Option<(String, String)>,
+    node: Node,
+}
+
+impl Document {
+    /// Its `apiVersion` and `kind`; empty where it has none.
+    pub fn kind(&self) -> (&str, &str) {
+        let own = |key: &str| self.node.text(key);
+        let (api_version, kind) =
+            self.type_of_list.as_ref().map_or(("", ""), |(api_version, kind)| (api_version.as_str(), kind.as_str()));
+        (own("apiVersion").unwrap_or(api_version), own("kind").unwrap_or(kind))
+    }
+
+    /// The same as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        self.node.to_json()
+    }
+
+    /// Where a field stands, named as `spec.template.metadata.annotations[KEY]` or `spec.traffic[0].percent`. What is
+    /// not there stands where the nearest field around it does.
+    pub fn source(&self, path: &str) -> Source {
+        let mut place = self.node.place;
+        let mut node = &self.node;
+        for step in steps(path) {
+            let below = match &node.content {
+                Content::Map(entries) => {
+                    entries.iter().find(|(key, _)| key.name == step).map(|(key, node)| (key.place, node))
+                }
+                Content::List(items) => {
+                    step.parse().ok().and_then(|number: usize| items.get(number)).map(|node| (node.place, node))
+                }
+                _ => None,
+            };
+            let Some(below) = below else { break };
+            (place, node) = below;
+        }
+        Source { file: self.file.clone(), place }
+    }
+
+    /// Fields its kind does not have and values of a wrong kind; nothing for a kind that is not known here.
+    pub fn problems(&self) -> Vec<Problem> {
+        let (api_version, kind) = self.kind();
+        let Some(known) = KINDS.iter().find(|known| known.api_version == api_version && known.name == kind) else {
+            return Vec::new();
+        };
+        let mut faults = (known.check)(&self.node);
+        faults.sort_by_key(|fault| fault.place);
+        faults.into_iter().map(|fault| fault.at(&self.file)).collect()
+    }
+}
+
+/// The names and numbers a path is made of.
+fn steps(path: &str) -> Vec<&str> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (step, after) = if let Some(inside) = rest.strip_prefix('[') {
+            inside.split_once(']').unwrap_or((inside, ""))
+        } else {
+            rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+        };
+        steps.push(step);
+        rest = after.strip_prefix('.').unwrap_or(after);
+    }
+    steps
+}
+
+/// The objects of a list, as `kubectl get -o yaml` prints it or as an API server answers; or the one object.
+fn unlisted(file: &str, node: Node) -> Vec<Document> {
+    let document = |type_of_list, node| Document { file: file.to_owned(), type_of_list, node };
+    let Some(kind) = node.text("kind").and_then(|kind| kind.strip_suffix("List")) else {
+        return vec![document(None, node)];
+    };
+    let Some(Content::List(items)) = node.get("items").map(|items| &items.content) else {
+        return vec![document(None, node)];
+    };
+    let type_of_list = Some((node.text("apiVersion").unwrap_or_default().to_owned(), kind.to_owned()));
+    items.iter().map(|item| document(type_of_list.clone(), item.clone())).collect()
+}
+
 /// Reads the documents of one text. `file` is what it is called when something is wrong.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Manifest>, Problems> {
     let documents = yaml::documents(text).map_err(|(place, message)| {
@@ -122,11 +244,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Manifest>, Problems> {
     for document in objects(&documents) {
         match manifest(file, document) {
             Ok(manifest) => manifests.push(manifest),
-            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem {
-                source: Source { file: file.to_owned(), place: fault.place },
-                path: fault.path,
-                message: fault.message,
-            })),
+            Err(faults) => problems.extend(faults.into_iter().map(|fault| fault.at(file))),
         }
     }
     if manifests.is_empty() && problems.is_empty() {
@@ -182,22 +300,25 @@ fn rank(kind: &str) -> usize {
     KINDS.iter().position(|known| known.name == kind).unwrap_or(KINDS.len())
 }
 
-/// A kind that can be applied.
+/// A kind whose fields are known.
 struct Kind {
     api_version: &'static str,
     name: &'static str,
     plural: &'static str,
     namespaced: bool,
+    /// Whether a user applies it; the others are made by controllers and can only be looked at.
+    applied: bool,
     check: fn(&Node) -> Vec<Fault>,
 }
 
 /// In the order in which they are applied.
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 6] = [
     Kind {
         api_version: "v1",
         name: "Namespace",
         plural: "namespaces",
         namespaced: false,
+        applied: true,
         check: |node| faults::<Namespace>(node, "", Besides::Only(&TYPE_FIELDS)),
     },
     Kind {
@@ -205,6 +326,7 @@ const KINDS: [Kind; 3] = [
         name: "ConfigMap",
         plural: "configmaps",
         namespaced: true,
+        applied: true,
         check: |node| faults::<ConfigMap>(node, "", Besides::Only(&TYPE_FIELDS)),
     },
     Kind {
@@ -212,7 +334,32 @@ const KINDS: [Kind; 3] = [
         name: "Service",
         plural: "services",
         namespaced: true,
+        applied: true,
         check: check_service,
+    },
+    Kind {
+        api_version: "serving.knative.dev/v1",
+        name: "Configuration",
+        plural: "configurations",
+        namespaced: true,
+        applied: false,
+        check: check_service,
+    },
+    Kind {
+        api_version: "serving.knative.dev/v1",
+        name: "Revision",
+        plural: "revisions",
+        namespaced: true,
+        applied: false,
+        check: check_revision,
+    },
+    Kind {
+        api_version: "autoscaling.internal.knative.dev/v1alpha1",
+        name: "PodAutoscaler",
+        plural: "podautoscalers",
+        namespaced: true,
+        applied: false,
+        check: check_pod_autoscaler,
     },
 ];
 
@@ -259,23 +406,27 @@ fn kind_of(node: &Node) -> Result<&'static Kind, Fault> {
         let missing = if node.text("kind").is_none() { "kind" } else { "apiVersion" };
         return Err(fault(None, missing, format!("missing; known are {}", known_kinds())));
     };
-    if let Some(known) = KINDS.iter().find(|known| known.api_version == api_version && known.name == kind) {
+    if let Some(known) = applied().find(|known| known.api_version == api_version && known.name == kind) {
         return Ok(known);
     }
-    if let Some(named) = KINDS.iter().find(|known| known.name == kind) {
+    if let Some(named) = applied().find(|known| known.name == kind) {
         let message =
             format!("{api_version:?} has no {kind} that can be applied here; did you mean {:?}?", named.api_version);
         return Err(fault(node.get("apiVersion"), "apiVersion", message));
     }
-    let message = match nearest(kind, KINDS.iter().map(|known| known.name)) {
+    let message = match nearest(kind, applied().map(|known| known.name)) {
         Some(meant) => format!("{kind:?} is not known here; did you mean {meant:?}?"),
         None => format!("{kind:?} of {api_version} cannot be applied here; known are {}", known_kinds()),
     };
     Err(fault(node.get("kind"), "kind", message))
 }
 
+fn applied() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| kind.applied)
+}
+
 fn known_kinds() -> String {
-    let known: Vec<_> = KINDS.iter().map(|known| format!("{} ({})", known.name, known.api_version)).collect();
+    let known: Vec<_> = applied().map(|known| format!("{} ({})", known.name, known.api_version)).collect();
     known.join(", ")
 }
 
@@ -284,7 +435,8 @@ pub fn service_faults(service: &serde_json::Value) -> Vec<(String, String)> {
     check_service(&Node::from(service)).into_iter().map(|fault| (fault.path, fault.message)).collect()
 }
 
-/// A Knative Service in three looks: everything but the revision's spec, the pod in that, and what Knative adds to it.
+/// A Knative Service, or a Configuration, in three looks: everything but the revision's spec, the pod in that, and what
+/// Knative adds to it.
 fn check_service(node: &Node) -> Vec<Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -307,10 +459,31 @@ fn check_service(node: &Node) -> Vec<Fault> {
         metadata: Option<ObjectMeta>,
         spec: IgnoredAny,
     }
+    let mut found = faults::<Shape>(node, "", Besides::Only(&TYPE_FIELDS));
+    let spec = node.get("spec").and_then(|spec| spec.get("template")).and_then(|template| template.get("spec"));
+    found.extend(spec.map(|spec| revision_spec_faults(spec, "spec.template.spec")).into_iter().flatten());
+    found
+}
+
+fn check_revision(node: &Node) -> Vec<Fault> {
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct Shape {
+        #[serde(default)]
+        metadata: ObjectMeta,
+        spec: IgnoredAny,
+    }
+    let mut found = faults::<Shape>(node, "", Besides::Only(&TYPE_FIELDS));
+    found.extend(node.get("spec").map(|spec| revision_spec_faults(spec, "spec")).into_iter().flatten());
+    found
+}
+
+/// The pod, and what Knative adds to it.
+fn revision_spec_faults(spec: &Node, path: &str) -> Vec<Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
-    struct KnativeShape {
+    struct Shape {
         container_concurrency: Option<i64>,
         timeout_seconds: Option<i64>,
         response_start_timeout_seconds: Option<i64>,
@@ -318,15 +491,21 @@ fn check_service(node: &Node) -> Vec<Fault> {
     }
     const KNATIVE_FIELDS: [&str; 4] =
         ["containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"];
-    const SPEC_PATH: &str = "spec.template.spec";
 
-    let mut found = faults::<Shape>(node, "", Besides::Only(&TYPE_FIELDS));
-    let spec = node.get("spec").and_then(|spec| spec.get("template")).and_then(|template| template.get("spec"));
-    if let Some(spec) = spec {
-        found.extend(faults::<PodSpec>(spec, SPEC_PATH, Besides::Only(&KNATIVE_FIELDS)));
-        found.extend(faults::<KnativeShape>(spec, SPEC_PATH, Besides::Anything));
-    }
+    let mut found = faults::<PodSpec>(spec, path, Besides::Only(&KNATIVE_FIELDS));
+    found.extend(faults::<Shape>(spec, path, Besides::Anything));
     found
+}
+
+fn check_pod_autoscaler(node: &Node) -> Vec<Fault> {
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "the fields are there to be named and to have a type")]
+    struct Shape {
+        #[serde(default)]
+        metadata: ObjectMeta,
+        spec: PodAutoscalerSpec,
+    }
+    faults::<Shape>(node, "", Besides::Only(&TYPE_FIELDS))
 }
 
 /// The objects of documents; a list, as `kubectl get -o yaml` prints it, stands for its items.

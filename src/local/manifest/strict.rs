@@ -4,6 +4,7 @@
 //! the reader which fields it has, though, and that is compared here with what stands in the file.
 
 use super::yaml::{Content, Key, Node, Place};
+use super::{Problem, Source};
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, VariantAccess,
@@ -19,6 +20,14 @@ pub(super) struct Fault {
     /// Where it is in the object: `spec.template.spec.containers[0].image`.
     pub(super) path: String,
     pub(super) message: String,
+}
+
+impl Fault {
+    /// The same, said of a file.
+    pub(super) fn at(self, file: &str) -> Problem {
+        let source = Source { file: file.to_owned(), place: self.place };
+        Problem { source, path: self.path, message: self.message }
+    }
 }
 
 /// Which fields an object may have beside those its type knows.
