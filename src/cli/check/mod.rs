@@ -184,7 +184,7 @@ fn settings(
             config::deployment::NAME => Deployment::parse(data).map(|parsed| cluster.deployment = parsed),
             config::defaults::NAME => Defaults::parse(data).map(|parsed| cluster.defaults = parsed),
             config::network::NAME => config::Network::parse(data).map(drop),
-            config::leader_election::NAME => config::LeaderElection::parse(data).map(drop),
+            config::leader_election::NAME => config::LeaderElection::parse(data, Compat::STRICT).map(drop),
             config::logging::NAME => config::Logging::parse(data).map(drop),
             config::observability::NAME => config::Observability::parse(data, Compat::IMPROVED).map(drop),
             _ => Ok(()),
