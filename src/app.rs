@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::controllers::pod_autoscaler::probe::Prober;
 use crate::controllers::settings;
 use crate::controllers::{metric, pod_autoscaler};
-use crate::deciders::collector::Collector;
+use crate::deciders::collector::{Collector, Proxied};
 use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -199,7 +199,15 @@ impl Autoscaler {
                 passthrough: start.network.enable_mesh_pod_addressability,
                 compat,
             };
-            Collector::new(clock, Arc::clone(&dial), settings, pods.clone(), deciders.clone(), on_error)
+            Collector::new(
+                clock,
+                Arc::clone(&dial),
+                settings,
+                pods.clone(),
+                deciders.clone(),
+                Proxied::ByActivators,
+                on_error,
+            )
         };
         let state = Arc::new(State {
             autoscalers: Cache::default(),

@@ -22,6 +22,15 @@ const EVERY: Span = Span::SECOND;
 /// Told of each revision whose last scrape error differs from the one before.
 pub type OnError = Box<dyn Fn(&RevisionKey) + Send + Sync>;
 
+/// Who counts the requests that come to a pod through an activator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proxied {
+    /// The activator, which reports them itself.
+    ByActivators,
+    /// The pod: no activator reports to this process.
+    ByPods,
+}
+
 /// All scrapers of this process. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Collector {
@@ -35,6 +44,7 @@ struct Shared {
     pods: PodIndex,
     deciders: Deciders,
     on_error: OnError,
+    proxied: Proxied,
     targets: Mutex<HashMap<RevisionKey, Target>>,
     turns: Schedule,
     lives: AtomicU64,
@@ -90,6 +100,7 @@ impl Collector {
         settings: Settings,
         pods: PodIndex,
         deciders: Deciders,
+        proxied: Proxied,
         on_error: OnError,
     ) -> Self {
         let client = Client::new(dial, clock, Limits::default(), settings.compat);
@@ -101,6 +112,7 @@ impl Collector {
                 pods,
                 deciders,
                 on_error,
+                proxied,
                 targets: Mutex::default(),
                 turns: Schedule::default(),
                 lives: AtomicU64::new(0),
@@ -229,6 +241,10 @@ impl Collector {
         match load {
             // Recorded at the time the answers are here, not at the time they were asked for.
             Ok(Some(load)) => {
+                let load = match self.shared.proxied {
+                    Proxied::ByActivators => load,
+                    Proxied::ByPods => load.with_proxied(),
+                };
                 self.shared.deciders.record_scraped(key, &load);
             }
             Ok(None) => self.shared.deciders.nothing_to_scrape(key),

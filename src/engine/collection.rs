@@ -63,6 +63,15 @@ pub struct Load {
     pub proxied_requests: f64,
 }
 
+impl Load {
+    /// All of it counted as the reporter's own, what came through an activator included: for whoever does not hear from
+    /// activators.
+    #[must_use]
+    pub fn with_proxied(self) -> Self {
+        Self { proxied_concurrency: 0.0, proxied_requests: 0.0, ..self }
+    }
+}
+
 /// Nothing was recorded for a whole stable window although the pods are scraped, so the load is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoData;
@@ -222,6 +231,15 @@ mod tests {
         collection.record(at(0), &proxied);
         assert_eq!(collection.observe(ScalingMetric::Concurrency, at(0)).map(|seen| seen.stable), Ok(6.0));
         assert_eq!(collection.observe(ScalingMetric::Rps, at(0)).map(|seen| seen.stable), Ok(7.0));
+    }
+
+    #[test]
+    fn who_does_not_hear_from_activators_counts_all_of_a_report() {
+        let mut collection = Collection::new(&spec(10, 2));
+        let load = Load { concurrency: 5.0, proxied_concurrency: 3.0, requests: 6.0, proxied_requests: 7.0 };
+        collection.record(at(0), &load.with_proxied());
+        assert_eq!(collection.observe(ScalingMetric::Concurrency, at(0)).map(|seen| seen.stable), Ok(5.0));
+        assert_eq!(collection.observe(ScalingMetric::Rps, at(0)).map(|seen| seen.stable), Ok(6.0));
     }
 
     #[test]

@@ -16,7 +16,8 @@ const MOST_NOTE: usize = 1024;
 /// Writes events in the name of one controller, in the background. Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    /// None where nobody is to be told.
+    recorder: Option<Recorder>,
     places: Arc<Semaphore>,
 }
 
@@ -27,11 +28,17 @@ impl Events {
     /// Events of `controller`, such as `podautoscaler-controller`.
     pub fn new(client: Client, controller: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: None };
-        Self { recorder: Recorder::new(client, reporter), places: Arc::new(Semaphore::new(UNDER_WAY)) }
+        Self { recorder: Some(Recorder::new(client, reporter)), places: Arc::new(Semaphore::new(UNDER_WAY)) }
+    }
+
+    /// Events that are not written: of a process that only reads.
+    pub fn none() -> Self {
+        Self { recorder: None, places: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
     /// Something its owner should mend.
     pub fn warn(&self, about: ObjectReference, reason: &str, note: &str) {
+        let Some(recorder) = self.recorder.clone() else { return };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             DROPPED_EVENTS.fetch_add(1, Ordering::Relaxed);
             warn!(reason, note, "event dropped, too many are being written");
@@ -44,7 +51,6 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        let recorder = self.recorder.clone();
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
                 warn!(%error, "event not written");

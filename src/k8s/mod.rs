@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
 //! (what is counted and what is scaled), [`queue`] (what to look at next), [`events`] (what people are told), [`dial`]
-//! (how a Service is reached).
+//! (how a Service is reached), [`read_only`] (for who only looks).
 
 pub mod cache;
 pub mod dial;
@@ -10,6 +10,7 @@ pub mod events;
 pub mod follow;
 pub mod pods;
 pub mod queue;
+pub mod read_only;
 pub mod scale_targets;
 
 use crate::observe::metrics::{Page, Source, count};

@@ -45,6 +45,11 @@ impl ScaleTargets {
         cache.get(&RevisionKey::new(namespace, &reference.name)).map(|target| *target)
     }
 
+    /// The object `reference` names in `namespace` as far as it is known by now; does not wait.
+    pub fn known(&self, namespace: &str, reference: &ObjectRef) -> Option<Target> {
+        self.cache(reference).get(&RevisionKey::new(namespace, &reference.name)).map(|target| *target)
+    }
+
     /// Writes the number of replicas through the `scale` subresource, as one JSON patch operation.
     ///
     /// # Errors

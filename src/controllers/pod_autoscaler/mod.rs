@@ -286,34 +286,10 @@ impl Controller {
                 writes::is_conflict(&error),
             )
         })?;
-        let because = self.because(key, scale);
+        let because = plan::because(self.deciders.latest(key).as_ref(), scale);
         tracing::info!(revision = %key, from = target.replicas, to = want, because, "scaled");
         self.feed.tell(ScaleChange { at: now, key: key.clone(), from: target.replicas, to: want, because });
         Ok(())
-    }
-
-    /// The rules behind a number, in words.
-    fn because(&self, key: &RevisionKey, scale: &Scale) -> String {
-        let mut text = String::new();
-        let mut say = |part: &dyn std::fmt::Display| {
-            if !text.is_empty() {
-                text.push_str("; ");
-            }
-            write!(text, "{part}").expect("writing to a string");
-        };
-        if let Some(decision) = self.deciders.latest(key) {
-            for reason in &decision.because {
-                say(reason);
-            }
-        }
-        if let Some(bound) = &scale.bound {
-            say(bound);
-        }
-        match &scale.why {
-            Some(crate::engine::zero::Why::Wanted { .. }) | None => {}
-            Some(why) => say(why),
-        }
-        text
     }
 
     async fn ensure_metric(

@@ -9,7 +9,7 @@ use crate::api::serverless_service::{Mode, ServerlessService, ServerlessServiceS
 use crate::config::resolve::Resolved;
 use crate::controllers::pod_autoscaler::status::{ACTIVE, is_initialized, status_of};
 use crate::engine::zero::{self, Active, Situation, Step, Why};
-use crate::engine::{Bounds, Reason};
+use crate::engine::{Bounds, Decision, Reason};
 use crate::units::{Compat, Span, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
@@ -148,6 +148,14 @@ pub fn zero_step(
             why: Some(verdict.because),
         }),
     }
+}
+
+/// The rules behind the number of a plan, in words; `decision` is what it was made from.
+pub fn because(decision: Option<&Decision>, scale: &Scale) -> String {
+    let rules =
+        decision.into_iter().flat_map(|decision| &decision.because).chain(&scale.bound).map(ToString::to_string);
+    let zero = scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string());
+    rules.chain(zero).collect::<Vec<_>>().join("; ")
 }
 
 /// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.
