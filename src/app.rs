@@ -7,6 +7,8 @@
 //! watches (PodAutoscaler, SKS, Metric, pods, ConfigMaps) ┘
 //! ```
 
+pub mod shadow;
+
 use crate::api::conditions::to_jiff;
 use crate::api::metric::Metric;
 use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS};
@@ -346,6 +348,7 @@ impl Autoscaler {
             compat,
         };
         state.metrics.register(Arc::clone(&stat_server.counters));
+        state.metrics.register(ownership.clone());
         state.metrics.register(deciders.clone());
         state.metrics.register(collector.clone());
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
@@ -356,6 +359,7 @@ impl Autoscaler {
         };
         let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
         let forwarder = Forwarder::start(holders, &dial, clock, &take_in, &tasks, &serving);
+        state.metrics.register(forwarder.clone());
         spawn("stats", Box::pin(sort_stats(stat_receiver, ownership.clone(), take_in, forwarder, clock)));
         spawn("stat server", Box::pin(server::serve(stats, stat_server, serving.clone())));
 
@@ -452,20 +456,7 @@ impl Autoscaler {
 
 impl State {
     fn rows(&self) -> Vec<Row> {
-        let mut keys = self.autoscalers.keys();
-        keys.sort();
-        keys.into_iter()
-            .filter_map(|key| {
-                let object = self.autoscalers.get(&key)?;
-                let desired = object.status.as_ref().and_then(|status| status.desired_scale);
-                Some(Row {
-                    desired: desired.filter(|desired| *desired >= 0),
-                    pods: self.pods.counts(&key),
-                    decision: self.deciders.latest(&key),
-                    key,
-                })
-            })
-            .collect()
+        rows(&self.autoscalers, &self.pods, &self.deciders)
     }
 }
 
@@ -479,32 +470,51 @@ impl Inspect for State {
     }
 
     fn revisions(&self) -> serde_json::Value {
-        let rows = self.rows().into_iter().map(|row| {
-            let decision = row.decision.map(|decision| {
-                json!({
-                    "at": to_jiff(decision.at),
-                    "desired": decision.desired,
-                    "excessBurstCapacity": decision.excess_burst,
-                    "stable": decision.observed.stable,
-                    "panic": decision.observed.panic,
-                    "metric": decision.metric.to_string(),
-                    "target": decision.target,
-                    "panickingSince": decision.panicking_since.map(to_jiff),
-                    "because": decision.because.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                })
-            });
-            json!({
-                "revision": row.key.as_str(),
-                "desired": row.desired,
-                "ready": row.pods.ready,
-                "notReady": row.pods.not_ready,
-                "pending": row.pods.pending,
-                "terminating": row.pods.terminating,
-                "decision": decision,
-            })
-        });
-        rows.collect()
+        self.rows().into_iter().map(describe).collect()
     }
+}
+
+fn describe(row: Row) -> serde_json::Value {
+    let decision = row.decision.map(|decision| {
+        json!({
+            "at": to_jiff(decision.at),
+            "desired": decision.desired,
+            "excessBurstCapacity": decision.excess_burst,
+            "stable": decision.observed.stable,
+            "panic": decision.observed.panic,
+            "metric": decision.metric.to_string(),
+            "target": decision.target,
+            "panickingSince": decision.panicking_since.map(to_jiff),
+            "because": decision.because.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "revision": row.key.as_str(),
+        "desired": row.desired,
+        "ready": row.pods.ready,
+        "notReady": row.pods.not_ready,
+        "pending": row.pods.pending,
+        "terminating": row.pods.terminating,
+        "decision": decision,
+    })
+}
+
+/// Every revision, sorted by name.
+fn rows(autoscalers: &Cache<PodAutoscaler>, pods: &PodIndex, deciders: &Deciders) -> Vec<Row> {
+    let mut keys = autoscalers.keys();
+    keys.sort();
+    keys.into_iter()
+        .filter_map(|key| {
+            let object = autoscalers.get(&key)?;
+            let desired = object.status.as_ref().and_then(|status| status.desired_scale);
+            Some(Row {
+                desired: desired.filter(|desired| *desired >= 0),
+                pods: pods.counts(&key),
+                decision: deciders.latest(&key),
+                key,
+            })
+        })
+        .collect()
 }
 
 struct Pods(PodIndex);

@@ -18,6 +18,10 @@ pub trait Inspect: Send + Sync + 'static {
     fn not_ready(&self) -> Vec<&'static str>;
     /// Every revision with its last decision, sorted by name.
     fn revisions(&self) -> Value;
+    /// How a shadow agrees with the running autoscaler; nothing where there is no shadow.
+    fn shadow(&self) -> Option<Value> {
+        None
+    }
     /// What is counted; shown at `/metrics` here too, where it needs no setting.
     fn metrics(&self) -> &Registry;
 }
@@ -28,6 +32,7 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/revisions", get(revisions))
+        .route("/shadow", get(shadow))
         .route("/metrics", get(metrics))
         .route("/debug/pprof/", get(profiles))
         .route("/debug/pprof/{*profile}", get(profiles))
@@ -63,6 +68,13 @@ async fn profiles() -> Response {
     let text = "no profiles here: this autoscaler is not a Go program. For CPU use \"perf record -p PID\" on the node; what \
                 it works on is at /revisions.\n";
     (StatusCode::NOT_FOUND, text).into_response()
+}
+
+async fn shadow(State(inspect): State<Arc<dyn Inspect>>) -> Response {
+    match inspect.shadow() {
+        Some(report) => axum::Json(report).into_response(),
+        None => (StatusCode::NOT_FOUND, "this is no shadow; start one with: ebb run --shadow\n").into_response(),
+    }
 }
 
 async fn revisions(State(inspect): State<Arc<dyn Inspect>>) -> Response {

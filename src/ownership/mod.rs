@@ -46,6 +46,7 @@ pub mod ring;
 pub mod sighting;
 
 use crate::clock::Clock;
+use crate::observe::metrics::{Page, Source, count};
 use crate::units::{RevisionKey, Timestamp};
 use futures::future::BoxFuture;
 use holder::{Holder, Identity, Remote, StatefulSet};
@@ -112,6 +113,37 @@ pub struct Counters {
     pub conflicts: AtomicU64,
     /// Attempts to write the Service or EndpointSlice of a bucket that failed.
     pub advertisements_failed: AtomicU64,
+}
+
+impl Source for Ownership {
+    fn show(&self, page: &mut Page<'_>) {
+        let counters = self.counters();
+        let all = self.shared.buckets.len();
+        page.gauge("ebb_buckets", "Buckets the revisions are divided into.", all);
+        let owned = (0..all).filter(|bucket| self.owns_index(*bucket)).count();
+        page.gauge("ebb_buckets_owned", "Buckets that are this replica's.", owned);
+        page.counters(
+            "ebb_bucket_transitions_total",
+            "Times a bucket became this replica's or ceased to be, by how.",
+            ["change"],
+            [
+                (["promoted"], count(&counters.promotions)),
+                (["not_renewed_in_time"], count(&counters.fenced)),
+                (["taken_by_another"], count(&counters.taken)),
+                (["released"], count(&counters.released)),
+            ],
+        );
+        page.counter(
+            "ebb_lease_failures_total",
+            "Requests for a Lease that failed, conflicts with another replica included.",
+            count(&counters.failures),
+        );
+        page.counter(
+            "ebb_bucket_advertisements_failed_total",
+            "Attempts to write the Service or EndpointSlice of a bucket that failed.",
+            count(&counters.advertisements_failed),
+        );
+    }
 }
 
 /// How it is settled which revisions are this replica's.

@@ -20,6 +20,7 @@
 
 use crate::clock::Clock;
 use crate::k8s::dial::Dial;
+use crate::observe::metrics::{self, Page, Source};
 use crate::ownership::holder::{Holder, Remote};
 use crate::stats::client::{self, Handle};
 use crate::stats::server::Received;
@@ -75,6 +76,33 @@ pub struct Counters {
 pub struct Forwarder {
     queues: Arc<[mpsc::Sender<Received>]>,
     counters: Arc<Counters>,
+}
+
+impl Source for Forwarder {
+    fn show(&self, page: &mut Page<'_>) {
+        let counters = self.counters();
+        page.counter(
+            "ebb_stats_forwarded_total",
+            "Stats sent to the replica that owns their revision.",
+            metrics::count(&counters.forwarded),
+        );
+        page.counter(
+            "ebb_stats_forward_retries_total",
+            "Times a stat was put back to be sent later.",
+            metrics::count(&counters.retried),
+        );
+        page.counters(
+            "ebb_stats_forward_dropped_total",
+            "Stats for another replica that were dropped, by cause.",
+            ["cause"],
+            [
+                (["circulating"], metrics::count(&counters.dropped_circulating)),
+                (["crowded"], metrics::count(&counters.dropped_crowded)),
+                (["unreachable"], metrics::count(&counters.dropped_unreachable)),
+                (["without_owner"], metrics::count(&counters.dropped_without_owner)),
+            ],
+        );
+    }
 }
 
 impl Forwarder {

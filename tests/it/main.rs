@@ -8,6 +8,7 @@ mod imports;
 mod local;
 mod metrics;
 mod run;
+mod shadow;
 mod shipped;
 mod stats;
 mod system;

@@ -10,6 +10,7 @@ use ebb::controllers::settings::{self, Maps};
 use ebb::k8s::dial::SystemDial;
 use ebb::observe::metrics::server;
 use ebb::observe::metrics::{Format, Registry};
+use ebb::ownership::Choice;
 use ebb::units::{Compat, Span};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PostParams};
@@ -35,7 +36,6 @@ async fn autoscaler() -> (String, String) {
     let start = settings::read(&served.client(), &maps, compat).await.expect("settings");
     assert_eq!(start.process.observability.metrics.protocol, MetricsProtocol::Prometheus);
     let options = Options {
-        ownership: ebb::ownership::Choice::Single,
         client: served.client(),
         clock: Clock::system(),
         compat,
@@ -43,6 +43,7 @@ async fn autoscaler() -> (String, String) {
         start,
         dial: Arc::new(SystemDial),
         cluster_domain: "cluster.local".to_owned(),
+        ownership: Choice::Single,
         stats: Listen::Now(free().await),
         admin: free().await,
         metrics: Some(metrics),

@@ -540,7 +540,7 @@ mod tests {
         assert_eq!(comparison.differed_in(Aspect::Pods), Span::from_seconds(24));
         assert_eq!(comparison.differed_in(Aspect::Mode), Span::ZERO);
         assert!(!comparison.differs());
-        // 10 s of the first 130 were judged, and 40 after.
+        // From second -10 to 0 it was judged eleven times, and 40 times after that.
         assert_eq!(comparison.compared(Basis::Exact), Span::from_seconds(51));
     }
 
@@ -568,10 +568,13 @@ mod tests {
             sight.theirs = [Some(3), Some(5), Some(0), Some(4)];
             told.extend(comparison.look(&sight));
         }
-        let aspects: Vec<_> = told.iter().map(|finding| match finding {
-            Finding::Differs { aspect, ours, theirs, .. } => (*aspect, *ours, *theirs),
-            Finding::Over { .. } => panic!("{finding:?}"),
-        });
+        let aspects: Vec<_> = told
+            .iter()
+            .map(|finding| match finding {
+                Finding::Differs { aspect, ours, theirs, .. } => (*aspect, *ours, *theirs),
+                Finding::Over { .. } => panic!("{finding:?}"),
+            })
+            .collect();
         assert_eq!(aspects, [(Aspect::Replicas, 3, 5), (Aspect::Mode, 1, 0), (Aspect::Activators, 2, 4)]);
         assert_eq!(comparison.differed(), Span::from_seconds(52), "seconds 7 to 59 are counted once");
 

@@ -1,0 +1,217 @@
+//! The wiring of a shadow: watches, deciders and scrapes as an autoscaler has them, and nothing that writes.
+
+use super::{Pods, Row, describe, keep, rows, told_if_slow};
+use crate::clock::Clock;
+use crate::controllers::settings;
+use crate::controllers::shadow::report::{Difference, Report};
+use crate::controllers::shadow::{Parts, Shadow};
+use crate::deciders::Deciders;
+use crate::deciders::collector::{Collector, Proxied};
+use crate::k8s::cache::Cache;
+use crate::k8s::dial::Dial;
+use crate::k8s::events::Events;
+use crate::k8s::pods::PodIndex;
+use crate::k8s::read_only::read_only;
+use crate::k8s::scale_targets::ScaleTargets;
+use crate::observe::admin::Inspect;
+use crate::observe::metrics::Registry;
+use crate::observe::{admin, metrics};
+use crate::stats::scrape;
+use crate::units::Compat;
+use futures::future::BoxFuture;
+use kube::Client;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, info, info_span, warn};
+
+/// What a shadow is started with.
+pub struct Options {
+    /// The cluster. The shadow uses it through a layer that sends nothing but GET.
+    pub client: Client,
+    /// The time.
+    pub clock: Clock,
+    /// Where to differ from the reference.
+    pub compat: Compat,
+    /// How pods and Services are reached.
+    pub dial: Arc<dyn Dial>,
+    /// Where the settings stand. In a namespace of their own, other settings can be tried.
+    pub maps: settings::Maps,
+    /// The settings as they were read from there.
+    pub start: settings::Start,
+    /// Where people look.
+    pub admin: TcpListener,
+    /// Where Prometheus looks, if it is to; the admin port answers it too.
+    pub metrics: Option<TcpListener>,
+}
+
+/// A running shadow.
+pub struct ShadowAutoscaler {
+    state: Arc<State>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+struct State {
+    autoscalers: Cache<crate::api::pod_autoscaler::PodAutoscaler>,
+    pods: PodIndex,
+    deciders: Deciders,
+    shadow: Shadow,
+    metrics: Registry,
+    synced: AtomicBool,
+}
+
+impl ShadowAutoscaler {
+    /// Starts a shadow and returns once it knows the cluster.
+    pub async fn start(options: Options, cancel: CancellationToken) -> Self {
+        let Options { client, clock, compat, dial, maps, start, admin, metrics } = options;
+        let (client, refusals) = read_only(client);
+        let tasks = TaskTracker::new();
+        let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
+            tasks.spawn(task.instrument(info_span!("task", name)));
+        };
+
+        let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
+        let (tell_process, _) = watch::channel(start.process.clone());
+        let pods = PodIndex::default();
+        let deciders = Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), Box::new(|_| {}));
+        let scrapes = scrape::Settings {
+            mode: start.network.mesh_compatibility_mode,
+            passthrough: start.network.enable_mesh_pod_addressability,
+            compat,
+        };
+        let collector =
+            Collector::new(clock, dial, scrapes, pods.clone(), deciders.clone(), Proxied::ByPods, Box::new(|_| {}));
+        let parts = Parts {
+            clock,
+            compat,
+            settings: current,
+            autoscalers: Cache::default(),
+            services: Cache::default(),
+            metrics: Cache::default(),
+            pods: pods.clone(),
+            targets: ScaleTargets::new(client.clone(), cancel.clone(), tasks.clone()),
+            deciders: deciders.clone(),
+            collector: collector.clone(),
+            refusals,
+        };
+        let (autoscalers, services, objects) =
+            (parts.autoscalers.clone(), parts.services.clone(), parts.metrics.clone());
+        let shadow = Shadow::new(parts);
+        let registry = Registry::new(compat);
+        registry.register(deciders.clone());
+        registry.register(collector.clone());
+        registry.register(crate::k8s::Counted);
+        shadow.register(&registry);
+        let state = Arc::new(State {
+            autoscalers: autoscalers.clone(),
+            pods: pods.clone(),
+            deciders: deciders.clone(),
+            shadow: shadow.clone(),
+            metrics: registry.clone(),
+            synced: AtomicBool::new(false),
+        });
+
+        spawn("admin", {
+            let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
+            Box::pin(async move {
+                if let Err(error) = admin::serve(admin, inspect, cancel).await {
+                    warn!(%error, "admin port ended");
+                }
+            })
+        });
+        if let Some(listener) = metrics {
+            spawn("metrics", Box::pin(metrics::server::serve(listener, registry, cancel.clone())));
+        }
+        let tell = settings::Tell { settings: tell_settings, process: tell_process };
+        spawn(
+            "settings",
+            Box::pin(settings::keep_current(client.clone(), maps, compat, start, tell, Events::none(), cancel.clone())),
+        );
+        spawn("watch pods", {
+            let (pods, client, cancel) = (pods.clone(), client.clone(), cancel.clone());
+            Box::pin(async move { pods.follow(client, cancel, |_| {}).await })
+        });
+        spawn("watch PodAutoscalers", keep(&client, &autoscalers, &cancel, |_, _| {}));
+        spawn("watch ServerlessServices", keep(&client, &services, &cancel, |_, _| {}));
+        spawn("watch Metrics", keep(&client, &objects, &cancel, |_, _| {}));
+        tokio::join!(
+            told_if_slow("pods", pods.synced()),
+            told_if_slow("PodAutoscalers", autoscalers.synced()),
+            told_if_slow("ServerlessServices", services.synced()),
+            told_if_slow("Metrics", objects.synced()),
+        );
+
+        spawn("deciders", {
+            let cancel = cancel.clone();
+            Box::pin(async move { deciders.run(cancel).await })
+        });
+        spawn("collector", {
+            let cancel = cancel.clone();
+            Box::pin(async move { collector.run(cancel).await })
+        });
+        spawn("shadow", {
+            let cancel = cancel.clone();
+            Box::pin(async move { shadow.run(cancel).await })
+        });
+        state.synced.store(true, Ordering::Release);
+        tasks.close();
+        info!("shadow runs: it compares, and writes nothing to the cluster");
+        Self { state, tasks, cancel }
+    }
+
+    /// The account so far.
+    pub fn report(&self) -> Report {
+        self.state.shadow.report()
+    }
+
+    /// Lasting differences as they are found and as they end.
+    pub fn listen(&self) -> broadcast::Receiver<Difference> {
+        self.state.shadow.listen()
+    }
+
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Registry {
+        &self.state.metrics
+    }
+
+    /// Every revision, sorted by name; the pods wanted are those of the running autoscaler.
+    pub fn rows(&self) -> Vec<Row> {
+        self.state.rows()
+    }
+
+    /// Asks everything to stop, waits until it has, and says in the log how well the two agreed.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.wait().await;
+        info!("{}", self.report().sentence());
+    }
+}
+
+impl State {
+    fn rows(&self) -> Vec<Row> {
+        rows(&self.autoscalers, &self.pods, &self.deciders)
+    }
+}
+
+impl Inspect for State {
+    fn not_ready(&self) -> Vec<&'static str> {
+        if self.synced.load(Ordering::Acquire) { Vec::new() } else { vec!["caches"] }
+    }
+
+    fn revisions(&self) -> Value {
+        self.rows().into_iter().map(describe).collect()
+    }
+
+    fn shadow(&self) -> Option<Value> {
+        Some(self.shadow.report().json())
+    }
+
+    fn metrics(&self) -> &Registry {
+        &self.metrics
+    }
+}
