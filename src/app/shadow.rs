@@ -52,6 +52,7 @@ pub struct Options {
 /// A running shadow.
 pub struct ShadowAutoscaler {
     state: Arc<State>,
+    process: watch::Receiver<settings::Process>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -76,7 +77,7 @@ impl ShadowAutoscaler {
         };
 
         let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
-        let (tell_process, _) = watch::channel(start.process.clone());
+        let (tell_process, process) = watch::channel(start.process.clone());
         let pods = PodIndex::default();
         let deciders = Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), Box::new(|_| {}));
         let scrapes = scrape::Settings {
@@ -161,7 +162,12 @@ impl ShadowAutoscaler {
         state.synced.store(true, Ordering::Release);
         tasks.close();
         info!("shadow runs: it compares, and writes nothing to the cluster");
-        Self { state, tasks, cancel }
+        Self { state, process, tasks, cancel }
+    }
+
+    /// The settings of the process itself, as they change.
+    pub fn process(&self) -> watch::Receiver<settings::Process> {
+        self.process.clone()
     }
 
     /// The account so far.

@@ -1,5 +1,6 @@
 //! `ebb run`: the autoscaler of a cluster.
 
+use crate::app::shadow::{self, ShadowAutoscaler};
 use crate::app::{self, Autoscaler, Listen};
 use crate::cli::exit::Exit;
 use crate::cli::{CompatMode, Signals, span};
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -46,8 +48,12 @@ use tracing::{error, info, warn};
 ///                                another address for metrics, where config-observability asks for
 ///                                them [default: port 9090]
 ///
+/// With --shadow it runs beside the autoscaler there is: it decides as it would, compares, and writes nothing to the
+/// cluster. Where the two differ is in the log, at /shadow on the admin port, and in its metrics.
+///
 /// Examples:
 ///   ebb run
+///   ebb run --shadow
 ///   ebb run --kubeconfig ~/.kube/config --compat strict
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
@@ -55,6 +61,10 @@ pub struct Args {
     /// Whether to decide exactly as the reference does, sharp edges included.
     #[arg(long, env = "EBB_COMPAT", value_enum, default_value_t)]
     compat: CompatMode,
+
+    /// Only compare with the autoscaler that runs the cluster: take no lease, write nothing.
+    #[arg(long, env = "EBB_SHADOW", conflicts_with = "stats")]
+    shadow: bool,
 
     /// Where activators and other autoscalers report load [default: port 8080 of every address].
     #[arg(long, env = "EBB_STATS", value_name = "ADDR")]
@@ -147,7 +157,7 @@ struct Logging {
 
 /// Everything up to the moment the stat port is open, in the reference's order: version, logging, observability, the
 /// other settings, the caches.
-async fn start(args: Args, logging: &Logging) -> anyhow::Result<Autoscaler> {
+async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     let environment = Environment::from_vars(|name| std::env::var(name).ok())?;
     let Environment { identity, maps, min_version, admin_port } = environment;
     info!(version = env!("CARGO_PKG_VERSION"), pod = identity.pod(), ip = %identity.ip(), "starting");
@@ -179,6 +189,13 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Autoscaler> {
         })?),
         None => None,
     };
+    if args.shadow {
+        let (clock, dial) = (Clock::system(), Arc::new(SystemDial));
+        let options = shadow::Options { client, clock, compat, dial, maps, start, admin, metrics };
+        let shadow = ShadowAutoscaler::start(options, CancellationToken::new()).await;
+        info!(admin = %admin_address, "ready");
+        return Ok(Running::Shadow(shadow));
+    }
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
     let options = app::Options {
@@ -196,16 +213,49 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Autoscaler> {
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     info!(stats = %autoscaler.stats_address(), admin = %admin_address, "ready");
-    Ok(autoscaler)
+    Ok(Running::Autoscaler(autoscaler))
+}
+
+/// What runs.
+enum Running {
+    /// The cluster's autoscaler.
+    Autoscaler(Autoscaler),
+    /// One beside it, that only compares.
+    Shadow(ShadowAutoscaler),
+}
+
+impl Running {
+    fn process(&self) -> watch::Receiver<settings::Process> {
+        match self {
+            Self::Autoscaler(autoscaler) => autoscaler.process(),
+            Self::Shadow(shadow) => shadow.process(),
+        }
+    }
+
+    /// Returns when a part of it has failed without which there is no point in going on.
+    async fn failed(&self) {
+        match self {
+            Self::Autoscaler(autoscaler) => autoscaler.failed().await,
+            // Nobody depends on it.
+            Self::Shadow(_) => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&self) {
+        match self {
+            Self::Autoscaler(autoscaler) => autoscaler.stop().await,
+            Self::Shadow(shadow) => shadow.stop().await,
+        }
+    }
 }
 
 /// Runs until the first signal, or until a part of the autoscaler fails; then stops it in order.
-async fn serve(autoscaler: Autoscaler, logging: &Logging, signals: &mut Signals) -> Exit {
-    let mut process = autoscaler.process();
+async fn serve(running: Running, logging: &Logging, signals: &mut Signals) -> Exit {
+    let mut process = running.process();
     let exit = loop {
         tokio::select! {
             () = signals.next() => break Exit::Done,
-            () = autoscaler.failed() => break Exit::CutShort,
+            () = running.failed() => break Exit::CutShort,
             Ok(()) = process.changed() => {
                 if !logging.level_is_set {
                     logging.log.set_level(process.borrow_and_update().logging.level);
@@ -215,7 +265,7 @@ async fn serve(autoscaler: Autoscaler, logging: &Logging, signals: &mut Signals)
     };
     info!("stopping; once more to stop at once");
     tokio::select! {
-        () = autoscaler.stop() => {
+        () = running.stop() => {
             info!("stopped");
             exit
         }

@@ -420,7 +420,8 @@ impl Followed {
         let told = (spec, metric_spec, private.to_owned());
         if self.told.as_ref() != Some(&told) {
             parts.deciders.ensure_windows(key, &told.1);
-            parts.deciders.ensure_decider(key, &told.0);
+            // Nothing is taken over: the running autoscaler goes on, and this one is to decide by what it sees itself.
+            parts.deciders.ensure_decider(key, &told.0, None);
             parts.collector.ensure(key, private, told.1.stable_window);
             self.told = Some(told.clone());
         }
