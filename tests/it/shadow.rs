@@ -124,6 +124,7 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
                 network: NETWORK,
                 startup_delay: Duration::from_millis(20),
                 quiet_period: Duration::from_millis(50),
+                ..kubelet::Settings::default()
             },
             ..local::Options::default()
         },
