@@ -21,7 +21,7 @@ pub(super) struct Column {
 /// Where a column's values come from.
 #[derive(Clone, Debug)]
 enum Cell {
-    Path(JsonPath),
+    Path { text: String, path: JsonPath },
     Made(fn(&Value, Timestamp) -> Value),
 }
 
@@ -65,7 +65,7 @@ impl Column {
     }
 
     fn at(name: &str, kind: &str, path: &str) -> Self {
-        Self::new(name, kind, Cell::Path(JsonPath::parse(path).unwrap_or_default()))
+        Self::new(name, kind, Cell::Path { text: path.to_owned(), path: JsonPath::parse(path).unwrap_or_default() })
     }
 
     fn wide(mut self) -> Self {
@@ -86,7 +86,7 @@ impl Column {
     fn cell(&self, object: &Value, now: Timestamp) -> Value {
         match &self.cell {
             Cell::Made(make) => make(object, now),
-            Cell::Path(path) => match path.first(object) {
+            Cell::Path { path, .. } => match path.first(object) {
                 None => Value::Null,
                 Some(value) if self.kind == "date" => age_of(value.as_str(), now).into(),
                 Some(value) if self.kind == "string" && !value.is_string() => value.to_string().into(),
@@ -117,6 +117,17 @@ pub(super) fn custom(columns: &[[&str; 3]]) -> Vec<Column> {
     let mut all = vec![name()];
     all.extend(columns.iter().map(|[name, kind, path]| Column::at(name, kind, path)));
     all
+}
+
+/// The columns as a CustomResourceDefinition asks for them; the name is shown without asking.
+pub(super) fn to_definition(columns: &[Column]) -> Vec<Value> {
+    let asked = columns.iter().filter_map(|column| match &column.cell {
+        Cell::Path { text, .. } if column.format != "name" => {
+            Some(json!({"name": column.name, "type": column.kind, "jsonPath": text, "priority": column.priority}))
+        }
+        Cell::Path { .. } | Cell::Made(_) => None,
+    });
+    asked.collect()
 }
 
 /// The columns a CustomResourceDefinition asks for.

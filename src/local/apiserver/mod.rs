@@ -5,6 +5,7 @@ mod apply;
 mod builtin;
 mod collect;
 mod columns;
+mod definitions;
 mod discovery;
 mod events;
 mod faults;
@@ -27,8 +28,9 @@ mod watch;
 mod write;
 
 pub use admission::{Admit, Operation, Review};
+pub use definitions::knative_definitions;
 pub use faults::{Effect, Fault, Faults, Verb};
 pub use http::{kubeconfig, router, serve};
-pub use resource::{Generation, Resource};
+pub use resource::{Generation, Resource, built_in};
 pub use status::{Answer, Cause, invalid};
 pub use store::{Limits, Store};

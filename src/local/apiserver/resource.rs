@@ -161,7 +161,7 @@ impl Resource {
 }
 
 /// Everything that is served from the start, in the order discovery shows it.
-pub(super) fn built_in() -> Vec<Resource> {
+pub fn built_in() -> Vec<Resource> {
     let ready = ["Ready", "string", ".status.conditions[?(@.type=='Ready')].status"];
     let reason = ["Reason", "string", ".status.conditions[?(@.type=='Ready')].reason"];
     let url = ["URL", "string", ".status.url"];
