@@ -81,6 +81,9 @@ pub struct Options {
     pub activators: Vec<IpAddr>,
     /// How pods are run.
     pub pods: kubelet::Settings,
+    /// Whether the pods of Deployments are made here. Not where the cluster has a controller for that; then it also
+    /// has to bind them to the node `local`.
+    pub deployments: bool,
 }
 
 impl Default for Options {
@@ -91,6 +94,7 @@ impl Default for Options {
             ingress_class: INGRESS_CLASS.to_owned(),
             activators: Vec::new(),
             pods: kubelet::Settings::default(),
+            deployments: true,
         }
     }
 }
@@ -172,7 +176,9 @@ impl LocalCluster {
         world.synced().await;
         let network = Network { domain: options.domain, ingress_class: options.ingress_class };
         Controllers { client, world, clock, network, settings }.spawn(&queues, &tasks, &cancel);
-        pods.spawn(&tasks, &cancel);
+        if options.deployments {
+            pods.spawn(&tasks, &cancel);
+        }
         tasks.close();
         gateway_tasks.close();
         info!(gateway = ?gateway, "local cluster runs");

@@ -96,6 +96,7 @@ pub(super) fn validate(resource: &Resource, value: &Value, old: Option<&Value>) 
             validate_workload(value, old, &mut causes);
         }
         ("", "Pod") => validate_containers(spec, "spec", &mut causes),
+        ("", "ConfigMap" | "Secret") => validate_data(value, &mut causes),
         ("", "Service") => validate_service(spec, &mut causes),
         ("autoscaling", "HorizontalPodAutoscaler") => {
             let (least, most) =
@@ -377,6 +378,19 @@ fn validate_containers(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
             if !is_port(&port["containerPort"]) {
                 let field = format!("{at}.ports[{number}].containerPort");
                 causes.push(Cause::invalid(field, &port["containerPort"], "must be between 1 and 65535, inclusive"));
+            }
+        }
+    }
+}
+
+/// Keys of ConfigMaps and Secrets are to be file names.
+fn validate_data(value: &Value, causes: &mut Vec<Cause>) {
+    for member in ["binaryData", "data"] {
+        for key in value[member].as_object().into_iter().flat_map(Map::keys) {
+            let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if key.is_empty() || key.len() > 253 || !key.bytes().all(good) || key.starts_with("..") || key == "." {
+                let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
+                causes.push(Cause::invalid(format!("{member}[{key}]"), &key.as_str().into(), why));
             }
         }
     }

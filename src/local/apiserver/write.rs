@@ -282,7 +282,8 @@ impl Target<'_> {
             metadata_mut(value).remove("namespace");
         }
         if !metadata_text(value, "resourceVersion").is_empty() {
-            return Err(status::bad_request("resourceVersion should not be set on objects to be created"));
+            // Not the client's fault by its number, but this is what every API server answers.
+            return Err(status::failure(500, "", "resourceVersion should not be set on objects to be created"));
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ async fn set_finalizers(maps: &Api<ConfigMap>, name: &str, finalizers: &[&str]) 
     maps.patch(name, &PatchParams::default(), &change).await
 }
 
-pub(super) async fn delete_checks_preconditions(client: Client, namespace: String) {
+pub(crate) async fn delete_checks_preconditions(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let made = make(&maps, "a").await;
     let only = |uid: Option<String>, resource_version: Option<String>| {
@@ -54,7 +54,7 @@ pub(super) async fn delete_checks_preconditions(client: Client, namespace: Strin
     assert_ne!(again.uid(), made.uid(), "another object of the same name");
 }
 
-pub(super) async fn finalizers_keep_an_object(client: Client, namespace: String) {
+pub(crate) async fn finalizers_keep_an_object(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a").await;
     set_finalizers(&maps, "a", &["example.test/one", "example.test/two"]).await.expect("patched");
@@ -73,7 +73,7 @@ pub(super) async fn finalizers_keep_an_object(client: Client, namespace: String)
     assert_refused(maps.get("a").await, 404, "NotFound");
 }
 
-pub(super) async fn pods_get_their_grace(client: Client, namespace: String) {
+pub(crate) async fn pods_get_their_grace(client: Client, namespace: String) {
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let make = |name: &'static str, node: bool| {
         let pods = pods.clone();
@@ -111,7 +111,7 @@ pub(super) async fn pods_get_their_grace(client: Client, namespace: String) {
     assert_refused(pods.get("ended").await, 404, "NotFound");
 }
 
-pub(super) async fn collections_are_deleted(client: Client, namespace: String) {
+pub(crate) async fn collections_are_deleted(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     for (name, app) in [("a", "x"), ("b", "x"), ("c", "y")] {
         let map = object(json!({"metadata": {"name": name, "labels": {"app": app}}}));
@@ -123,7 +123,7 @@ pub(super) async fn collections_are_deleted(client: Client, namespace: String) {
     assert_eq!(left.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["c"]);
 }
 
-pub(super) async fn orphans_are_collected(client: Client, namespace: String) {
+pub(crate) async fn orphans_are_collected(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let (one, two) = (make(&maps, "one").await, make(&maps, "two").await);
     let child = make_owned(&maps, "child", &[&one]).await;
@@ -146,7 +146,7 @@ pub(super) async fn orphans_are_collected(client: Client, namespace: String) {
     gone(&maps, "late").await;
 }
 
-pub(super) async fn foreground_deletion_waits_for_dependents(client: Client, namespace: String) {
+pub(crate) async fn foreground_deletion_waits_for_dependents(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let owner = make(&maps, "owner").await;
     make_owned(&maps, "child", &[&owner]).await;
@@ -164,7 +164,7 @@ pub(super) async fn foreground_deletion_waits_for_dependents(client: Client, nam
     gone(&maps, "owner").await;
 }
 
-pub(super) async fn orphaning_lets_dependents_stay(client: Client, namespace: String) {
+pub(crate) async fn orphaning_lets_dependents_stay(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let owner = make(&maps, "owner").await;
     make_owned(&maps, "child", &[&owner]).await;
@@ -174,7 +174,7 @@ pub(super) async fn orphaning_lets_dependents_stay(client: Client, namespace: St
     assert!(maps.get("child").await.expect("it stays").owner_references().is_empty());
 }
 
-pub(super) async fn a_namespace_takes_its_content_along(client: Client, namespace: String) {
+pub(crate) async fn a_namespace_takes_its_content_along(client: Client, namespace: String) {
     let name = format!("{namespace}-ends");
     make_namespace(&client, &name).await;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
@@ -199,7 +199,7 @@ pub(super) async fn a_namespace_takes_its_content_along(client: Client, namespac
     .await;
 }
 
-pub(super) async fn evictions_and_bindings(client: Client, namespace: String) {
+pub(crate) async fn evictions_and_bindings(client: Client, namespace: String) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     pods.create(&PostParams::default(), &object(pod("p"))).await.expect("created");
     let binding = json!({

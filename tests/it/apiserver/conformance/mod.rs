@@ -1,166 +1,88 @@
 //! What a kube client may expect of any Kubernetes API server.
 //!
-//! A case takes a client and a namespace of its own, and knows nothing of what is behind them. [`cases`] names them
-//! all with what they need, so that they can be run against a real API server too.
+//! A case takes a client and a namespace of its own, and knows nothing of what is behind them. [`with_all_cases`] names
+//! them all with what they need; they run on the in-memory API (`embedded`) and on a real one (`tests/cluster`).
 
-mod life;
-mod reads;
-mod runtime;
-mod writes;
+pub(crate) mod life;
+pub(crate) mod reads;
+pub(crate) mod runtime;
+pub(crate) mod writes;
 
-use super::Served;
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, DeleteParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-/// What a case needs besides the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// Nothing.
-    Nothing,
-    /// The controllers of a cluster: garbage collection and the end of namespaces.
-    Controllers,
-    /// Knative's custom resources.
-    Knative,
-}
-
-/// A case.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) needs: Needs,
-    pub(crate) run: fn(Client, String) -> BoxFuture<'static, ()>,
-}
-
-macro_rules! cases {
-    ($($module:ident { $($case:ident: $needs:ident,)* })*) => {
-        /// Every case.
-        pub(crate) fn cases() -> Vec<Case> {
-            vec![$($(Case {
-                name: concat!(stringify!($module), "::", stringify!($case)),
-                needs: Needs::$needs,
-                run: |client, namespace| Box::pin($module::$case(client, namespace)),
-            },)*)*]
-        }
-
-        mod embedded {
-            $(mod $module {
-                $(#[tokio::test]
-                async fn $case() {
-                    super::super::run_embedded(concat!(stringify!($module), "::", stringify!($case))).await;
-                })*
-            })*
+/// Hands all cases to a macro, by module and name and with what they need: `Nothing`, the `Controllers` of a cluster, or
+/// a server `Since` a minor version of Kubernetes.
+macro_rules! with_all_cases {
+    ($with:ident) => {
+        $with! {
+            writes {
+                create_fills_in_what_is_not_the_clients: Nothing,
+                names_are_generated_and_checked: Nothing,
+                a_namespace_must_exist: Nothing,
+                what_is_not_there_is_not_found: Nothing,
+                a_stale_replacement_is_a_conflict: Nothing,
+                writing_the_same_again_changes_nothing: Nothing,
+                spec_and_status_are_written_apart: Nothing,
+                custom_resources_keep_the_same_rules: Nothing,
+                defaults_others_rely_on: Nothing,
+                what_cannot_stand_is_invalid: Nothing,
+                fields_a_kind_does_not_have: Nothing,
+                fields_a_kind_does_not_have_can_be_refused: Since(27, "fieldValidation"),
+                merge_patches: Nothing,
+                json_patches: Nothing,
+                strategic_merge_patches: Nothing,
+                apply_makes_changes_and_removes: Nothing,
+                apply_and_other_writes_see_each_other: Since(22, "the owner of a scaled field is known"),
+                apply_merges_lists_by_their_keys: Nothing,
+                apply_to_status: Nothing,
+                scale: Nothing,
+                dry_runs_keep_nothing: Nothing,
+                requests_nobody_understands: Nothing,
+            }
+            reads {
+                lists_by_label: Nothing,
+                lists_by_field: Nothing,
+                lists_carry_a_version_to_watch_from: Nothing,
+                list_versions: Nothing,
+                watch_begins_with_what_is_there: Nothing,
+                watch_continues_from_a_version: Nothing,
+                watch_streams_the_list_first: Since(34, "sendInitialEvents"),
+                watch_sees_objects_enter_and_leave_a_selection: Nothing,
+                watch_of_one_object: Nothing,
+                watch_ends_in_time: Nothing,
+                metadata_alone: Nothing,
+                tables: Nothing,
+                discovery: Nothing,
+                discovery_of_all_at_once: Since(27, "aggregated discovery"),
+                discovery_of_knative: Nothing,
+                health_and_version: Nothing,
+            }
+            life {
+                delete_checks_preconditions: Nothing,
+                finalizers_keep_an_object: Nothing,
+                pods_get_their_grace: Nothing,
+                collections_are_deleted: Nothing,
+                orphans_are_collected: Controllers,
+                foreground_deletion_waits_for_dependents: Controllers,
+                orphaning_lets_dependents_stay: Controllers,
+                a_namespace_takes_its_content_along: Controllers,
+                evictions_and_bindings: Nothing,
+            }
+            runtime {
+                watchers_list_and_watch: Nothing,
+                watchers_stream_lists: Since(34, "sendInitialEvents"),
+                a_reflector_follows: Nothing,
+                a_controller_reconciles: Nothing,
+                events_have_two_faces: Nothing,
+            }
         }
     };
 }
-
-cases! {
-    writes {
-        create_fills_in_what_is_not_the_clients: Nothing,
-        names_are_generated_and_checked: Nothing,
-        a_namespace_must_exist: Nothing,
-        what_is_not_there_is_not_found: Nothing,
-        a_stale_replacement_is_a_conflict: Nothing,
-        writing_the_same_again_changes_nothing: Nothing,
-        spec_and_status_are_written_apart: Nothing,
-        custom_resources_keep_the_same_rules: Knative,
-        defaults_others_rely_on: Nothing,
-        what_cannot_stand_is_invalid: Nothing,
-        fields_a_kind_does_not_have: Nothing,
-        merge_patches: Nothing,
-        json_patches: Nothing,
-        strategic_merge_patches: Nothing,
-        apply_makes_changes_and_removes: Nothing,
-        apply_and_other_writes_see_each_other: Nothing,
-        apply_merges_lists_by_their_keys: Nothing,
-        apply_to_status: Knative,
-        scale: Nothing,
-        dry_runs_keep_nothing: Nothing,
-        requests_nobody_understands: Nothing,
-    }
-    reads {
-        lists_by_label: Nothing,
-        lists_by_field: Nothing,
-        lists_carry_a_version_to_watch_from: Nothing,
-        list_versions: Nothing,
-        watch_begins_with_what_is_there: Nothing,
-        watch_continues_from_a_version: Nothing,
-        watch_streams_the_list_first: Nothing,
-        watch_sees_objects_enter_and_leave_a_selection: Nothing,
-        watch_of_one_object: Nothing,
-        watch_ends_in_time: Nothing,
-        metadata_alone: Nothing,
-        tables: Nothing,
-        discovery: Nothing,
-        discovery_of_knative: Knative,
-        health_and_version: Nothing,
-    }
-    life {
-        delete_checks_preconditions: Nothing,
-        finalizers_keep_an_object: Nothing,
-        pods_get_their_grace: Nothing,
-        collections_are_deleted: Nothing,
-        orphans_are_collected: Controllers,
-        foreground_deletion_waits_for_dependents: Controllers,
-        orphaning_lets_dependents_stay: Controllers,
-        a_namespace_takes_its_content_along: Controllers,
-        evictions_and_bindings: Nothing,
-    }
-    runtime {
-        watchers_list_and_watch: Nothing,
-        watchers_stream_lists: Nothing,
-        a_reflector_follows: Nothing,
-        a_controller_reconciles: Nothing,
-        events_have_two_faces: Nothing,
-    }
-}
-
-async fn run_embedded(name: &str) {
-    let served = Served::start().await;
-    let client = served.client();
-    let namespace = "conformance";
-    make_namespace(&client, namespace).await;
-    let case = cases().into_iter().find(|case| case.name == name).expect("a case of this name");
-    (case.run)(client, namespace.to_owned()).await;
-}
-
-/// Runs every case against the cluster of `EBB_CONFORMANCE_KUBECONFIG`, when that names a kubeconfig. Cases that need
-/// a cluster's controllers run when `EBB_CONFORMANCE_CONTROLLERS` is set, those about Knative's kinds when they are
-/// served. It leaves the namespaces it made to be deleted.
-#[tokio::test]
-async fn against_another_api_server() {
-    let Some(path) = std::env::var_os("EBB_CONFORMANCE_KUBECONFIG") else {
-        let _ = writeln!(std::io::stdout(), "skipped: EBB_CONFORMANCE_KUBECONFIG names no other API server");
-        return;
-    };
-    let config = Kubeconfig::read_from(path).expect("a kubeconfig");
-    let mut config =
-        Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a configuration");
-    config.default_retry = false;
-    let client = Client::try_from(config).expect("a client");
-    let controllers = std::env::var_os("EBB_CONFORMANCE_CONTROLLERS").is_some();
-    let knative = kube::discovery::group(&client, "serving.knative.dev").await.is_ok();
-    let run = format!("conformance-{:08x}", rand::random::<u32>());
-    for (index, case) in cases().into_iter().enumerate() {
-        let possible = match case.needs {
-            Needs::Nothing => true,
-            Needs::Controllers => controllers,
-            Needs::Knative => knative,
-        };
-        let _ = writeln!(std::io::stdout(), "{} {}", if possible { "case" } else { "skipped:" }, case.name);
-        if possible {
-            let namespace = format!("{run}-{index}");
-            make_namespace(&client, &namespace).await;
-            (case.run)(client.clone(), namespace.clone()).await;
-            let namespaces: Api<Namespace> = Api::all(client.clone());
-            namespaces.delete(&namespace, &DeleteParams::background()).await.expect("deleted");
-        }
-    }
-}
+pub(crate) use with_all_cases;
 
 pub(crate) async fn make_namespace(client: &Client, name: &str) {
     let namespace = object::<Namespace>(json!({"metadata": {"name": name}}));

@@ -1,6 +1,6 @@
 //! Lists, watches, tables, discovery.
 
-use super::{assert_refused, config_map, deployment, eventually, json_of, object, pod};
+use super::{assert_refused, config_map, deployment, eventually, json_of, object, pod, refused};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -63,7 +63,7 @@ where
     words
 }
 
-pub(super) async fn lists_by_label(client: Client, namespace: String) {
+pub(crate) async fn lists_by_label(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({"app": "web", "tier": "front"})).await;
     make(&maps, "b", json!({"app": "web"})).await;
@@ -89,7 +89,7 @@ pub(super) async fn lists_by_label(client: Client, namespace: String) {
     }
 }
 
-pub(super) async fn lists_by_field(client: Client, namespace: String) {
+pub(crate) async fn lists_by_field(client: Client, namespace: String) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     for (name, node) in [("p1", "n1"), ("p2", "n2")] {
         let mut body = pod(name);
@@ -117,7 +117,7 @@ pub(super) async fn lists_by_field(client: Client, namespace: String) {
     }
 }
 
-pub(super) async fn lists_carry_a_version_to_watch_from(client: Client, namespace: String) {
+pub(crate) async fn lists_carry_a_version_to_watch_from(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
     let list = maps.list(&ListParams::default()).await.expect("a list");
@@ -127,7 +127,7 @@ pub(super) async fn lists_carry_a_version_to_watch_from(client: Client, namespac
     assert_eq!(next(&mut watch, 1).await, ["ADDED b"]);
 }
 
-pub(super) async fn list_versions(client: Client, namespace: String) {
+pub(crate) async fn list_versions(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let made = make(&maps, "a", json!({})).await;
     let at = ListParams::default().at(&version(&made));
@@ -139,10 +139,10 @@ pub(super) async fn list_versions(client: Client, namespace: String) {
     let future = ListParams::default().at("999999999999").matching(kube::api::VersionMatch::NotOlderThan);
     let status = assert_refused(maps.list(&future).await, 504, "Timeout");
     assert!(status.message.contains("Too large resource version"), "{}", status.message);
-    assert_refused(maps.list(&ListParams::default().at("abc")).await, 400, "BadRequest");
+    refused(maps.list(&ListParams::default().at("abc")).await);
 }
 
-pub(super) async fn watch_begins_with_what_is_there(client: Client, namespace: String) {
+pub(crate) async fn watch_begins_with_what_is_there(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
     make(&maps, "b", json!({})).await;
@@ -156,7 +156,7 @@ pub(super) async fn watch_begins_with_what_is_there(client: Client, namespace: S
     assert_eq!(next(&mut watch, 2).await, ["MODIFIED a", "DELETED b"]);
 }
 
-pub(super) async fn watch_continues_from_a_version(client: Client, namespace: String) {
+pub(crate) async fn watch_continues_from_a_version(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let first = make(&maps, "a", json!({})).await;
     label(&maps, "a", json!({"x": "1"})).await;
@@ -175,7 +175,7 @@ pub(super) async fn watch_continues_from_a_version(client: Client, namespace: St
     }
 }
 
-pub(super) async fn watch_streams_the_list_first(client: Client, namespace: String) {
+pub(crate) async fn watch_streams_the_list_first(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
     make(&maps, "b", json!({})).await;
@@ -189,7 +189,7 @@ pub(super) async fn watch_streams_the_list_first(client: Client, namespace: Stri
     assert_eq!(next(&mut watch, 1).await, ["ADDED c"]);
 }
 
-pub(super) async fn watch_sees_objects_enter_and_leave_a_selection(client: Client, namespace: String) {
+pub(crate) async fn watch_sees_objects_enter_and_leave_a_selection(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({"app": "no"})).await;
     let params = WatchParams::default().labels("app=yes");
@@ -203,7 +203,7 @@ pub(super) async fn watch_sees_objects_enter_and_leave_a_selection(client: Clien
     assert_eq!(next(&mut watch, 5).await, ["ADDED a", "MODIFIED a", "DELETED a", "ADDED a", "DELETED a"]);
 }
 
-pub(super) async fn watch_of_one_object(client: Client, namespace: String) {
+pub(crate) async fn watch_of_one_object(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
     let params = WatchParams::default().fields("metadata.name=b");
@@ -215,14 +215,14 @@ pub(super) async fn watch_of_one_object(client: Client, namespace: String) {
     assert_eq!(next(&mut watch, 2).await, ["ADDED b", "MODIFIED b"]);
 }
 
-pub(super) async fn watch_ends_in_time(client: Client, namespace: String) {
+pub(crate) async fn watch_ends_in_time(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let watch = maps.watch(&WatchParams::default().timeout(1), "0").await.expect("a watch").boxed();
     let rest = tokio::time::timeout(PATIENCE, watch.try_collect::<Vec<_>>()).await.expect("it ends");
     rest.expect("it ends without an error");
 }
 
-pub(super) async fn metadata_alone(client: Client, namespace: String) {
+pub(crate) async fn metadata_alone(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     maps.create(&PostParams::default(), &config_map("a", &json!({"x": "1"}))).await.expect("created");
     let one = maps.get_metadata("a").await.expect("there");
@@ -237,7 +237,7 @@ pub(super) async fn metadata_alone(client: Client, namespace: String) {
     );
 }
 
-pub(super) async fn tables(client: Client, namespace: String) {
+pub(crate) async fn tables(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     deployments.create(&PostParams::default(), &object(deployment("web"))).await.expect("created");
     let table = |path: String| {
@@ -266,35 +266,39 @@ pub(super) async fn tables(client: Client, namespace: String) {
     }
 }
 
-pub(super) async fn discovery(client: Client, _: String) {
-    let legacy = Discovery::new(client.clone()).run().await.expect("discovery");
-    let aggregated = Discovery::new(client.clone()).run_aggregated().await.expect("aggregated discovery");
-    for discovery in [&legacy, &aggregated] {
-        for (group, kind, plural, scope) in [
-            ("", "Pod", "pods", Scope::Namespaced),
-            ("", "Namespace", "namespaces", Scope::Cluster),
-            ("apps", "Deployment", "deployments", Scope::Namespaced),
-            ("discovery.k8s.io", "EndpointSlice", "endpointslices", Scope::Namespaced),
-            ("coordination.k8s.io", "Lease", "leases", Scope::Namespaced),
-        ] {
-            let found = discovery.get(group).unwrap_or_else(|| panic!("group {group:?}"));
-            let (resource, capabilities) = found.recommended_kind(kind).unwrap_or_else(|| panic!("kind {kind}"));
-            assert_eq!(resource.plural, plural);
-            assert_eq!(capabilities.scope, scope);
-            assert!(capabilities.supports_operation("watch"), "{kind}");
-        }
-        let (_, capabilities) = discovery.get("apps").expect("apps").recommended_kind("Deployment").expect("there");
-        let mut subresources: Vec<&str> =
-            capabilities.subresources.iter().map(|(resource, _)| resource.plural.as_str()).collect();
-        subresources.sort_unstable();
-        assert!(subresources.iter().any(|name| name.ends_with("scale")), "{subresources:?}");
-        assert!(subresources.iter().any(|name| name.ends_with("status")), "{subresources:?}");
-    }
+pub(crate) async fn discovery(client: Client, _: String) {
+    assert_discovered(&Discovery::new(client.clone()).run().await.expect("discovery"));
     kube::discovery::group(&client, "apps").await.expect("one group");
     assert!(kube::discovery::group(&client, "none.test").await.is_err());
 }
 
-pub(super) async fn discovery_of_knative(client: Client, _: String) {
+pub(crate) async fn discovery_of_all_at_once(client: Client, _: String) {
+    assert_discovered(&Discovery::new(client).run_aggregated().await.expect("aggregated discovery"));
+}
+
+fn assert_discovered(discovery: &Discovery) {
+    for (group, kind, plural, scope) in [
+        ("", "Pod", "pods", Scope::Namespaced),
+        ("", "Namespace", "namespaces", Scope::Cluster),
+        ("apps", "Deployment", "deployments", Scope::Namespaced),
+        ("discovery.k8s.io", "EndpointSlice", "endpointslices", Scope::Namespaced),
+        ("coordination.k8s.io", "Lease", "leases", Scope::Namespaced),
+    ] {
+        let found = discovery.get(group).unwrap_or_else(|| panic!("group {group:?}"));
+        let (resource, capabilities) = found.recommended_kind(kind).unwrap_or_else(|| panic!("kind {kind}"));
+        assert_eq!(resource.plural, plural);
+        assert_eq!(capabilities.scope, scope);
+        assert!(capabilities.supports_operation("watch"), "{kind}");
+    }
+    let (_, capabilities) = discovery.get("apps").expect("apps").recommended_kind("Deployment").expect("there");
+    let mut subresources: Vec<&str> =
+        capabilities.subresources.iter().map(|(resource, _)| resource.plural.as_str()).collect();
+    subresources.sort_unstable();
+    assert!(subresources.iter().any(|name| name.ends_with("scale")), "{subresources:?}");
+    assert!(subresources.iter().any(|name| name.ends_with("status")), "{subresources:?}");
+}
+
+pub(crate) async fn discovery_of_knative(client: Client, _: String) {
     for (version, kind) in [
         ("serving.knative.dev/v1", "Service"),
         ("serving.knative.dev/v1", "Revision"),
@@ -310,7 +314,7 @@ pub(super) async fn discovery_of_knative(client: Client, _: String) {
     }
 }
 
-pub(super) async fn health_and_version(client: Client, _: String) {
+pub(crate) async fn health_and_version(client: Client, _: String) {
     for path in ["/healthz", "/livez", "/readyz"] {
         let request = http::Request::get(path).body(Vec::new()).expect("a request");
         assert_eq!(client.request_text(request).await.expect("healthy"), "ok");
@@ -319,7 +323,7 @@ pub(super) async fn health_and_version(client: Client, _: String) {
     assert_eq!(version.major, "1");
     assert!(json_of(&version)["gitVersion"].as_str().is_some_and(|text| text.starts_with("v1.")));
     let missing = http::Request::get("/none").body(Vec::new()).expect("a request");
-    assert_refused(client.request_text(missing).await, 404, "NotFound");
+    assert_eq!(refused(client.request_text(missing).await).code, 404);
     let ready = || async { client.apiserver_version().await.ok() };
     eventually("the server answers again", ready).await;
 }

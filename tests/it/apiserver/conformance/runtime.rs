@@ -46,15 +46,15 @@ async fn watch_with(client: Client, namespace: String, config: watcher::Config) 
     assert_eq!(seen, ["apply c", "delete a"]);
 }
 
-pub(super) async fn watchers_list_and_watch(client: Client, namespace: String) {
+pub(crate) async fn watchers_list_and_watch(client: Client, namespace: String) {
     watch_with(client, namespace, watcher::Config::default().page_size(1)).await;
 }
 
-pub(super) async fn watchers_stream_lists(client: Client, namespace: String) {
+pub(crate) async fn watchers_stream_lists(client: Client, namespace: String) {
     watch_with(client, namespace, watcher::Config::default().streaming_lists()).await;
 }
 
-pub(super) async fn a_reflector_follows(client: Client, namespace: String) {
+pub(crate) async fn a_reflector_follows(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     for index in 0..50 {
         make(&maps, &format!("m{index}")).await;
@@ -83,7 +83,7 @@ pub(super) async fn a_reflector_follows(client: Client, namespace: String) {
     follow.abort();
 }
 
-pub(super) async fn a_controller_reconciles(client: Client, namespace: String) {
+pub(crate) async fn a_controller_reconciles(client: Client, namespace: String) {
     #[derive(Debug, thiserror::Error)]
     #[error(transparent)]
     struct Failed(#[from] kube::Error);
@@ -135,7 +135,7 @@ pub(super) async fn a_controller_reconciles(client: Client, namespace: String) {
     controller.abort();
 }
 
-pub(super) async fn events_have_two_faces(client: Client, namespace: String) {
+pub(crate) async fn events_have_two_faces(client: Client, namespace: String) {
     let recorder = Recorder::new(client.clone(), Reporter { controller: "ebb.test".to_owned(), instance: None });
     let about = ObjectReference {
         api_version: Some("v1".to_owned()),

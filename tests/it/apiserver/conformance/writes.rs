@@ -1,6 +1,6 @@
 //! Creating, replacing, patching, applying, scaling.
 
-use super::{assert_refused, config_map, deployment, json_of, object, pod};
+use super::{assert_refused, config_map, deployment, json_of, object, pod, refused};
 use ebb::api::pod_autoscaler::PodAutoscaler;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -16,7 +16,7 @@ fn patch() -> PatchParams {
     PatchParams::default()
 }
 
-pub(super) async fn create_fills_in_what_is_not_the_clients(client: Client, namespace: String) {
+pub(crate) async fn create_fills_in_what_is_not_the_clients(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let mut map = config_map("one", &json!({"a": "1"}));
     map.metadata.uid = Some("made-up".to_owned());
@@ -33,10 +33,12 @@ pub(super) async fn create_fills_in_what_is_not_the_clients(client: Client, name
     assert_eq!(status.details.expect("details").kind, "configmaps");
     map.metadata.resource_version = Some("1".to_owned());
     map.metadata.name = Some("two".to_owned());
-    assert_refused(maps.create(&post(), &map).await, 400, "BadRequest");
+    // Clumsy, and what every API server does.
+    let status = assert_refused(maps.create(&post(), &map).await, 500, "");
+    assert_eq!(status.message, "resourceVersion should not be set on objects to be created");
 }
 
-pub(super) async fn names_are_generated_and_checked(client: Client, namespace: String) {
+pub(crate) async fn names_are_generated_and_checked(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let template: ConfigMap = object(json!({"metadata": {"generateName": "some-"}}));
     let first = maps.create(&post(), &template).await.expect("created").metadata.name.expect("a name");
@@ -54,7 +56,7 @@ pub(super) async fn names_are_generated_and_checked(client: Client, namespace: S
     assert_refused(services.create(&post(), &service).await, 422, "Invalid");
 }
 
-pub(super) async fn a_namespace_must_exist(client: Client, namespace: String) {
+pub(crate) async fn a_namespace_must_exist(client: Client, namespace: String) {
     let missing = format!("{namespace}-missing");
     let maps: Api<ConfigMap> = Api::namespaced(client, &missing);
     let status = assert_refused(maps.create(&post(), &config_map("a", &json!({}))).await, 404, "NotFound");
@@ -62,7 +64,7 @@ pub(super) async fn a_namespace_must_exist(client: Client, namespace: String) {
     assert!(maps.list(&ListParams::default()).await.expect("an empty list").items.is_empty());
 }
 
-pub(super) async fn what_is_not_there_is_not_found(client: Client, namespace: String) {
+pub(crate) async fn what_is_not_there_is_not_found(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
     let status = assert_refused(deployments.get("none").await, 404, "NotFound");
     assert_eq!(status.message, "deployments.apps \"none\" not found");
@@ -75,7 +77,7 @@ pub(super) async fn what_is_not_there_is_not_found(client: Client, namespace: St
     assert_refused(deployments.get_scale("none").await, 404, "NotFound");
 }
 
-pub(super) async fn a_stale_replacement_is_a_conflict(client: Client, namespace: String) {
+pub(crate) async fn a_stale_replacement_is_a_conflict(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let first = maps.create(&post(), &config_map("a", &json!({"n": "1"}))).await.expect("created");
     let mut newer = first.clone();
@@ -98,7 +100,7 @@ pub(super) async fn a_stale_replacement_is_a_conflict(client: Client, namespace:
     assert_refused(maps.patch("a", &patch(), &Patch::Merge(change)).await, 409, "Conflict");
 }
 
-pub(super) async fn writing_the_same_again_changes_nothing(client: Client, namespace: String) {
+pub(crate) async fn writing_the_same_again_changes_nothing(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let first = maps.create(&post(), &config_map("a", &json!({"n": "1"}))).await.expect("created");
     let again = maps.replace("a", &post(), &first).await.expect("replaced");
@@ -112,7 +114,7 @@ pub(super) async fn writing_the_same_again_changes_nothing(client: Client, names
     assert_eq!(applied.metadata.resource_version, again.metadata.resource_version);
 }
 
-pub(super) async fn spec_and_status_are_written_apart(client: Client, namespace: String) {
+pub(crate) async fn spec_and_status_are_written_apart(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
     let mut body = deployment("web");
     body["status"] = json!({"replicas": 9});
@@ -145,7 +147,7 @@ pub(super) async fn spec_and_status_are_written_apart(client: Client, namespace:
     assert_eq!(made.status.as_ref().and_then(|status| status.replicas), Some(7));
 }
 
-pub(super) async fn custom_resources_keep_the_same_rules(client: Client, namespace: String) {
+pub(crate) async fn custom_resources_keep_the_same_rules(client: Client, namespace: String) {
     let scalers: Api<PodAutoscaler> = Api::namespaced(client, &namespace);
     let body = json!({
         "apiVersion": "autoscaling.internal.knative.dev/v1alpha1",
@@ -174,7 +176,7 @@ pub(super) async fn custom_resources_keep_the_same_rules(client: Client, namespa
     assert_refused(scalers.replace("web", &post(), &blind).await, 422, "Invalid");
 }
 
-pub(super) async fn defaults_others_rely_on(client: Client, namespace: String) {
+pub(crate) async fn defaults_others_rely_on(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let mut body = deployment("web");
     body["spec"].as_object_mut().expect("a spec").remove("replicas");
@@ -202,7 +204,7 @@ pub(super) async fn defaults_others_rely_on(client: Client, namespace: String) {
     assert_eq!(made["data"]["key"], "dmFsdWU=");
 }
 
-pub(super) async fn what_cannot_stand_is_invalid(client: Client, namespace: String) {
+pub(crate) async fn what_cannot_stand_is_invalid(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let mut body = deployment("web");
     body["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
@@ -227,22 +229,12 @@ pub(super) async fn what_cannot_stand_is_invalid(client: Client, namespace: Stri
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let labelled = json!({"metadata": {"name": "a", "labels": {"not a key": "v"}}});
     assert_refused(maps.create(&post(), &object(labelled)).await, 422, "Invalid");
+    let status = assert_refused(maps.create(&post(), &config_map("a", &json!({"a/b": "1"}))).await, 422, "Invalid");
+    assert_eq!(status.details.expect("details").causes[0].field, "data[a/b]");
 }
 
-pub(super) async fn fields_a_kind_does_not_have(client: Client, namespace: String) {
-    let request = |validation: &str| {
-        let mut body = deployment("web");
-        body["spec"]["replicsa"] = 3.into();
-        body["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x".into();
-        http::Request::post(format!("/apis/apps/v1/namespaces/{namespace}/deployments?fieldValidation={validation}"))
-            .header("content-type", "application/json")
-            .body(body.to_string().into_bytes())
-            .expect("a request")
-    };
-    let status = assert_refused(client.request::<Value>(request("Strict")).await, 400, "BadRequest");
-    assert!(status.message.contains("unknown field \"spec.replicsa\""), "{}", status.message);
-    assert!(status.message.contains("unknown field \"spec.template.spec.containers[0].imagee\""), "{}", status.message);
-    let made: Value = client.request(request("Ignore")).await.expect("created");
+pub(crate) async fn fields_a_kind_does_not_have(client: Client, namespace: String) {
+    let made: Value = client.request(misspelt(&namespace, "Ignore")).await.expect("created");
     assert_eq!(made["spec"].get("replicsa"), None);
 
     let mut body = deployment("typed");
@@ -254,7 +246,25 @@ pub(super) async fn fields_a_kind_does_not_have(client: Client, namespace: Strin
     assert_refused(client.request::<Value>(request).await, 400, "BadRequest");
 }
 
-pub(super) async fn merge_patches(client: Client, namespace: String) {
+pub(crate) async fn fields_a_kind_does_not_have_can_be_refused(client: Client, namespace: String) {
+    let answer = client.request::<Value>(misspelt(&namespace, "Strict")).await;
+    let status = assert_refused(answer, 400, "BadRequest");
+    assert!(status.message.contains("unknown field \"spec.replicsa\""), "{}", status.message);
+    assert!(status.message.contains("unknown field \"spec.template.spec.containers[0].imagee\""), "{}", status.message);
+}
+
+/// A request to create a Deployment with two slips of the pen.
+fn misspelt(namespace: &str, validation: &str) -> http::Request<Vec<u8>> {
+    let mut body = deployment("web");
+    body["spec"]["replicsa"] = 3.into();
+    body["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x".into();
+    http::Request::post(format!("/apis/apps/v1/namespaces/{namespace}/deployments?fieldValidation={validation}"))
+        .header("content-type", "application/json")
+        .body(body.to_string().into_bytes())
+        .expect("a request")
+}
+
+pub(crate) async fn merge_patches(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     maps.create(&post(), &config_map("a", &json!({"keep": "1", "change": "1", "drop": "1"}))).await.expect("created");
     let change = json!({"data": {"change": "2", "drop": null, "add": "2"}});
@@ -262,9 +272,10 @@ pub(super) async fn merge_patches(client: Client, namespace: String) {
     assert_eq!(json_of(&made)["data"], json!({"keep": "1", "change": "2", "add": "2"}));
 }
 
-pub(super) async fn json_patches(client: Client, namespace: String) {
+pub(crate) async fn json_patches(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    maps.create(&post(), &config_map("a", &json!({"x": "1"}))).await.expect("created");
+    let map = json!({"metadata": {"name": "a", "annotations": {"k": "1"}}, "data": {"x": "1"}});
+    maps.create(&post(), &object(map)).await.expect("created");
     let patched = |operations: Value| {
         let maps = maps.clone();
         async move {
@@ -275,11 +286,12 @@ pub(super) async fn json_patches(client: Client, namespace: String) {
     let made = patched(json!([
         {"op": "test", "path": "/data/x", "value": "1"},
         {"op": "replace", "path": "/data/x", "value": "2"},
-        {"op": "add", "path": "/data/a~1b", "value": "3"},
+        {"op": "add", "path": "/metadata/annotations/a~1b", "value": "3"},
     ]))
     .await
     .expect("patched");
-    assert_eq!(json_of(&made)["data"], json!({"x": "2", "a/b": "3"}));
+    assert_eq!(json_of(&made)["data"], json!({"x": "2"}));
+    assert_eq!(json_of(&made)["metadata"]["annotations"], json!({"k": "1", "a/b": "3"}));
 
     for operations in [
         json!([{"op": "test", "path": "/data/x", "value": "1"}]),
@@ -290,10 +302,10 @@ pub(super) async fn json_patches(client: Client, namespace: String) {
         assert_refused(patched(operations).await, 422, "Invalid");
     }
     let made = maps.get("a").await.expect("there");
-    assert_eq!(json_of(&made)["data"], json!({"x": "2", "a/b": "3"}), "a failed patch changes nothing");
+    assert_eq!(json_of(&made)["data"], json!({"x": "2"}), "a failed patch changes nothing");
 }
 
-pub(super) async fn strategic_merge_patches(client: Client, namespace: String) {
+pub(crate) async fn strategic_merge_patches(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
     deployments.create(&post(), &object(deployment("web"))).await.expect("created");
     let containers = |change: Value| {
@@ -363,7 +375,7 @@ fn applied_map(data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
 }
 
-pub(super) async fn apply_makes_changes_and_removes(client: Client, namespace: String) {
+pub(crate) async fn apply_makes_changes_and_removes(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let apply = |manager: &'static str, force: bool, data: Value| {
         let maps = maps.clone();
@@ -403,7 +415,7 @@ pub(super) async fn apply_makes_changes_and_removes(client: Client, namespace: S
     assert_eq!(data(made), json!({"z": "2"}));
 }
 
-pub(super) async fn apply_and_other_writes_see_each_other(client: Client, namespace: String) {
+pub(crate) async fn apply_and_other_writes_see_each_other(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
     let config = deployment("web");
     let apply = PatchParams::apply("owner");
@@ -425,7 +437,7 @@ pub(super) async fn apply_and_other_writes_see_each_other(client: Client, namesp
     assert_eq!(made.spec.and_then(|spec| spec.replicas), Some(1));
 }
 
-pub(super) async fn apply_merges_lists_by_their_keys(client: Client, namespace: String) {
+pub(crate) async fn apply_merges_lists_by_their_keys(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client, &namespace);
     let apply = |manager: &'static str, containers: Value| {
         let deployments = deployments.clone();
@@ -463,7 +475,7 @@ pub(super) async fn apply_merges_lists_by_their_keys(client: Client, namespace: 
     assert_eq!(web.get("env"), None);
 }
 
-pub(super) async fn apply_to_status(client: Client, namespace: String) {
+pub(crate) async fn apply_to_status(client: Client, namespace: String) {
     let scalers: Api<PodAutoscaler> = Api::namespaced(client, &namespace);
     let config = |member: &str, value: Value| {
         let mut config = json!({
@@ -493,7 +505,7 @@ pub(super) async fn apply_to_status(client: Client, namespace: String) {
     assert_refused(scalers.patch_status("none", &apply, &Patch::Apply(&missing)).await, 404, "NotFound");
 }
 
-pub(super) async fn scale(client: Client, namespace: String) {
+pub(crate) async fn scale(client: Client, namespace: String) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     deployments.create(&post(), &object(deployment("web"))).await.expect("created");
     let scale = deployments.get_scale("web").await.expect("a scale");
@@ -522,7 +534,7 @@ pub(super) async fn scale(client: Client, namespace: String) {
     assert_refused(maps.patch_scale("a", &patch(), &Patch::Merge(json!({}))).await, 404, "NotFound");
 }
 
-pub(super) async fn dry_runs_keep_nothing(client: Client, namespace: String) {
+pub(crate) async fn dry_runs_keep_nothing(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let dry = PostParams { dry_run: true, ..post() };
     let made = maps.create(&dry, &config_map("a", &json!({"n": "1"}))).await.expect("imagined");
@@ -536,7 +548,7 @@ pub(super) async fn dry_runs_keep_nothing(client: Client, namespace: String) {
     assert_eq!(json_of(&maps.get("a").await.expect("there"))["data"]["n"], "1");
 }
 
-pub(super) async fn requests_nobody_understands(client: Client, namespace: String) {
+pub(crate) async fn requests_nobody_understands(client: Client, namespace: String) {
     let send = |method: &str, path: String, media: &str, body: &str| {
         let request = http::Request::builder()
             .method(method)
@@ -557,7 +569,8 @@ pub(super) async fn requests_nobody_understands(client: Client, namespace: Strin
     assert_refused(send("POST", maps.clone(), json, elsewhere).await, 400, "BadRequest");
     assert_refused(send("PATCH", format!("{maps}/a"), json, "{}").await, 415, "UnsupportedMediaType");
     assert_refused(send("PUT", maps.clone(), json, "{}").await, 405, "MethodNotAllowed");
-    assert_refused(send("GET", "/apis/none.test/v1/things".to_owned(), json, "").await, 404, "NotFound");
+    // Not every server says it in words a client understands.
+    assert_eq!(refused(send("GET", "/apis/none.test/v1/things".to_owned(), json, "").await).code, 404);
     let large = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"x":"{}"}}}}"#, "x".repeat(4 << 20));
     assert_refused(send("POST", maps.clone(), json, &large).await, 413, "RequestEntityTooLarge");
     let apply = send("PATCH", format!("{maps}/a"), "application/apply-patch+yaml", "data: {a: b}").await;
