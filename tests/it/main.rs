@@ -7,6 +7,7 @@ mod golden;
 mod imports;
 mod local;
 mod metrics;
+mod ownership;
 mod run;
 mod shadow;
 mod shipped;

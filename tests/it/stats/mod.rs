@@ -7,7 +7,7 @@ mod server;
 use std::time::Duration;
 
 /// Waits until `condition` holds, or fails saying what was awaited.
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -17,6 +17,6 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Awaits `future`, or fails saying what was awaited.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("still not: {what}"))
 }

@@ -1,0 +1,353 @@
+//! Whole autoscalers that share the revisions: who writes, who decides, where stats end up, and how one leaves.
+
+use super::forwarding::Cluster;
+use super::{Network, SYSTEM, clock, until};
+use crate::apiserver::Served;
+use crate::stats::{eventually, soon};
+use ebb::api::pod_autoscaler::PodAutoscaler;
+use ebb::api::serverless_service::ServerlessService;
+use ebb::app::{Autoscaler, Listen, Options};
+use ebb::clock::Clock;
+use ebb::controllers::settings::{self, Maps};
+use ebb::k8s::dial::Dial;
+use ebb::local::apiserver::{Effect, Fault, Store, Verb};
+use ebb::observe::metrics::Format;
+use ebb::ownership::holder::Identity;
+use ebb::ownership::{Choice, Ownership};
+use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
+use ebb::units::{Compat, RevisionKey};
+use futures::{SinkExt as _, StreamExt as _};
+use http::Method;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_util::sync::CancellationToken;
+
+/// Makes the ConfigMaps an autoscaler starts with.
+async fn furnish(client: &kube::Client, buckets: u32) {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM);
+    for (name, data) in [
+        ("config-autoscaler", json!({})),
+        ("config-deployment", json!({"queue-sidecar-image": "ebb.local/queue-proxy"})),
+        ("config-leader-election", json!({"buckets": buckets.to_string()})),
+        ("config-logging", json!({})),
+        ("config-network", json!({})),
+        ("config-observability", json!({})),
+    ] {
+        let map = serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).expect("a ConfigMap");
+        maps.create(&PostParams::default(), &map).await.expect("created");
+    }
+}
+
+/// Makes a revision at zero as the rest of Knative does: its Deployment, ServerlessService and PodAutoscaler.
+async fn revision(client: &kube::Client, name: &str) {
+    let labels = json!({
+        "serving.knative.dev/configuration": "hello",
+        "serving.knative.dev/revision": name,
+        "serving.knative.dev/revisionUID": "4711",
+    });
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": format!("{name}-deployment")});
+    let deployment = json!({
+        "metadata": {"name": format!("{name}-deployment")},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        },
+    });
+    let autoscaler: PodAutoscaler = from(json!({
+        "metadata": {
+            "name": name, "namespace": "default", "labels": labels,
+            "annotations": {"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev"},
+        },
+        "spec": {"scaleTargetRef": target, "protocolType": "http1", "reachability": "Reachable"},
+    }));
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "default");
+    deployments.create(&PostParams::default(), &from(deployment)).await.expect("created");
+    let autoscalers: Api<PodAutoscaler> = Api::namespaced(client.clone(), "default");
+    let made = autoscalers.create(&PostParams::default(), &autoscaler).await.expect("created");
+
+    let sks: ServerlessService = from(json!({
+        "metadata": {
+            "name": name, "namespace": "default", "labels": labels,
+            "annotations": {"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev"},
+            "ownerReferences": [{
+                "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler", "name": name,
+                "uid": made.metadata.uid, "controller": true, "blockOwnerDeletion": true,
+            }],
+        },
+        "spec": {"mode": "Proxy", "objectRef": target, "protocolType": "http1", "numActivators": 2},
+    }));
+    let services: Api<ServerlessService> = Api::namespaced(client.clone(), "default");
+    // The autoscaler may have been faster.
+    let _ = services.create(&PostParams::default(), &sks).await;
+    let status = json!({"status": {
+        "serviceName": name, "privateServiceName": format!("{name}-private"), "observedGeneration": 1,
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    let patch = kube::api::Patch::Merge(status);
+    services.patch_status(name, &kube::api::PatchParams::default(), &patch).await.expect("patched");
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("an object")
+}
+
+/// A running autoscaler, and where activators and its peers reach it.
+struct Replica {
+    autoscaler: Autoscaler,
+    stats: SocketAddr,
+}
+
+async fn start(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8) -> Replica {
+    let (maps, compat) = (Maps::default(), Compat::IMPROVED);
+    let settings = settings::read(&client, &maps, compat).await.expect("settings");
+    let free = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = free().await;
+    let stats = listener.local_addr().expect("an address");
+    let ip = format!("10.0.0.{number}");
+    cluster.leads(&ip, stats);
+    let identity = Identity::new(&format!("autoscaler-{number}"), &ip).expect("a pod");
+    let dial: Arc<dyn Dial> = Arc::new(cluster.clone());
+    let options = Options {
+        client,
+        clock,
+        compat,
+        dial,
+        cluster_domain: "cluster.local".to_owned(),
+        ownership: Choice::Cluster { identity, stateful_set: None },
+        maps,
+        start: settings,
+        stats: Listen::Now(listener),
+        admin: free().await,
+        metrics: None,
+    };
+    let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
+    Replica { autoscaler, stats }
+}
+
+impl Replica {
+    fn ownership(&self) -> &Ownership {
+        self.autoscaler.ownership()
+    }
+
+    fn owned(&self) -> usize {
+        (0..self.ownership().ring().buckets()).filter(|bucket| self.ownership().owns_index(*bucket)).count()
+    }
+
+    /// Revisions of which it knows anything.
+    fn known(&self) -> u64 {
+        let text = self.autoscaler.metrics().exposition(Format::Prometheus);
+        let line = text.lines().find_map(|line| line.strip_prefix("ebb_revisions "));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number of revisions in\n{text}"))
+    }
+
+    /// A websocket as an activator opens it.
+    async fn connect(&self) -> WebSocketStream<TcpStream> {
+        let stream = soon("a connection", TcpStream::connect(self.stats)).await.expect("a connection");
+        let url = "ws://autoscaler.knative-serving.svc.cluster.local:8080";
+        let request = url.into_client_request().expect("a request");
+        soon("a handshake", client_async(request, stream)).await.expect("a handshake").0
+    }
+
+    /// Desired pods of a revision by its last decision.
+    fn decided(&self, name: &str) -> Option<i32> {
+        let key = RevisionKey::new("default", name);
+        let row = self.autoscaler.rows().into_iter().find(|row| row.key == key)?;
+        row.decision.map(|decision| decision.desired)
+    }
+}
+
+fn report(name: &str) -> Message {
+    let stat = Stat {
+        pod_name: "activator-1".into(),
+        average_concurrent_requests: 1.0,
+        request_count: 1.0,
+        ..Stat::default()
+    };
+    Message::Binary(encode_batch(vec![WireStatMessage::new(&RevisionKey::new("default", name), stat)]))
+}
+
+/// What a replica wrote for a revision that was not its own at that moment.
+#[derive(Clone, Default)]
+struct Trespasses {
+    ownership: Arc<OnceLock<Ownership>>,
+    found: Arc<Mutex<Vec<String>>>,
+}
+
+impl Trespasses {
+    fn watch(&self, network: Network) -> Network {
+        let this = self.clone();
+        Network { witness: Arc::new(move |method, path| this.look(method, path)), ..network }
+    }
+
+    fn look(&self, method: &Method, path: &str) {
+        // /apis/GROUP/VERSION/namespaces/default/RESOURCE/NAME[/SUBRESOURCE]; what is created is named in the body.
+        let mut parts = path.split('/').skip_while(|part| *part != "default").skip(2);
+        let (Some(name), Some(ownership)) = (parts.next(), self.ownership.get()) else { return };
+        let key = RevisionKey::new("default", name.trim_end_matches("-deployment"));
+        if !path.contains("/events") && !ownership.owns(&key) {
+            self.found.lock().expect("no panic above").push(format!("{method} {path}"));
+        }
+    }
+
+    fn none(&self) {
+        let found = self.found.lock().expect("no panic above");
+        assert!(found.is_empty(), "written without being the owner: {found:?}");
+    }
+}
+
+async fn observed(store: &Arc<Store>) -> usize {
+    let autoscalers: Api<PodAutoscaler> = Api::namespaced(Network::to(store).client(), "default");
+    let all = autoscalers.list(&Default::default()).await.expect("a list").items;
+    all.iter().filter(|pa| pa.status.as_ref().is_some_and(|status| status.observed_generation > 0)).count()
+}
+
+async fn all_observed(store: &Arc<Store>, number: usize) {
+    let deadline = tokio::time::timeout(Duration::from_mins(10), async {
+        while observed(store).await < number {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(deadline.await.is_ok(), "only {} of {number} PodAutoscalers were looked at", observed(store).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_owners_write_and_who_loses_a_bucket_forgets_it() {
+    let clock = clock();
+    let store = Store::new(clock);
+    let outside = Network::to(&store).client();
+    furnish(&outside, 3).await;
+    for number in 0..8 {
+        revision(&outside, &format!("early-{number}")).await;
+    }
+    let cluster = Cluster::default();
+    let (first_network, second_network) = (Trespasses::default(), Trespasses::default());
+    let network = first_network.watch(Network::to(&store));
+    let first = start(network.client(), &cluster, clock, 1).await;
+    assert!(first_network.ownership.set(first.ownership().clone()).is_ok());
+    until("the first owns all buckets", || first.owned() == 3).await;
+    all_observed(&store, 8).await;
+    until("it decides on all of them", || first.known() == 8).await;
+
+    let second = start(second_network.watch(Network::to(&store)).client(), &cluster, clock, 2).await;
+    assert!(second_network.ownership.set(second.ownership().clone()).is_ok());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!((second.owned(), second.known()), (0, 0));
+
+    // The first is cut off with its hands full: what it had sent never arrives, what it has not sent it must not send.
+    let slow = Effect::Delay(Duration::from_millis(700));
+    store.faults().add(Fault::once(slow).of("podautoscalers.autoscaling.internal.knative.dev/status").times(20));
+    for number in 0..8 {
+        revision(&outside, &format!("late-{number}")).await;
+    }
+    network.cut();
+    until("the second owns all buckets", || second.owned() == 3).await;
+    all_observed(&store, 16).await;
+    assert_eq!(first.owned(), 0);
+    network.mend();
+    until("the first has forgotten everything", || first.known() == 0).await;
+    until("the second decides on all of them", || second.known() == 16).await;
+
+    second.autoscaler.stop().await;
+    until("the first owns all buckets again", || first.owned() == 3).await;
+    until("and decides on all revisions", || first.known() == 16).await;
+    first_network.none();
+    second_network.none();
+    assert!(!network.writes.lock().expect("no panic above").is_empty());
+}
+
+#[tokio::test]
+async fn a_stat_finds_its_owner_whichever_replica_gets_it() {
+    let served = Served::start().await;
+    let client = served.client();
+    furnish(&client, 1).await;
+    revision(&client, "hello-00001").await;
+    let cluster = Cluster::default();
+    let owner = start(served.client(), &cluster, Clock::system(), 1).await;
+    eventually("it owns the bucket", || owner.owned() == 1).await;
+    let other = start(served.client(), &cluster, Clock::system(), 2).await;
+    eventually("the other knows", || other.ownership().holder(0).remote().is_some()).await;
+    let mut activator = other.connect().await;
+    let waking = async {
+        loop {
+            activator.send(report("hello-00001")).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = waking => {}
+        () = eventually("the owner wants a pod", || owner.decided("hello-00001") == Some(1)) => {}
+    }
+    assert_eq!(other.decided("hello-00001"), None);
+    owner.autoscaler.stop().await;
+    other.autoscaler.stop().await;
+}
+
+#[tokio::test]
+async fn activators_are_served_before_any_bucket_is_led() {
+    let served = Served::start().await;
+    let client = served.client();
+    furnish(&client, 1).await;
+    revision(&client, "hello-00001").await;
+    served
+        .store
+        .faults()
+        .add(Fault::once(Effect::fail(503)).on(Verb::Create).of("leases.coordination.k8s.io").times(u32::MAX));
+    let replica = start(served.client(), &Cluster::default(), Clock::system(), 1).await;
+    let mut activator = replica.connect().await;
+    activator.send(Message::Ping("?".into())).await.expect("sent");
+    let pong = soon("a pong", activator.next()).await.expect("open").expect("a message");
+    assert_eq!(pong, Message::Pong("?".into()));
+    activator.send(report("hello-00001")).await.expect("sent");
+    assert_eq!((replica.owned(), replica.known()), (0, 0));
+    served.store.faults().clear();
+    eventually("it owns the bucket", || replica.owned() == 1).await;
+    // The next second of a waiting request brings the next report; the first may have come before the windows.
+    let waking = async {
+        loop {
+            activator.send(report("hello-00001")).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = waking => {}
+        () = eventually("it wants a pod", || replica.decided("hello-00001") == Some(1)) => {}
+    }
+    replica.autoscaler.stop().await;
+}
+
+#[tokio::test]
+async fn leases_are_released_before_activators_are_sent_away() {
+    let served = Served::start().await;
+    furnish(&served.client(), 2).await;
+    let replica = start(served.client(), &Cluster::default(), Clock::system(), 1).await;
+    eventually("it owns both buckets", || replica.owned() == 2).await;
+    let mut activator = replica.connect().await;
+    let leases: Api<Lease> = Api::namespaced(served.client(), SYSTEM);
+    let (_, held) = tokio::join!(replica.autoscaler.stop(), async {
+        loop {
+            match soon("the goodbye", activator.next()).await {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Restart, "Restarting"));
+                    break;
+                }
+                Some(Ok(_)) => {}
+                other => panic!("no goodbye: {other:?}"),
+            }
+        }
+        let all = leases.list(&Default::default()).await.expect("a list").items;
+        all.into_iter().map(|lease| lease.spec.and_then(|spec| spec.holder_identity)).collect::<Vec<_>>()
+    });
+    assert_eq!(held, [Some(String::new()), Some(String::new())]);
+}

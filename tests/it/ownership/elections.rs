@@ -1,0 +1,372 @@
+//! Who owns a bucket, whatever happens to replicas, the API server and clocks.
+
+use super::{Network, SYSTEM, clock, until};
+use ebb::clock::Clock;
+use ebb::config::LeaderElection;
+use ebb::local::apiserver::{Effect, Fault, Store, Verb};
+use ebb::ownership::holder::{Holder, Identity};
+use ebb::ownership::lease::{Elections, Setup};
+use ebb::ownership::ring::Ring;
+use ebb::ownership::{Duties, Ownership};
+use ebb::units::{Compat, RevisionKey, Span, Timestamp};
+use futures::future::BoxFuture;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// One replica: only its part in the elections.
+struct Replica {
+    network: Network,
+    clock: Clock,
+    ownership: Ownership,
+    /// What it was told to do, in order: `activate 0`, `promoted 0`, `demoted 0`, `flush 0`.
+    told: Arc<Told>,
+    elections: Elections,
+    _watches: tokio_util::sync::DropGuard,
+}
+
+#[derive(Default)]
+struct Told(Mutex<String>);
+
+impl Told {
+    fn note(&self, what: &str, bucket: usize) {
+        let mut log = self.0.lock().expect("no panic above");
+        let comma = if log.is_empty() { "" } else { ", " };
+        write!(log, "{comma}{what} {bucket}").expect("writing to a string");
+    }
+
+    fn log(&self) -> String {
+        self.0.lock().expect("no panic above").clone()
+    }
+}
+
+impl Duties for Told {
+    fn activate(&self, bucket: usize) -> BoxFuture<'_, ()> {
+        self.note("activate", bucket);
+        Box::pin(async {})
+    }
+
+    fn promoted(&self, bucket: usize) {
+        self.note("promoted", bucket);
+    }
+
+    fn demoted(&self, bucket: usize) {
+        self.note("demoted", bucket);
+    }
+
+    fn flush(&self, bucket: usize) -> BoxFuture<'_, ()> {
+        self.note("flush", bucket);
+        Box::pin(async {})
+    }
+}
+
+/// Replica `number` of those on `store`, with so many buckets.
+fn replica(store: &Arc<Store>, number: u8, buckets: u32, compat: Compat) -> Replica {
+    replica_at(store, number, buckets, compat, clock())
+}
+
+fn replica_at(store: &Arc<Store>, number: u8, buckets: u32, compat: Compat, clock: Clock) -> Replica {
+    let network = Network::to(store);
+    let ownership = Ownership::elected(clock, Ring::new(buckets));
+    let told = Arc::<Told>::default();
+    let watches = CancellationToken::new();
+    let setup = Setup {
+        client: network.client(),
+        namespace: SYSTEM.to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        identity: Identity::new(&format!("autoscaler-{number}"), &format!("10.0.0.{number}")).expect("a pod"),
+        times: LeaderElection { buckets, ..LeaderElection::defaults(Compat::IMPROVED) },
+        clock,
+        compat,
+    };
+    let duties: Arc<dyn Duties> = told.clone();
+    let elections = Elections::start(setup, ownership.clone(), &duties, watches.clone());
+    Replica { network, clock, ownership, told, elections, _watches: watches.drop_guard() }
+}
+
+impl Replica {
+    fn owned(&self) -> usize {
+        (0..self.ownership.ring().buckets()).filter(|bucket| self.ownership.owns_index(*bucket)).count()
+    }
+
+    fn counted(&self, counter: impl Fn(&ebb::ownership::Counters) -> &AtomicU64) -> u64 {
+        counter(self.ownership.counters()).load(Ordering::SeqCst)
+    }
+
+    fn holder(&self, bucket: usize) -> String {
+        match self.ownership.holder(bucket) {
+            Holder::Nobody => "nobody".to_owned(),
+            Holder::Local => "local".to_owned(),
+            Holder::Remote(remote) => remote.host.clone(),
+        }
+    }
+}
+
+async fn lease(store: &Arc<Store>) -> Lease {
+    let leases: Api<Lease> = Api::namespaced(Network::to(store).client(), SYSTEM);
+    leases.get("autoscaler-bucket-00-of-01").await.expect("a Lease")
+}
+
+async fn change_lease(store: &Arc<Store>, patch: serde_json::Value) {
+    let leases: Api<Lease> = Api::namespaced(Network::to(store).client(), SYSTEM);
+    leases.patch("autoscaler-bucket-00-of-01", &PatchParams::default(), &Patch::Merge(patch)).await.expect("patched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_bucket_has_one_owner_and_everybody_knows_whom() {
+    let store = Store::new(clock());
+    let replicas = [1, 2, 3].map(|number| replica(&store, number, 3, Compat::IMPROVED));
+    until("three buckets are owned", || replicas.iter().map(Replica::owned).sum::<usize>() == 3).await;
+    until("everybody knows the owners", || {
+        (0..3).all(|bucket| {
+            let owner = replicas.iter().position(|replica| replica.ownership.owns_index(bucket)).expect("an owner");
+            replicas.iter().enumerate().all(|(number, replica)| {
+                let known = replica.holder(bucket);
+                known == if number == owner { "local".to_owned() } else { format!("10.0.0.{}", owner + 1) }
+            })
+        })
+    })
+    .await;
+    // Time alone changes nothing.
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(replicas.iter().map(|replica| replica.counted(|counters| &counters.promotions)).sum::<u64>(), 3);
+    for replica in &replicas {
+        assert_eq!(replica.counted(|counters| &counters.fenced), 0);
+        assert_eq!(replica.counted(|counters| &counters.taken), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_owner_is_replaced_within_its_lease() {
+    let store = Store::new(clock());
+    let dying = replica(&store, 1, 3, Compat::IMPROVED);
+    until("the first owns everything", || dying.owned() == 3).await;
+    let heir = replica(&store, 2, 3, Compat::IMPROVED);
+    until("the second knows", || (0..3).all(|bucket| heir.holder(bucket) == "10.0.0.1")).await;
+    tokio::time::sleep(Duration::from_millis(12_345)).await;
+    let killed = clock();
+    dying.network.cut();
+    until("the second owns everything", || heir.owned() == 3).await;
+    // The last renewal was before the end: by 4 s after it the lease has expired, and a timer rings at that moment.
+    let took = killed.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(took <= Span::from_millis(4_100), "{took}");
+    assert_eq!(dying.owned(), 0, "who cannot renew has stopped by then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_hands_over_at_once() {
+    let store = Store::new(clock());
+    let leaving = replica(&store, 1, 1, Compat::IMPROVED);
+    until("the first owns it", || leaving.owned() == 1).await;
+    let heir = replica(&store, 2, 1, Compat::IMPROVED);
+    until("the second knows", || heir.holder(0) == "10.0.0.1").await;
+    let stopped = clock();
+    leaving.elections.stop().await;
+    assert_eq!(leaving.told.log(), "activate 0, promoted 0, flush 0");
+    assert_eq!(leaving.owned(), 0);
+    let released = lease(&store).await.spec.expect("a record");
+    if released.holder_identity.as_deref() == Some("") {
+        assert_eq!(released.lease_duration_seconds, Some(1));
+    }
+    until("the second owns it", || heir.owned() == 1).await;
+    let took = stopped.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(took <= Span::from_millis(100), "no poll and no expiry was waited for: {took}");
+    assert_eq!(lease(&store).await.spec.expect("a record").lease_transitions, Some(1));
+    until("the one that left knows", || leaving.holder(0) != "local").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_stops_the_writers_at_the_deadline_and_nothing_is_forgotten() {
+    let store = Store::new(clock());
+    let alone = replica(&store, 1, 1, Compat::IMPROVED);
+    until("it owns the bucket", || alone.owned() == 1).await;
+    let key = RevisionKey::new("default", "hello-00001");
+    let ownership = alone.ownership.clone();
+    let turn = tokio::spawn(async move { ownership.act(&key, std::future::pending::<()>()).await });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(alone.ownership.owns_index(0) && !turn.is_finished());
+
+    alone.network.cut();
+    let cut = clock();
+    assert_eq!(turn.await.expect("no panic"), None, "what was under way was dropped");
+    let took = cut.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(took <= Span::from_seconds(3), "{took}");
+    assert!(!alone.ownership.owns_index(0));
+    until("it knows no owner", || alone.holder(0) == "nobody").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    alone.network.mend();
+    until("it goes on", || alone.owned() == 1).await;
+    assert_eq!(alone.told.log(), "activate 0, promoted 0, promoted 0", "nobody else signed, so nothing was forgotten");
+    assert_eq!(alone.counted(|counters| &counters.resumed), 1);
+    assert_eq!(lease(&store).await.spec.expect("a record").lease_transitions, Some(0));
+
+    // Too long is too long.
+    alone.network.cut();
+    until("it forgets", || alone.told.log().ends_with("demoted 0")).await;
+    alone.network.mend();
+    until("it starts anew", || alone.told.log().ends_with("demoted 0, activate 0, promoted 0")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reference_gives_up_what_it_could_not_renew() {
+    let store = Store::new(clock());
+    let alone = replica(&store, 1, 1, Compat { resume_lease: false, ..Compat::IMPROVED });
+    until("it owns the bucket", || alone.owned() == 1).await;
+    // Renewals fail, everything else works.
+    store.faults().add(Fault::once(Effect::fail(503)).on(Verb::Update).times(6));
+    until("it forgets", || alone.told.log().ends_with("demoted 0")).await;
+    until("it stands again", || alone.told.log().ends_with("demoted 0, activate 0, promoted 0")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_owner_whose_bucket_was_taken_forgets_it() {
+    let store = Store::new(clock());
+    let first = replica(&store, 1, 1, Compat::IMPROVED);
+    until("the first owns it", || first.owned() == 1).await;
+    let second = replica(&store, 2, 1, Compat::IMPROVED);
+    until("the second knows", || second.holder(0) == "10.0.0.1").await;
+    first.network.cut();
+    until("the second owns it", || second.owned() == 1).await;
+    assert_eq!(first.told.log(), "activate 0, promoted 0");
+    first.network.mend();
+    until("the first has forgotten", || first.told.log() == "activate 0, promoted 0, demoted 0").await;
+    assert_eq!(first.holder(0), "10.0.0.2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_may_touch_a_lease_and_who_signs_it_has_it() {
+    let store = Store::new(clock());
+    let owner = replica(&store, 1, 1, Compat::IMPROVED);
+    until("it owns the bucket", || owner.owned() == 1).await;
+    for n in 0..20 {
+        change_lease(&store, json!({"metadata": {"annotations": {"touched": n.to_string()}}})).await;
+        tokio::time::sleep(Duration::from_millis(270)).await;
+    }
+    // Conflicts and lost answers: the write happened, or did not, and it finds out.
+    store.faults().add(Fault::once(Effect::fail(409)).on(Verb::Update).times(2));
+    owner.network.lose_answers(2);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(owner.told.log(), "activate 0, promoted 0");
+    assert_eq!(owner.counted(|counters| &counters.fenced), 0);
+    let annotations = lease(&store).await.metadata.annotations.expect("what others wrote stays");
+    assert_eq!(annotations["touched"], "19");
+
+    change_lease(&store, json!({"spec": {"holderIdentity": "autoscaler-9_10.0.0.9", "leaseDurationSeconds": 15}}))
+        .await;
+    let signed = clock();
+    until("it has stopped", || owner.told.log().ends_with("demoted 0")).await;
+    let took = signed.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(took <= Span::from_millis(100), "it did not wait for its next renewal: {took}");
+    assert_eq!(owner.holder(0), "10.0.0.9");
+    // The other's own duration counts.
+    until("it has the bucket again", || owner.owned() == 1).await;
+    let took = signed.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(Span::from_seconds(15) <= took && took <= Span::from_millis(15_100), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_are_wrong_elect_as_well_as_any() {
+    let store = Store::new(clock());
+    let day = 86_400;
+    let ahead = Clock::starting_at(Timestamp::from_seconds(1_800_000_000 + 400 * day));
+    let behind = Clock::starting_at(Timestamp::from_seconds(1_800_000_000 - 400 * day));
+    let first = replica_at(&store, 1, 1, Compat::IMPROVED, behind);
+    until("the one behind owns it", || first.owned() == 1).await;
+    let second = replica_at(&store, 2, 1, Compat::IMPROVED, ahead);
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!((first.owned(), second.owned()), (1, 0), "a renewal of long ago is a renewal");
+    first.elections.stop().await;
+    until("the one ahead owns it", || second.owned() == 1).await;
+    let third = replica_at(&store, 3, 1, Compat::IMPROVED, behind);
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!((second.owned(), third.owned()), (1, 0));
+    assert!(second.clock.now() > third.clock.now());
+    second.network.cut();
+    until("the third owns it", || third.owned() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_watches_candidates_look_for_themselves() {
+    let store = Store::new(clock());
+    store.faults().add(Fault::once(Effect::fail(500)).on(Verb::Watch).times(u32::MAX));
+    store.faults().add(Fault::once(Effect::fail(500)).on(Verb::List).of("leases.coordination.k8s.io").times(u32::MAX));
+    let first = replica(&store, 1, 1, Compat::IMPROVED);
+    until("the first owns it", || first.owned() == 1).await;
+    let second = replica(&store, 2, 1, Compat::IMPROVED);
+    until("the second knows", || second.holder(0) == "10.0.0.1").await;
+    first.elections.stop().await;
+    until("the second owns it", || second.owned() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_lease_is_made_again_by_its_owner() {
+    let store = Store::new(clock());
+    let owner = replica(&store, 1, 1, Compat::IMPROVED);
+    until("it owns the bucket", || owner.owned() == 1).await;
+    let leases: Api<Lease> = Api::namespaced(Network::to(&store).client(), SYSTEM);
+    let before = lease(&store).await.metadata.uid;
+    leases.delete("autoscaler-bucket-00-of-01", &Default::default()).await.expect("deleted");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_ne!(lease(&store).await.metadata.uid, before);
+    assert_eq!(owner.told.log(), "activate 0, promoted 0");
+}
+
+/// The one law, under whatever comes: three replicas with clocks of their own, networks that are cut and mended, writes
+/// that conflict or lose their answers.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_never_has_two_owners() {
+    use rand::{RngExt as _, SeedableRng as _};
+    for seed in 0..6 {
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let store = Store::new(clock());
+        let replicas: Vec<_> = [1, 2, 3]
+            .into_iter()
+            .map(|number: u8| {
+                let off = Span::from_seconds(i64::from(number) * 1_000_000);
+                let clock = Clock::starting_at(Timestamp::from_seconds(1_800_000_000) + off);
+                replica_at(&store, number, 3, Compat::IMPROVED, clock)
+            })
+            .collect();
+        let mut handed_over = 0;
+        let mut last = [None; 3];
+        for step in 0..3_000 {
+            let now_owned = [0, 1, 2].map(|bucket| {
+                let owners: Vec<_> = (0..3).filter(|one| replicas[*one].ownership.owns_index(bucket)).collect();
+                assert!(owners.len() <= 1, "seed {seed}, step {step}: replicas {owners:?} own bucket {bucket}");
+                owners.first().copied()
+            });
+            for (before, now) in last.iter_mut().zip(now_owned) {
+                if now.is_some() && *before != now {
+                    handed_over += 1;
+                    *before = now;
+                }
+            }
+            if random.random_range(0..40) == 0 {
+                let network = &replicas[random.random_range(0..3)].network;
+                if random.random_bool(0.5) { network.cut() } else { network.mend() }
+            }
+            if random.random_range(0..60) == 0 {
+                let effects = [
+                    Effect::fail(409),
+                    Effect::fail(503),
+                    Effect::Delay(Duration::from_millis(random.random_range(1..3_000))),
+                ];
+                let effect = effects[random.random_range(0..effects.len())].clone();
+                store.faults().add(Fault::once(effect).on(Verb::Update));
+            }
+            if random.random_range(0..60) == 0 {
+                replicas[random.random_range(0..3)].network.lose_answers(1);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(handed_over > 6, "seed {seed}: {handed_over} hand-overs are no test");
+        replicas.iter().for_each(|replica| replica.network.mend());
+        until("all is well in the end", || replicas.iter().map(Replica::owned).sum::<usize>() == 3).await;
+    }
+}
