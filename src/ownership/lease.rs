@@ -280,6 +280,8 @@ impl Elector {
     async fn serve(&self, sent: Timestamp) -> End {
         let times = &self.setup.times;
         let mut sightings = self.sightings.watch();
+        // Somebody may have signed while the term was prepared.
+        sightings.mark_changed();
         let mut until = sent + times.renew_deadline;
         let mut renew_at = sent + times.retry_period;
         let renewal = Fuse::terminated();

@@ -377,6 +377,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_place_in_a_stateful_set_counts_while_there_is_a_bucket_for_it() {
+        let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
+        let set = |ordinal: &str| {
+            StatefulSet::from_env(|name| match name {
+                "STATEFUL_CONTROLLER_ORDINAL" => Some(format!("as-{ordinal}")),
+                "STATEFUL_SERVICE_NAME" => Some("autoscaler".to_owned()),
+                "STATEFUL_SERVICE_PORT" => Some("8080".to_owned()),
+                "STATEFUL_SERVICE_PROTOCOL" => Some("ws".to_owned()),
+                _ => None,
+            })
+        };
+        for (stateful_set, first_bucket, stands) in [
+            (set("1"), "ws://as-0.autoscaler.knative-serving.svc.cluster.local:8080", false),
+            (set("2"), "autoscaler-bucket-00-of-02", true),
+            (None, "autoscaler-bucket-00-of-02", true),
+        ] {
+            let identity = Identity::new("as-1", "10.0.0.1").expect("a pod");
+            let choice = Choice::Cluster { identity, stateful_set: stateful_set.clone() };
+            let (ownership, candidate) = choice.settle(clock, 2, "knative-serving", "cluster.local");
+            assert_eq!(ownership.ring().names()[0], first_bucket, "{stateful_set:?}");
+            assert_eq!(candidate.is_some(), stands, "{stateful_set:?}");
+            assert_eq!(ownership.owns_index(1), !stands, "{stateful_set:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn work_is_dropped_with_the_term() {
         let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
         let ownership = Ownership::elected(clock, Ring::new(3));

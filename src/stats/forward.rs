@@ -7,7 +7,7 @@
 //!
 //! | what happens | what becomes of the stat |
 //! |---|---|
-//! | the holder cannot be reached, or does not keep up | tried again every 500 ms, thirty times, then dropped |
+//! | the holder cannot be reached, or does not keep up | tried again every 500 ms, for 15 s, then dropped |
 //! | nobody holds the bucket | the same; whoever gets it in time gets the stat |
 //! | this replica gets the bucket meanwhile | taken in here |
 //! | it comes back from a replica it was sent to | waits for its owner like the others, but is not sent again |
@@ -42,8 +42,8 @@ use tracing::{Instrument as _, info, info_span, warn};
 pub const ESTABLISH: Duration = Duration::from_millis(500);
 /// How long a stat waits until it is tried again.
 pub const RETRY: Span = Span::from_millis(500);
-/// How often it is tried again: for 15 s. Load that is older says nothing any more.
-pub const MOST_RETRIES: u32 = 30;
+/// For how long it is tried again, at most thirty times. Load that is older says nothing any more.
+pub const LIFE: Span = Span::from_seconds(15);
 /// How many stats of one bucket may wait to be sent, and as many to be tried again: the revisions of a large bucket,
 /// each reporting once.
 pub const MOST_WAITING: usize = 4096;
@@ -170,7 +170,7 @@ struct Route {
 
 struct Waiting {
     due: Timestamp,
-    retries: u32,
+    until: Timestamp,
     received: Received,
 }
 
@@ -211,9 +211,10 @@ impl Route {
                 }
                 received = self.queue.recv() => {
                     let Some(received) = received else { return };
+                    let now = self.clock.now();
                     tokio::select! {
                         () = cancel.cancelled() => return,
-                        () = self.deliver(Waiting { due: Timestamp::default(), retries: 0, received }) => {}
+                        () = self.deliver(Waiting { due: now, until: now + LIFE, received }) => {}
                     }
                 }
                 () = next_due => {
@@ -251,8 +252,8 @@ impl Route {
             Holder::Remote(remote) => self.send(&remote, &waiting.received).await,
         };
         let Err(why) = outcome else { return };
-        waiting.retries += 1;
-        if waiting.retries > MOST_RETRIES {
+        let now = self.clock.now();
+        if waiting.until <= now {
             count(match why {
                 Undelivered::NobodyHolds => &self.counters.dropped_without_owner,
                 Undelivered::Unreachable => &self.counters.dropped_unreachable,
@@ -265,7 +266,7 @@ impl Route {
             count(&self.counters.dropped_crowded);
         }
         count(&self.counters.retried);
-        waiting.due = self.clock.now() + RETRY;
+        waiting.due = now + RETRY;
         self.waiting.push_back(waiting);
     }
 

@@ -21,7 +21,7 @@ use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -95,8 +95,8 @@ async fn revision(client: &kube::Client, name: &str) {
         "serviceName": name, "privateServiceName": format!("{name}-private"), "observedGeneration": 1,
         "conditions": [{"type": "Ready", "status": "True"}],
     }});
-    let patch = kube::api::Patch::Merge(status);
-    services.patch_status(name, &kube::api::PatchParams::default(), &patch).await.expect("patched");
+    let patch = Patch::Merge(status);
+    services.patch_status(name, &PatchParams::default(), &patch).await.expect("patched");
 }
 
 fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -209,7 +209,7 @@ impl Trespasses {
 
 async fn observed(store: &Arc<Store>) -> usize {
     let autoscalers: Api<PodAutoscaler> = Api::namespaced(Network::to(store).client(), "default");
-    let all = autoscalers.list(&Default::default()).await.expect("a list").items;
+    let all = autoscalers.list(&ListParams::default()).await.expect("a list").items;
     all.iter().filter(|pa| pa.status.as_ref().is_some_and(|status| status.observed_generation > 0)).count()
 }
 
@@ -335,7 +335,7 @@ async fn leases_are_released_before_activators_are_sent_away() {
     eventually("it owns both buckets", || replica.owned() == 2).await;
     let mut activator = replica.connect().await;
     let leases: Api<Lease> = Api::namespaced(served.client(), SYSTEM);
-    let (_, held) = tokio::join!(replica.autoscaler.stop(), async {
+    let ((), held) = tokio::join!(replica.autoscaler.stop(), async {
         loop {
             match soon("the goodbye", activator.next()).await {
                 Some(Ok(Message::Close(Some(frame)))) => {
@@ -346,7 +346,7 @@ async fn leases_are_released_before_activators_are_sent_away() {
                 other => panic!("no goodbye: {other:?}"),
             }
         }
-        let all = leases.list(&Default::default()).await.expect("a list").items;
+        let all = leases.list(&ListParams::default()).await.expect("a list").items;
         all.into_iter().map(|lease| lease.spec.and_then(|spec| spec.holder_identity)).collect::<Vec<_>>()
     });
     assert_eq!(held, [Some(String::new()), Some(String::new())]);

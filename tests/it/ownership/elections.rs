@@ -12,7 +12,7 @@ use ebb::units::{Compat, RevisionKey, Span, Timestamp};
 use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -311,7 +311,7 @@ async fn a_deleted_lease_is_made_again_by_its_owner() {
     until("it owns the bucket", || owner.owned() == 1).await;
     let leases: Api<Lease> = Api::namespaced(Network::to(&store).client(), SYSTEM);
     let before = lease(&store).await.metadata.uid;
-    leases.delete("autoscaler-bucket-00-of-01", &Default::default()).await.expect("deleted");
+    leases.delete("autoscaler-bucket-00-of-01", &DeleteParams::default()).await.expect("deleted");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_ne!(lease(&store).await.metadata.uid, before);
     assert_eq!(owner.told.log(), "activate 0, promoted 0");
@@ -322,7 +322,7 @@ async fn a_deleted_lease_is_made_again_by_its_owner() {
 #[tokio::test(start_paused = true)]
 async fn a_bucket_never_has_two_owners() {
     use rand::{RngExt as _, SeedableRng as _};
-    for seed in 0..6 {
+    for seed in 0..3 {
         let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
         let store = Store::new(clock());
         let replicas: Vec<_> = [1, 2, 3]
@@ -335,7 +335,7 @@ async fn a_bucket_never_has_two_owners() {
             .collect();
         let mut handed_over = 0;
         let mut last = [None; 3];
-        for step in 0..3_000 {
+        for step in 0..2_000 {
             let now_owned = [0, 1, 2].map(|bucket| {
                 let owners: Vec<_> = (0..3).filter(|one| replicas[*one].ownership.owns_index(bucket)).collect();
                 assert!(owners.len() <= 1, "seed {seed}, step {step}: replicas {owners:?} own bucket {bucket}");
@@ -366,7 +366,9 @@ async fn a_bucket_never_has_two_owners() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(handed_over > 6, "seed {seed}: {handed_over} hand-overs are no test");
-        replicas.iter().for_each(|replica| replica.network.mend());
+        for replica in &replicas {
+            replica.network.mend();
+        }
         until("all is well in the end", || replicas.iter().map(Replica::owned).sum::<usize>() == 3).await;
     }
 }

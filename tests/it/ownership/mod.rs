@@ -36,8 +36,11 @@ struct Network {
     /// Every request that changes something, as it arrives: its method and path.
     writes: Arc<Mutex<Vec<(Method, String)>>>,
     /// Called with each of them, just before it is carried out.
-    witness: Arc<dyn Fn(&Method, &str) + Send + Sync>,
+    witness: Witness,
 }
+
+/// Sees the method and the path of a request.
+type Witness = Arc<dyn Fn(&Method, &str) + Send + Sync>;
 
 impl Network {
     fn to(store: &Arc<Store>) -> Self {
