@@ -3,6 +3,7 @@
 mod apiserver;
 mod check;
 mod dataplane;
+mod deploy;
 mod golden;
 mod imports;
 mod local;

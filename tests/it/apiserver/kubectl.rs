@@ -14,13 +14,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// kubectl with a home and a configuration of its own.
-struct Kubectl {
+pub(crate) struct Kubectl {
     home: TempDir,
 }
 
 impl Kubectl {
     /// Absent, and said so, when there is no kubectl on this machine.
-    async fn find(served: &Served) -> Option<Self> {
+    pub(crate) async fn find(served: &Served) -> Option<Self> {
         let found = Command::new("kubectl").args(["version", "--client"]).output().await;
         if !found.is_ok_and(|output| output.status.success()) {
             // Written past the test runner's capture, so that a run shows what it left out.
@@ -59,11 +59,11 @@ impl Kubectl {
     }
 
     /// What it prints; it must succeed.
-    async fn run(&self, line: &str) -> String {
+    pub(crate) async fn run(&self, line: &str) -> String {
         self.run_with(line, "").await
     }
 
-    async fn run_with(&self, line: &str, input: &str) -> String {
+    pub(crate) async fn run_with(&self, line: &str, input: &str) -> String {
         let (good, text) = self.output(line, input).await;
         assert!(good, "kubectl {line}: {text}");
         text

@@ -5,7 +5,7 @@
 
 pub(crate) mod conformance;
 mod embedded;
-mod kubectl;
+pub(crate) mod kubectl;
 pub(crate) mod served;
 mod server;
 

@@ -1,0 +1,533 @@
+//! What `deploy/` installs: checked as the YAML that `kubectl kustomize` makes of it, against what the stock autoscaler's
+//! place requires and what the program itself accepts.
+
+use crate::apiserver::Served;
+use crate::apiserver::kubectl::Kubectl;
+use clap::{CommandFactory as _, Parser as _};
+use ebb::config::leader_election::{self, LeaderElection};
+use ebb::units::Compat;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const NAMESPACE: &str = "knative-serving";
+
+/// A permission of the shipped roles, and what it is for. `docs/rbac.md` is made of these.
+struct Permission {
+    /// Whether it holds in the whole cluster, or only in the namespace of Knative Serving.
+    everywhere: bool,
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+    why: &'static str,
+}
+
+const AUTOSCALING: &str = "autoscaling.internal.knative.dev";
+const NETWORKING: &str = "networking.internal.knative.dev";
+
+const PERMISSIONS: &[Permission] = &[
+    Permission {
+        everywhere: true,
+        group: AUTOSCALING,
+        resource: "podautoscalers",
+        verbs: &["get", "list", "watch"],
+        why: "what there is to scale, and how; `get` when somebody else wrote a status first",
+    },
+    Permission {
+        everywhere: true,
+        group: AUTOSCALING,
+        resource: "podautoscalers/status",
+        verbs: &["update"],
+        why: "the pods a revision has and wants, and its conditions",
+    },
+    Permission {
+        everywhere: true,
+        group: AUTOSCALING,
+        resource: "podautoscalers/finalizers",
+        verbs: &["update"],
+        why: "to be named as the owner of Metrics and ServerlessServices, where admission checks that, as on OpenShift",
+    },
+    Permission {
+        everywhere: true,
+        group: AUTOSCALING,
+        resource: "metrics",
+        verbs: &["get", "list", "watch", "create", "update"],
+        why: "one Metric for each revision says what is scraped; `get` when somebody else wrote a status first",
+    },
+    Permission {
+        everywhere: true,
+        group: AUTOSCALING,
+        resource: "metrics/status",
+        verbs: &["update"],
+        why: "whether scraping works",
+    },
+    Permission {
+        everywhere: true,
+        group: NETWORKING,
+        resource: "serverlessservices",
+        verbs: &["list", "watch", "create", "update"],
+        why: "whether requests go to pods or to activators, and to how many",
+    },
+    Permission {
+        everywhere: true,
+        group: "apps",
+        resource: "deployments",
+        verbs: &["list", "watch"],
+        why: "the replicas a revision has asked for so far",
+    },
+    Permission {
+        everywhere: true,
+        group: "apps",
+        resource: "deployments/scale",
+        verbs: &["patch"],
+        why: "to scale; nothing else of a Deployment can be changed by it",
+    },
+    Permission {
+        everywhere: true,
+        group: "",
+        resource: "pods",
+        verbs: &["list", "watch"],
+        why: "which pods of revisions are ready, and their addresses to scrape",
+    },
+    Permission {
+        everywhere: true,
+        group: "events.k8s.io",
+        resource: "events",
+        verbs: &["create", "patch"],
+        why: "to tell the owner of an object what is wrong with it; `patch` counts what repeats",
+    },
+    Permission {
+        everywhere: false,
+        group: "",
+        resource: "configmaps",
+        verbs: &["get", "list", "watch"],
+        why: "the settings, at the start and as they change",
+    },
+    Permission {
+        everywhere: false,
+        group: "coordination.k8s.io",
+        resource: "leases",
+        verbs: &["get", "list", "watch", "create", "update"],
+        why: "to share the revisions with other replicas, bucket by bucket",
+    },
+    Permission {
+        everywhere: false,
+        group: "",
+        resource: "services",
+        verbs: &["create"],
+        why: "a Service of each bucket's name leads to its owner, where a mesh keeps pods from each other",
+    },
+    Permission {
+        everywhere: false,
+        group: "discovery.k8s.io",
+        resource: "endpointslices",
+        verbs: &["list", "create", "update"],
+        why: "the owner's address behind that Service",
+    },
+    Permission {
+        everywhere: false,
+        group: "discovery.k8s.io",
+        resource: "endpointslices/restricted",
+        verbs: &["create"],
+        why: "the same on OpenShift, which asks for this too",
+    },
+];
+
+/// Whether an overlay can be rendered here; says so if not.
+fn kustomize_is_here() -> bool {
+    let found = Command::new("kubectl").args(["version", "--client"]).output();
+    let here = found.is_ok_and(|output| output.status.success());
+    if !here {
+        // Written past the test runner's capture, so that a run shows what it left out.
+        let _ = writeln!(std::io::stdout(), "skipped: no kubectl on this machine");
+    }
+    here
+}
+
+/// Every object an overlay installs, by `Kind/name`.
+struct Rendered(BTreeMap<String, Value>);
+
+impl Rendered {
+    fn overlay(name: &str) -> Self {
+        let directory = crate::root().join("deploy/overlays").join(name);
+        let output = Command::new("kubectl").arg("kustomize").arg(&directory).output().expect("kubectl");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        Self::parse(&String::from_utf8(output.stdout).expect("text"))
+    }
+
+    fn parse(text: &str) -> Self {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).expect("YAML");
+        let named = documents.into_iter().map(|document| {
+            let name =
+                format!("{}/{}", document["kind"].as_str().unwrap(), document["metadata"]["name"].as_str().unwrap());
+            (name, document)
+        });
+        let rendered = Self(named.collect());
+        rendered.0.values().for_each(strictly);
+        rendered
+    }
+
+    fn get<K: DeserializeOwned>(&self, name: &str) -> K {
+        let object = self.0.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", self.0.keys()));
+        serde_json::from_value(object.clone()).expect(name)
+    }
+}
+
+/// An object is exactly one of its Kubernetes type: no field is misspelt, misplaced or of another type.
+fn strictly(object: &Value) {
+    match object["kind"].as_str().expect("a kind") {
+        "ClusterRole" => same::<ClusterRole>(object),
+        "ClusterRoleBinding" => same::<ClusterRoleBinding>(object),
+        "ConfigMap" => same::<ConfigMap>(object),
+        "Deployment" => same::<Deployment>(object),
+        "NetworkPolicy" => same::<NetworkPolicy>(object),
+        "PodDisruptionBudget" => same::<PodDisruptionBudget>(object),
+        "Role" => same::<Role>(object),
+        "RoleBinding" => same::<RoleBinding>(object),
+        "Service" => same::<Service>(object),
+        "ServiceAccount" => same::<ServiceAccount>(object),
+        other => panic!("{other} is no kind that is shipped"),
+    }
+}
+
+fn same<K: DeserializeOwned + Serialize>(object: &Value) {
+    let typed: K = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error} in {object:#}"));
+    assert_eq!(
+        serde_json::to_value(typed).expect("JSON"),
+        *object,
+        "what Kubernetes would not understand is missing left"
+    );
+}
+
+/// The only container of a Deployment.
+fn container(deployment: &Deployment) -> Container {
+    let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    let [container] = pod.containers.as_slice() else { panic!("more than one container") };
+    container.clone()
+}
+
+fn pod_labels(deployment: &Deployment) -> BTreeMap<String, String> {
+    deployment.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap()
+}
+
+/// What holds for every Deployment of `ebb run` here, shadow or not.
+fn fits_the_program(deployment: &Deployment) {
+    let name = deployment.metadata.name.as_deref().unwrap();
+    let container = container(deployment);
+    let line = ["ebb".to_owned()].into_iter().chain(container.args.clone().unwrap());
+    let args = ebb::cli::Args::try_parse_from(line.clone());
+    assert!(args.is_ok(), "{name}: the program refuses {:?}", line.collect::<Vec<_>>());
+    assert_eq!(container.command, None, "the image's own");
+
+    // Every variable is one that the program knows, and those it needs are there.
+    let help = ebb::cli::Args::command().find_subcommand_mut("run").expect("ebb run").render_long_help().to_string();
+    let env = container.env.clone().unwrap();
+    for variable in &env {
+        assert!(help.contains(&variable.name), "{name}: `ebb run --help` says nothing of {}", variable.name);
+    }
+    let field = |variable: &str| {
+        let found = env.iter().find(|found| found.name == variable).unwrap_or_else(|| panic!("{variable} is not set"));
+        found.value_from.clone().unwrap().field_ref.unwrap().field_path
+    };
+    assert_eq!(field("POD_NAME"), "metadata.name");
+    assert_eq!(field("POD_IP"), "status.podIP");
+    assert_eq!(field("SYSTEM_NAMESPACE"), "metadata.namespace");
+
+    let security = container.security_context.unwrap();
+    let expected = json!({
+        "runAsNonRoot": true, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    assert_eq!(serde_json::to_value(security).unwrap(), expected);
+    let resources = container.resources.unwrap();
+    let (requests, limits) = (resources.requests.unwrap(), resources.limits.unwrap());
+    assert!(["cpu", "memory"].iter().all(|of| requests.contains_key(*of) && limits.contains_key(*of)));
+
+    let version = format!("ebb-{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(pod_labels(deployment)["app.kubernetes.io/version"], version, "the version that is shipped");
+}
+
+/// The account of a Deployment exists and is bound to both roles of `role`, and nobody else is.
+fn is_bound(rendered: &Rendered, deployment: &Deployment, role: &str) {
+    let pod = deployment.spec.clone().unwrap().template.spec.unwrap();
+    let account = pod.service_account_name.unwrap();
+    rendered.get::<ServiceAccount>(&format!("ServiceAccount/{account}"));
+    let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
+    for (kind, binding) in [("ClusterRole", "ClusterRoleBinding"), ("Role", "RoleBinding")] {
+        assert!(rendered.0.contains_key(&format!("{kind}/{role}")));
+        let binding = &rendered.0[&format!("{binding}/{role}")];
+        assert_eq!(binding["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}));
+        assert_eq!(binding["subjects"], subject);
+    }
+}
+
+/// An install leaves alone what is Knative's or the user's.
+fn leaves_alone(rendered: &Rendered) {
+    for (name, object) in &rendered.0 {
+        assert!(!name.starts_with("ConfigMap/config-"), "{name} would overwrite the user's settings");
+        assert_ne!(name, "Service/autoscaler");
+        let cluster_wide = name.starts_with("ClusterRole");
+        let namespace = object["metadata"]["namespace"].as_str();
+        assert_eq!(namespace, (!cluster_wide).then_some(NAMESPACE), "{name}");
+    }
+}
+
+#[test]
+fn the_replacement_fits_the_place_of_the_stock_autoscaler() {
+    if !kustomize_is_here() {
+        return;
+    }
+    for overlay in ["replace", "ha"] {
+        let rendered = Rendered::overlay(overlay);
+        leaves_alone(&rendered);
+        let deployment: Deployment = rendered.get("Deployment/autoscaler");
+        fits_the_program(&deployment);
+        is_bound(&rendered, &deployment, "ebb-autoscaler");
+
+        let spec = deployment.spec.clone().unwrap();
+        let selector = serde_json::to_value(&spec.selector).unwrap();
+        assert_eq!(selector, json!({"matchLabels": {"app": "autoscaler"}}), "a selector cannot be changed");
+        let labels = pod_labels(&deployment);
+        for (label, value) in [
+            ("app", "autoscaler"),
+            ("app.kubernetes.io/component", "autoscaler"),
+            ("app.kubernetes.io/name", "knative-serving"),
+        ] {
+            assert_eq!(labels[label], value);
+        }
+        let strategy = serde_json::to_value(&spec.strategy).unwrap();
+        assert_eq!(strategy, json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}));
+        let pod = serde_json::to_value(spec.template.spec.clone().unwrap()).unwrap();
+        let affinity = &pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0];
+        assert_eq!(affinity["podAffinityTerm"]["topologyKey"], "kubernetes.io/hostname");
+        assert_eq!(affinity["podAffinityTerm"]["labelSelector"]["matchLabels"], json!({"app": "autoscaler"}));
+        let container = &pod["containers"][0];
+        assert_eq!(container["name"], "autoscaler", "dashboards select it");
+        let ports = json!([
+            {"name": "metrics", "containerPort": 9090},
+            {"name": "profiling", "containerPort": 8008},
+            {"name": "websocket", "containerPort": 8080},
+        ]);
+        assert_eq!(container["ports"], ports);
+        assert_eq!(container["readinessProbe"], json!({"httpGet": {"port": 8080}}));
+        assert_eq!(container["livenessProbe"], json!({"httpGet": {"port": 8080}, "failureThreshold": 6}));
+        let env = container["env"].as_array().unwrap();
+        for (name, value) in
+            [("CONFIG_LOGGING_NAME", "config-logging"), ("CONFIG_OBSERVABILITY_NAME", "config-observability")]
+        {
+            assert!(env.contains(&json!({"name": name, "value": value})));
+        }
+        let image = container["image"].as_str().unwrap();
+        assert!(image.ends_with(concat!("/ebb:", env!("CARGO_PKG_VERSION"))), "{image}: a name to put a registry in");
+
+        // The policies are about these pods, and not about the stock ones that come back with a rollback.
+        let policy: NetworkPolicy = rendered.get("NetworkPolicy/ebb-autoscaler");
+        let budget: PodDisruptionBudget = rendered.get("PodDisruptionBudget/ebb-autoscaler");
+        for selector in [policy.spec.unwrap().pod_selector.unwrap(), budget.spec.unwrap().selector.unwrap()] {
+            let selector = selector.match_labels.unwrap();
+            assert!(selector.iter().all(|(label, value)| labels.get(label) == Some(value)));
+            assert!(selector.keys().any(|label| label != "app" && !label.contains('/')));
+        }
+        let replicas = spec.replicas.unwrap();
+        if overlay == "ha" {
+            let name = |variable: &Value| variable["name"] == "CONFIG_LEADERELECTION_NAME";
+            let map = env.iter().find(|variable| name(variable)).expect("a map of its own")["value"].clone();
+            let map: ConfigMap = rendered.get(&format!("ConfigMap/{}", map.as_str().unwrap()));
+            assert_ne!(map.metadata.name.as_deref(), Some(leader_election::NAME), "others read that one too");
+            let election = LeaderElection::parse(&map.data.unwrap(), Compat::IMPROVED).expect("good settings");
+            assert_eq!(i64::from(election.buckets), i64::from(replicas));
+            assert!(replicas > 1);
+        } else {
+            assert_eq!(replicas, 1);
+        }
+    }
+}
+
+/// A Deployment as Knative ships it, as far as an install and a rollback could stumble over it.
+fn stock() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": "autoscaler", "namespace": NAMESPACE,
+            "labels": {
+                "app.kubernetes.io/name": "knative-serving", "app.kubernetes.io/component": "autoscaler",
+                "app.kubernetes.io/version": "1.22.0",
+            },
+        },
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "autoscaler"}},
+            "template": {
+                "metadata": {"labels": {"app": "autoscaler", "app.kubernetes.io/version": "1.22.0"}},
+                "spec": {
+                    "serviceAccountName": "controller",
+                    "containers": [{
+                        "name": "autoscaler", "image": "example.com/knative/autoscaler@sha256:0000",
+                        "env": [
+                            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                            {"name": "METRICS_DOMAIN", "value": "knative.dev/serving"},
+                        ],
+                        "ports": [{"name": "metrics", "containerPort": 9090}, {"name": "websocket", "containerPort": 8080}],
+                        "resources": {"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"cpu": "1", "memory": "1000Mi"}},
+                    }],
+                },
+            },
+        },
+    })
+}
+
+#[tokio::test]
+async fn applied_over_the_stock_deployment_nothing_of_it_is_left_and_back_again() {
+    let served = Served::start().await;
+    let Some(kubectl) = Kubectl::find(&served).await else { return };
+    let ours = Rendered::overlay("replace").0["Deployment/autoscaler"].clone();
+    let spec = async || {
+        let text = kubectl.run(&format!("-n {NAMESPACE} get deployment autoscaler -o json")).await;
+        let object: Value = serde_json::from_str(&text).expect("JSON");
+        object["spec"]["template"].clone()
+    };
+    for manner in ["apply -f -", "apply --server-side --force-conflicts -f -"] {
+        kubectl.run_with(&format!("{manner} --field-manager=kubectl"), &stock().to_string()).await;
+        let before = spec().await;
+        kubectl.run_with(&format!("{manner} --field-manager=kubectl"), &ours.to_string()).await;
+        let during = spec().await;
+        let container = &during["spec"]["containers"][0];
+        assert_eq!(during["spec"]["serviceAccountName"], "ebb-autoscaler", "{manner}");
+        assert_eq!(container["args"], json!(["run"]), "{manner}");
+        assert!(!container["env"].to_string().contains("METRICS_DOMAIN"), "{manner}: {container:#}");
+        assert_eq!(during["spec"]["containers"].as_array().map(Vec::len), Some(1), "{manner}");
+        kubectl.run_with(&format!("{manner} --field-manager=kubectl"), &stock().to_string()).await;
+        assert_eq!(spec().await, before, "{manner}");
+        kubectl.run(&format!("-n {NAMESPACE} delete deployment autoscaler")).await;
+    }
+}
+
+/// The rules of the shipped roles of this name: whether cluster-wide, group, resource, verbs.
+fn rules(file: &str, role: &str) -> BTreeSet<(bool, String, String, Vec<String>)> {
+    let path = crate::root().join("deploy").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let rendered = Rendered::parse(&text);
+    let cluster: ClusterRole = rendered.get(&format!("ClusterRole/{role}"));
+    let system: Role = rendered.get(&format!("Role/{role}"));
+    let flat = |everywhere: bool, rules: Option<Vec<PolicyRule>>| {
+        rules.unwrap_or_default().into_iter().map(move |rule| {
+            let [group] = rule.api_groups.as_deref().unwrap() else { panic!("one group in each rule") };
+            let [resource] = rule.resources.as_deref().unwrap() else { panic!("one resource in each rule") };
+            (everywhere, group.clone(), resource.clone(), rule.verbs)
+        })
+    };
+    flat(true, cluster.rules).chain(flat(false, system.rules)).collect()
+}
+
+#[test]
+fn the_roles_allow_what_is_explained_and_nothing_else() {
+    let explained: BTreeSet<_> = PERMISSIONS
+        .iter()
+        .map(|rule| {
+            let verbs = rule.verbs.iter().map(|verb| (*verb).to_owned()).collect();
+            (rule.everywhere, rule.group.to_owned(), rule.resource.to_owned(), verbs)
+        })
+        .collect();
+    assert_eq!(rules("base/rbac.yaml", "ebb-autoscaler"), explained);
+}
+
+#[test]
+fn the_table_of_permissions_is_up_to_date() {
+    let mut page = "\
+# Permissions
+
+What `deploy/` allows the account `ebb-autoscaler`, and why. There is no other permission: a test compares this page with the
+roles in `deploy/base/rbac.yaml`, and `EBB_BLESS=1 cargo test --test it deploy` writes it anew.
+
+Reading the API server's version needs no role: every account may.
+
+| where | group | resource | verbs | what for |
+|---|---|---|---|---|
+"
+    .to_owned();
+    for Permission { everywhere, group, resource, verbs, why } in PERMISSIONS {
+        let place = if *everywhere { "cluster" } else { "namespace of Knative Serving" };
+        let group = if group.is_empty() { "core".to_owned() } else { format!("`{group}`") };
+        writeln!(page, "| {place} | {group} | `{resource}` | {} | {why} |", verbs.join(", ")).unwrap();
+    }
+    page.push_str(
+        "
+Revisions are Deployments. If a PodAutoscaler of yours names something else to scale, allow `list` and `watch` on that
+resource and `patch` on its `scale` in a ClusterRole of your own, bound to the same account.
+",
+    );
+    let path = crate::root().join("docs/rbac.md");
+    if std::env::var_os("EBB_BLESS").is_some() {
+        std::fs::write(&path, &page).expect("a writable file");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(written, page, "docs/rbac.md is out of date; EBB_BLESS=1 cargo test --test it deploy");
+}
+
+#[test]
+fn the_image_is_built_from_all_it_needs_and_runs_as_nobody() {
+    let root = crate::root();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let dockerfile = read("deploy/Dockerfile");
+    let instruction = |name: &str| {
+        let line = dockerfile.lines().rfind(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}"))[name.len() + 1..].to_owned()
+    };
+    // Without arguments, as in the stock Deployment, and with those of ours.
+    let list = |name: &str| serde_json::from_str::<Vec<String>>(&instruction(name)).expect(name);
+    let line = list("ENTRYPOINT").into_iter().chain(list("CMD"));
+    assert!(ebb::cli::Args::try_parse_from(line).is_ok());
+    assert_eq!(list("CMD"), ["run"]);
+    let (user, group) = instruction("USER").split_once(':').map(|(user, group)| (user.parse(), group.parse())).unwrap();
+    assert_eq!((user, group), (Ok(65532_u32), Ok(65532_u32)));
+
+    let toolchain: String = read("rust-toolchain.toml");
+    let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
+    assert!(dockerfile.contains(&format!("rust:{channel}-alpine")), "the toolchain is {channel}");
+    assert!(dockerfile.contains(&format!("RUSTUP_TOOLCHAIN={channel}")), "the toolchain is {channel}");
+
+    // Files that are compiled in, and those Cargo.toml names, are not left out of what is sent to the builder.
+    let ignore = read(".dockerignore");
+    let kept: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let mut needed: BTreeSet<PathBuf> =
+        ["Cargo.toml", "Cargo.lock", "src/main.rs", "benches/engine.rs"].map(PathBuf::from).into();
+    included(&root.join("src"), &mut needed);
+    assert!(needed.len() > 4, "something is compiled in");
+    for path in needed {
+        let path = path.strip_prefix(&root).unwrap_or(&path);
+        assert!(kept.iter().any(|kept| path.starts_with(kept)), "{} is left out by .dockerignore", path.display());
+        assert!(root.join(path).exists(), "{} does not exist", path.display());
+    }
+}
+
+/// The files that sources in `directory` compile in as they are.
+fn included(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            included(&entry, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&entry).expect("text");
+        for part in ["include_str!(\"", "include_bytes!(\""].iter().flat_map(|start| text.split(start).skip(1)) {
+            let relative = Path::new(part.split('"').next().expect("a path"));
+            let mut path = entry.parent().expect("a directory").to_owned();
+            for component in relative.components() {
+                match component {
+                    std::path::Component::ParentDir => assert!(path.pop()),
+                    other => path.push(other),
+                }
+            }
+            found.insert(path);
+        }
+    }
+}
