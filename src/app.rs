@@ -24,7 +24,7 @@ use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
-use crate::k8s::queue::{Lane, Queue, Queues, Turn};
+use crate::k8s::queue::{Lane, Queue, Queues, Turn, Workers};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
@@ -60,8 +60,9 @@ use tracing::{Instrument as _, error, info_span, warn};
 
 /// Stats that wait to be recorded. When it is full the websockets are not read, and TCP slows the senders down.
 const WAITING_STATS: usize = 1_000;
-/// Reconciles of one controller at once. A reconcile mostly waits for the API server.
-const WORKERS: usize = 32;
+/// Reconciles of one controller at once. More than the gate lets write at once, so that it is the gate that chooses what
+/// is written next.
+const WORKERS: Workers = Workers { urgent: 256, routine: 64 };
 /// How long reconciles under way may take when the process is told to stop.
 const LAST_TURNS: Duration = Duration::from_secs(5);
 /// A first list that takes longer is worth a line in the log.
@@ -190,7 +191,7 @@ impl Autoscaler {
         let pods = PodIndex::default();
         let deciders = {
             let queue = pa_queue.clone();
-            let on_change = Box::new(move |key: &RevisionKey| queue.add(key.clone(), Lane::Fast));
+            let on_change = Box::new(move |key: &RevisionKey, lane| queue.add(key.clone(), lane));
             Deciders::spread(clock, compat, Arc::new(Pods(pods.clone())), on_change, ownership.ring().clone())
         };
         let collector = {
@@ -254,8 +255,8 @@ impl Autoscaler {
             Box::new(move |key| {
                 let known = autoscalers.get(key).is_some_and(|pa| pod_autoscaler::Controller::serves(&pa));
                 if known {
-                    pa_queue.add(key.clone(), Lane::Fast);
-                    metric_queue.add(key.clone(), Lane::Fast);
+                    pa_queue.add(key.clone(), Lane::Urgent);
+                    metric_queue.add(key.clone(), Lane::Urgent);
                 }
                 known
             })

@@ -22,6 +22,7 @@ pub use crate::engine::revision::TICK;
 use crate::clock::Clock;
 use crate::engine::written::RevisionForm;
 use crate::engine::{Applied, Decision, Event, Input, Load, MetricSpec, Reason, Revision, Spec};
+use crate::k8s::queue::Lane;
 use crate::observe::metrics::{Page, Source, count};
 use crate::ownership::ring::Ring;
 use crate::units::{Compat, RevisionKey, Timestamp};
@@ -49,8 +50,9 @@ pub trait ReadyPods: Send + Sync {
     fn ready(&self, key: &RevisionKey) -> i32;
 }
 
-/// Told of each revision whose PodAutoscaler must be looked at again.
-pub type OnChange = Box<dyn Fn(&RevisionKey) + Send + Sync>;
+/// Told of each revision whose PodAutoscaler must be looked at again, and how soon: [`Lane::Urgent`] when requests wait
+/// for pods.
+pub type OnChange = Box<dyn Fn(&RevisionKey, Lane) + Send + Sync>;
 
 /// Told of a revision that got load before it had windows or a decider. Has it looked at at once, and says whether there
 /// is such a revision.
@@ -238,7 +240,7 @@ impl Deciders {
         let changed = self.take_in_early(&mut table, key, now, ready);
         drop(table);
         if changed {
-            (self.shared.on_change)(key);
+            (self.shared.on_change)(key, Lane::Urgent);
         }
     }
 
@@ -278,7 +280,7 @@ impl Deciders {
             self.shared.ticks.add(next, life, key.clone());
         }
         if changed {
-            (self.shared.on_change)(key);
+            (self.shared.on_change)(key, Lane::Urgent);
         }
         published
     }
@@ -303,7 +305,7 @@ impl Deciders {
         let awaited = awaited && table.revisions.get(key).is_some_and(|entry| entry.revision.is_awaited());
         drop(table);
         if changed {
-            (self.shared.on_change)(key);
+            (self.shared.on_change)(key, Lane::Urgent);
         }
         if awaited && let Some(on_early) = self.shared.on_early.get() {
             on_early(key);
@@ -408,7 +410,7 @@ impl Deciders {
                 self.shared.ticks.add(next, life, key.clone());
             }
             if changed {
-                (self.shared.on_change)(&key);
+                (self.shared.on_change)(&key, Lane::Urgent);
             }
         }
     }
@@ -436,7 +438,7 @@ impl Deciders {
             self.shared.ticks.add(next, life, key.clone());
         }
         if applied.changed {
-            (self.shared.on_change)(key);
+            (self.shared.on_change)(key, if applied.more { Lane::Urgent } else { Lane::Fast });
         }
     }
 
@@ -502,7 +504,7 @@ impl Deciders {
         let changed = self.take_in_early(&mut table, key, now, ready);
         drop(table);
         if changed {
-            (self.shared.on_change)(key);
+            (self.shared.on_change)(key, Lane::Urgent);
         }
         Recorded::Kept
     }

@@ -125,6 +125,8 @@ pub struct Applied {
     pub evaluated: bool,
     /// The decision is one others must hear of.
     pub changed: bool,
+    /// The decision asks for more pods than the one before it.
+    pub more: bool,
 }
 
 /// The engine's state of one revision.
@@ -326,6 +328,7 @@ impl Revision {
         }
         let decision = running.decider.decide_keeping(now, ready, observed, &keep);
         applied.evaluated = true;
+        applied.more = running.published.desired.is_some_and(|before| before < decision.desired);
         applied.changed = running.published.take_in(decision.desired, decision.excess_burst);
         running.latest = Some(decision);
     }

@@ -1,13 +1,16 @@
 //! The cluster as stores, a work queue and a few writes.
 //!
 //! Reading order: [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
-//! (what is counted and what is scaled), [`queue`] (what to look at next), [`events`] (what people are told), [`dial`]
-//! (how a Service is reached), [`read_only`] (for who only looks).
+//! (what is counted and what is scaled), [`queue`] (what to look at next), [`pace`] (what the API server asks for) and
+//! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`read_only`]
+//! (for who only looks).
 
 pub mod cache;
 pub mod dial;
 pub mod events;
+pub mod flow;
 pub mod follow;
+pub mod pace;
 pub mod pods;
 pub mod queue;
 pub mod read_only;

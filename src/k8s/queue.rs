@@ -1,17 +1,21 @@
-//! A work queue of keys with two lanes, as Knative's controllers have.
+//! A work queue of keys with three lanes: the two that Knative's controllers have, and one for what cannot wait.
 //!
 //! A key waiting twice is worked once; a key being worked waits for its turn to end; a key that fails comes back
 //! after an exponential back-off of its own, never faster than a bucket shared by all failures allows. The slow lane,
 //! used when everything is looked at again, is served when the fast lane is empty.
+//!
+//! The urgent lane is for a first request at zero and for more pods. It is served first, and by workers of its own: a
+//! thousand slow looks at everything do not keep one request waiting.
 
 use crate::clock::Clock;
+use crate::k8s::pace::{back_off, jittered};
 use crate::observe::metrics::{Page, Source};
 use crate::units::{RevisionKey, Span, Timestamp};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,14 +27,61 @@ const BACK_OFF_MOST: Span = Span::from_seconds(1000);
 const RETRY_BURST: i64 = 100;
 /// … and one more each of these.
 const RETRY_EVERY: Span = Span::from_millis(100);
+/// First back-off of a key that found the API server unavailable …
+const AWAY_FIRST: Span = Span::from_millis(200);
+/// … and the longest, so that a long outage is over soon after it is over.
+const AWAY_MOST: Span = Span::from_seconds(10);
 
-/// Which lane a key waits in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which lane a key waits in, the one served first being the least.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lane {
+    /// Requests wait for it.
+    Urgent,
     /// A change to one object.
     Fast,
     /// A look at everything.
     Slow,
+}
+
+impl Lane {
+    /// All of them, the one served first at the front.
+    pub const ALL: [Self; 3] = [Self::Urgent, Self::Fast, Self::Slow];
+
+    /// A name for labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Urgent => "urgent",
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+/// Keys worked at once. A turn mostly waits for the API server, so these cost little; what they bound is memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workers {
+    /// Of the urgent lane.
+    pub urgent: usize,
+    /// Of the other two.
+    pub routine: usize,
+}
+
+impl Workers {
+    /// So many of each.
+    pub const fn each(count: usize) -> Self {
+        Self { urgent: count, routine: count }
+    }
+}
+
+/// How the work on a key ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Nothing more to do until something changes.
+    Done,
+    /// To be tried again after a back-off.
+    Retry,
+    /// The API server could not be asked: to be tried again within seconds, however often that was so.
+    Unavailable,
 }
 
 /// The queue. Cheap to clone; all clones are one queue.
@@ -43,16 +94,23 @@ pub struct Queue {
 struct Shared {
     clock: Clock,
     state: Mutex<State>,
+    /// For the one that hands out keys.
     changed: Notify,
+    /// For turns that would rather end early than keep an urgent look waiting.
+    urged: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    fast: VecDeque<RevisionKey>,
-    slow: VecDeque<RevisionKey>,
+    /// By lane and order of arrival.
+    lanes: BTreeMap<(Lane, u64), RevisionKey>,
+    next: u64,
     /// Keys in a lane, and keys to be put in one when their present turn ends.
-    waiting: HashMap<RevisionKey, Lane>,
-    working: HashSet<RevisionKey>,
+    waiting: HashMap<RevisionKey, (Lane, u64)>,
+    /// The lane each key under way was taken from.
+    working: HashMap<RevisionKey, Lane>,
+    urgent_turns: usize,
+    routine_turns: usize,
     delayed: BinaryHeap<Reverse<(Timestamp, RevisionKey)>>,
     /// The earliest time in `delayed` of each key; later ones are void.
     due: HashMap<RevisionKey, Timestamp>,
@@ -64,12 +122,16 @@ struct State {
 impl Queue {
     /// An empty queue.
     pub fn new(clock: Clock) -> Self {
-        Self { shared: Arc::new(Shared { clock, state: Mutex::default(), changed: Notify::new() }) }
+        let shared = Shared { clock, state: Mutex::default(), changed: Notify::new(), urged: Notify::new() };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The key is to be looked at.
+    /// The key is to be looked at. One that waits in a lane served later moves to this one.
     pub fn add(&self, key: RevisionKey, lane: Lane) {
         self.lock().add(key, lane);
+        if lane == Lane::Urgent {
+            self.shared.urged.notify_waiters();
+        }
         self.shared.changed.notify_one();
     }
 
@@ -85,51 +147,57 @@ impl Queue {
         self.shared.changed.notify_one();
     }
 
-    /// Keys waiting in the lanes.
-    pub fn depth(&self) -> usize {
-        let state = self.lock();
-        state.fast.len() + state.slow.len()
+    /// Keys waiting in a lane.
+    pub fn depth(&self, lane: Lane) -> usize {
+        self.lock().lanes.range((lane, 0)..=(lane, u64::MAX)).count()
     }
 
-    /// Works the keys, at most `workers` at once, until `cancel`; then the turns under way are finished. `work`
-    /// answers whether the key is done with or must be retried.
-    pub async fn run<F, Fut>(&self, workers: usize, cancel: CancellationToken, work: F)
+    /// Ends when an urgent look at `key` waits for the present turn to end. For turns that wait for something less
+    /// important.
+    pub async fn urged(&self, key: &RevisionKey) {
+        loop {
+            let mut urged = std::pin::pin!(self.shared.urged.notified());
+            // From here on nothing is missed.
+            urged.as_mut().enable();
+            if self.lock().waiting.get(key).is_some_and(|(lane, _)| *lane == Lane::Urgent) {
+                return;
+            }
+            urged.await;
+        }
+    }
+
+    /// Works the keys until `cancel`; then the turns under way are finished. `work` answers whether the key is done
+    /// with or must be retried.
+    pub async fn run<F, Fut>(&self, workers: Workers, cancel: CancellationToken, work: F)
     where
         F: Fn(RevisionKey) -> Fut,
         Fut: Future<Output = Turn> + Send + 'static,
     {
         let turns = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(workers));
         loop {
-            let place = tokio::select! {
-                () = cancel.cancelled() => break,
-                place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
-            };
             let key = tokio::select! {
                 () = cancel.cancelled() => break,
-                key = self.next() => key,
+                key = self.next(workers) => key,
             };
-            let queue = self.clone();
-            let turn = work(key.clone());
+            // Freed even if the turn panics: neither the key nor the worker may be lost for ever.
+            let mut end = EndOfTurn { queue: self.clone(), key: key.clone(), outcome: Turn::Retry };
+            let turn = work(key);
             turns.spawn(async move {
-                // Freed even if the turn panics: the key must not stay locked for ever.
-                let mut end = EndOfTurn { queue, key, outcome: Turn::Retry };
                 end.outcome = turn.await;
                 drop(end);
-                drop(place);
             });
         }
         turns.close();
         turns.wait().await;
     }
 
-    async fn next(&self) -> RevisionKey {
+    async fn next(&self, workers: Workers) -> RevisionKey {
         loop {
             let changed = self.shared.changed.notified();
             let wait_until = {
                 let mut state = self.lock();
                 state.release_due(self.shared.clock.now());
-                if let Some(key) = state.pop() {
+                if let Some(key) = state.pop(workers) {
                     return key;
                 }
                 state.delayed.peek().map(|Reverse((at, _))| *at)
@@ -149,8 +217,12 @@ impl Queue {
     fn end_turn(&self, key: &RevisionKey, outcome: Turn) {
         let now = self.shared.clock.now();
         let mut state = self.lock();
-        state.working.remove(key);
-        if let Some(lane) = state.waiting.remove(key) {
+        match state.working.remove(key) {
+            Some(Lane::Urgent) => state.urgent_turns -= 1,
+            Some(Lane::Fast | Lane::Slow) => state.routine_turns -= 1,
+            None => {}
+        }
+        if let Some((lane, _)) = state.waiting.remove(key) {
             state.add(key.clone(), lane);
         }
         let retry_after = match outcome {
@@ -159,6 +231,7 @@ impl Queue {
                 None
             }
             Turn::Retry => Some(state.back_off(key, now)),
+            Turn::Unavailable => Some(state.back_off_unavailable(key)),
         };
         drop(state);
         if let Some(delay) = retry_after {
@@ -172,15 +245,6 @@ impl Queue {
     }
 }
 
-/// How the work on a key ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Turn {
-    /// Nothing more to do until something changes.
-    Done,
-    /// To be tried again after a back-off.
-    Retry,
-}
-
 /// The queues of a process, by the name of the controller that works each.
 #[derive(Clone, Debug)]
 pub struct Queues(pub Vec<(&'static str, Queue)>);
@@ -189,9 +253,9 @@ impl Source for Queues {
     fn show(&self, page: &mut Page<'_>) {
         page.gauges(
             "ebb_queue_depth",
-            "Objects that wait for a look, by controller.",
-            ["queue"],
-            self.0.iter().map(|(name, queue)| ([*name], queue.depth())),
+            "Objects that wait for a look, by controller and by how soon they get it.",
+            ["queue", "lane"],
+            self.0.iter().flat_map(|(name, queue)| Lane::ALL.map(|lane| ([*name, lane.name()], queue.depth(lane)))),
         );
     }
 }
@@ -210,25 +274,36 @@ impl Drop for EndOfTurn {
 
 impl State {
     fn add(&mut self, key: RevisionKey, lane: Lane) {
-        match (self.waiting.get(&key), lane) {
-            // A single change overtakes a look at everything.
-            (Some(Lane::Slow), Lane::Fast) => self.slow.retain(|waiting| *waiting != key),
-            (Some(_), _) => return,
-            (None, _) => {}
+        match self.waiting.get(&key) {
+            Some((waiting, _)) if *waiting <= lane => return,
+            // What is more urgent overtakes.
+            Some(place) => drop(self.lanes.remove(place)),
+            None => {}
         }
-        self.waiting.insert(key.clone(), lane);
-        if !self.working.contains(&key) {
-            match lane {
-                Lane::Fast => self.fast.push_back(key),
-                Lane::Slow => self.slow.push_back(key),
-            }
+        self.next += 1;
+        self.waiting.insert(key.clone(), (lane, self.next));
+        if !self.working.contains_key(&key) {
+            self.lanes.insert((lane, self.next), key);
         }
     }
 
-    fn pop(&mut self) -> Option<RevisionKey> {
-        let key = self.fast.pop_front().or_else(|| self.slow.pop_front())?;
+    fn pop(&mut self, workers: Workers) -> Option<RevisionKey> {
+        let urgent_free = self.urgent_turns < workers.urgent;
+        let routine_free = self.routine_turns < workers.routine;
+        let from = if urgent_free { Lane::Urgent } else { Lane::Fast };
+        let to = if routine_free { Lane::Slow } else { Lane::Urgent };
+        if to < from {
+            return None;
+        }
+        let (place, key) = self.lanes.range((from, 0)..=(to, u64::MAX)).next()?;
+        let (place, key) = (*place, key.clone());
+        self.lanes.remove(&place);
         self.waiting.remove(&key);
-        self.working.insert(key.clone());
+        match place.0 {
+            Lane::Urgent => self.urgent_turns += 1,
+            Lane::Fast | Lane::Slow => self.routine_turns += 1,
+        }
+        self.working.insert(key.clone(), place.0);
         Some(key)
     }
 
@@ -248,13 +323,23 @@ impl State {
     /// How long the key waits after one more failure: its own exponential back-off or its place in the shared bucket,
     /// whichever is longer.
     fn back_off(&mut self, key: &RevisionKey, now: Timestamp) -> Span {
-        let failures = self.failures.entry(key.clone()).or_insert(0);
-        let own = Span::from_nanos(BACK_OFF_FIRST.nanos().saturating_mul(1_i64 << (*failures).min(30)));
-        *failures = failures.saturating_add(1);
+        let own = back_off(BACK_OFF_FIRST, BACK_OFF_MOST, self.one_more_failure(key));
         let full = now - Span::from_nanos(RETRY_EVERY.nanos() * (RETRY_BURST - 1));
         self.retry_slot = self.retry_slot.max(full) + RETRY_EVERY;
         let shared = self.retry_slot.since(now + RETRY_EVERY);
-        own.min(BACK_OFF_MOST).max(shared)
+        own.max(shared)
+    }
+
+    /// The same for a key that found the API server unavailable. How fast it is asked again is the gate's to say.
+    fn back_off_unavailable(&mut self, key: &RevisionKey) -> Span {
+        jittered(back_off(AWAY_FIRST, AWAY_MOST, self.one_more_failure(key)), 0.5, 1.0)
+    }
+
+    /// How often the key had failed before this time.
+    fn one_more_failure(&mut self, key: &RevisionKey) -> u32 {
+        let failures = self.failures.entry(key.clone()).or_insert(0);
+        *failures = failures.saturating_add(1);
+        *failures - 1
     }
 }
 
@@ -266,12 +351,14 @@ mod tests {
         RevisionKey::new("default", name)
     }
 
+    const ONE: Workers = Workers::each(1);
+
     fn queue() -> Queue {
         Queue::new(Clock::starting_at(Timestamp::from_seconds(1_000)))
     }
 
     /// The keys in the order they are worked, each turn taking `millis`.
-    async fn worked(queue: &Queue, workers: usize, for_millis: u64, millis: u64) -> Vec<String> {
+    async fn worked(queue: &Queue, workers: Workers, for_millis: u64, millis: u64) -> Vec<String> {
         let order = Arc::new(Mutex::new(Vec::new()));
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
@@ -299,7 +386,7 @@ mod tests {
         queue.add(key("change"), Lane::Fast);
         queue.add(key("change"), Lane::Fast);
         queue.add(key("everything-2"), Lane::Fast);
-        assert_eq!(worked(&queue, 1, 100, 1).await, ["change", "everything-2", "everything-1"]);
+        assert_eq!(worked(&queue, ONE, 100, 1).await, ["change", "everything-2", "everything-1"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -307,7 +394,7 @@ mod tests {
         let queue = queue();
         queue.add(key("a"), Lane::Fast);
         let adds = queue.clone();
-        let (order, ()) = tokio::join!(worked(&queue, 4, 100, 10), async move {
+        let (order, ()) = tokio::join!(worked(&queue, Workers::each(4), 100, 10), async move {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             adds.add(key("a"), Lane::Fast);
             adds.add(key("a"), Lane::Fast);
@@ -322,7 +409,7 @@ mod tests {
         queue.add_after(key("late"), Span::from_millis(20));
         queue.add_after(key("late"), Span::from_millis(50));
         queue.add_after(key("soon"), Span::from_millis(10));
-        assert_eq!(worked(&queue, 1, 200, 0).await, ["soon", "late"]);
+        assert_eq!(worked(&queue, ONE, 200, 0).await, ["soon", "late"]);
     }
 
     #[test]
@@ -338,5 +425,59 @@ mod tests {
             state.back_off(&key("a"), now);
         }
         assert!(state.back_off(&key("a"), Timestamp::from_seconds(9_000)) == BACK_OFF_MOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_urgent_key_waits_neither_behind_ten_thousand_others_nor_for_their_workers() {
+        let queue = queue();
+        for n in 0..10_000 {
+            queue.add(key(&format!("routine-{n}")), if n % 2 == 0 { Lane::Fast } else { Lane::Slow });
+        }
+        let adds = queue.clone();
+        // Each turn takes a minute: the two routine workers are busy when the urgent keys come.
+        let (order, ()) = tokio::join!(worked(&queue, Workers { urgent: 1, routine: 2 }, 1_000, 60_000), async move {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            adds.add(key("routine-9999"), Lane::Urgent);
+            adds.add(key("routine-9997"), Lane::Urgent);
+        });
+        assert_eq!(order, ["routine-0", "routine-2", "routine-9999"], "one urgent worker, two others");
+        assert_eq!((queue.depth(Lane::Urgent), queue.depth(Lane::Fast), queue.depth(Lane::Slow)), (1, 4_998, 4_998));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_learns_that_an_urgent_look_at_its_key_waits() {
+        let queue = queue();
+        queue.add(key("a"), Lane::Fast);
+        let state = queue.clone();
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let run = queue.run(ONE, cancel, |key| {
+            let (state, stop) = (state.clone(), stop.clone());
+            async move {
+                if key.name() == "a" {
+                    state.urged(&key).await;
+                    stop.cancel();
+                }
+                Turn::Done
+            }
+        });
+        let adds = queue.clone();
+        tokio::join!(run, async move {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            adds.add(key("b"), Lane::Urgent);
+            adds.add(key("a"), Lane::Fast);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            adds.add(key("a"), Lane::Urgent);
+        });
+    }
+
+    #[test]
+    fn a_key_that_finds_nobody_at_home_comes_back_within_seconds_and_waits_for_no_bucket() {
+        let mut state = State::default();
+        for _ in 0..1_000 {
+            assert!(state.back_off_unavailable(&key("a")) <= AWAY_MOST);
+        }
+        assert!(state.back_off_unavailable(&key("b")) <= AWAY_FIRST);
+        assert_eq!(state.back_off(&key("c"), Timestamp::from_seconds(1_000)), BACK_OFF_FIRST);
     }
 }

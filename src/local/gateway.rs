@@ -16,7 +16,7 @@ use crate::dataplane::proxy::{Exchange, Protocol, Proxy};
 use crate::dataplane::server::{self, Stop};
 use crate::k8s::cache::Cache;
 use crate::k8s::follow::follow;
-use crate::k8s::queue::{Lane, Queue, Turn};
+use crate::k8s::queue::{Lane, Queue, Turn, Workers};
 use crate::local::services::Services;
 use crate::units::{RevisionKey, Span};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -78,7 +78,7 @@ impl Gateway {
                 queue.add(key, Lane::Fast);
             }
         });
-        let reports = queue.run(4, cancel, |key| {
+        let reports = queue.run(Workers::each(4), cancel, |key| {
             let (this, client) = (self.clone(), client.clone());
             async move { this.report(&client, key).await }
         });

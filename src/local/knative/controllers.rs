@@ -7,7 +7,7 @@ use crate::api::names::{
 use crate::api::serving::{Configuration, Revision, Route};
 use crate::clock::Clock;
 use crate::k8s::cache::Cache;
-use crate::k8s::queue::Turn;
+use crate::k8s::queue::{Turn, Workers};
 use crate::local::knative::configuration::Latest;
 use crate::local::knative::route::Network;
 use crate::local::knative::{configuration, instant_text, revision, route, serverless_service, service};
@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, info_span, warn};
 
 /// Objects of one kind worked on at once.
-const WORKERS: usize = 8;
+const WORKERS: Workers = Workers::each(8);
 
 /// What the controllers work with.
 #[derive(Clone)]

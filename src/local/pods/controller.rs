@@ -1,7 +1,7 @@
 //! The loop around [`deployment`]: makes and takes away pods as planned.
 
 use crate::clock::Clock;
-use crate::k8s::queue::{Lane, Queue};
+use crate::k8s::queue::{Lane, Queue, Workers};
 use crate::local::knative::controllers::{living, turn};
 use crate::local::meta::{controller_of, is_controlled_by, name, namespace};
 use crate::local::pods::deployment;
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 /// Deployments worked on at once.
-const WORKERS: usize = 8;
+const WORKERS: Workers = Workers::each(8);
 /// Pods of one Deployment made or taken away at once.
 const AT_ONCE: usize = 16;
 
