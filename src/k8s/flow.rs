@@ -10,7 +10,7 @@
 //! - One place in four goes to whatever else has waited longest, once that is [`AGED`]. So nothing waits for ever, and the
 //!   urgent keep the other three.
 //!
-//! Leases are let through at once: a lease that waits is a lease lost.
+//! Leases do not come this way: they are few, they go when they are due, and one that comes late is lost.
 //!
 //! A write that was refused with 429 was not carried out and goes again, in its old place, when [`Pace`] allows. One
 //! without an answer, or with 502, 503 or 504, goes again after a jittered back-off, a few times; every write of Ebb may
@@ -19,13 +19,13 @@
 use crate::clock::Clock;
 use crate::k8s::pace::{Kind, Pace, back_off, jittered};
 use crate::observe::metrics::{self, Histogram, Page, Source, count};
-use crate::units::{RevisionKey, Span, Timestamp, count_f64};
+use crate::units::{Span, Timestamp, count_f64};
 use kube::Client;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -53,8 +53,6 @@ const AGAIN_MOST: Span = Span::from_seconds(2);
 /// How urgent a write is, most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Urgency {
-    /// Who leads. Never waits.
-    Lease,
     /// Replicas of a revision at zero: requests are waiting for them.
     FromZero,
     /// More replicas.
@@ -71,13 +69,12 @@ pub enum Urgency {
 
 impl Urgency {
     /// All of them, most urgent first.
-    pub const ALL: [Self; 7] =
-        [Self::Lease, Self::FromZero, Self::Up, Self::Down, Self::Routing, Self::Status, Self::Event];
+    pub const ALL: [Self; 6] =
+        [Self::FromZero, Self::Up, Self::Down, Self::Routing, Self::Status, Self::Event];
 
     /// A name for logs and labels.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Lease => "lease",
             Self::FromZero => "from_zero",
             Self::Up => "up",
             Self::Down => "down",
@@ -103,7 +100,7 @@ impl Urgency {
     /// The share of the places that this urgency and all lesser ones may have together.
     const fn share(self) -> f64 {
         match self {
-            Self::Lease | Self::FromZero | Self::Up => 1.0,
+            Self::FromZero | Self::Up => 1.0,
             Self::Down | Self::Routing => 0.75,
             Self::Status | Self::Event => 0.5,
         }
@@ -119,9 +116,6 @@ pub enum WriteError {
     /// No answer came in time.
     #[error("the API server did not answer in time")]
     NoAnswer,
-    /// The object is another replica's to write. Nothing was sent.
-    #[error("{0} is not written by this replica (any more)")]
-    NotOurs(RevisionKey),
     /// The process is stopping. Nothing was sent.
     #[error("not written, the autoscaler is stopping")]
     Stopping,
@@ -133,7 +127,6 @@ impl WriteError {
         match self {
             Self::Api(error) => !matches!(trouble(error), None | Some(Trouble::Internal)),
             Self::NoAnswer | Self::Stopping => true,
-            Self::NotOurs(_) => false,
         }
     }
 
@@ -164,20 +157,16 @@ struct Shared {
     pace: Pace,
     client: Client,
     gate: Mutex<Gate>,
-    fence: RwLock<Option<Fence>>,
     stopping: CancellationToken,
-    counters: [Counters; 7],
+    counters: [Counters; 6],
 }
-
-/// Says whether this replica may write the objects of a revision.
-type Fence = Arc<dyn Fn(&RevisionKey) -> bool + Send + Sync>;
 
 #[derive(Debug)]
 struct Gate {
     waiting: BTreeMap<Ticket, Waiter>,
     next: u64,
     granted: u64,
-    in_flight: [usize; 7],
+    in_flight: [usize; 6],
     places: f64,
     places_most: f64,
     halved: Timestamp,
@@ -197,7 +186,6 @@ struct Counters {
     done: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
-    fenced: AtomicU64,
     waited: Histogram,
     took: Histogram,
 }
@@ -211,7 +199,7 @@ impl Flow {
             waiting: BTreeMap::new(),
             next: 0,
             granted: 0,
-            in_flight: [0; 7],
+            in_flight: [0; 6],
             places: PLACES_FIRST,
             places_most: PLACES_MOST,
             halved: Timestamp::default(),
@@ -222,7 +210,6 @@ impl Flow {
                 pace,
                 client,
                 gate: Mutex::new(gate),
-                fence: RwLock::default(),
                 stopping: CancellationToken::new(),
                 counters: std::array::from_fn(|_| Counters::new()),
             }),
@@ -239,18 +226,12 @@ impl Flow {
         &self.shared.pace
     }
 
-    /// From now on, writes for which `may_write` is false are not sent. It is asked right before each attempt.
-    pub fn fence(&self, may_write: impl Fn(&RevisionKey) -> bool + Send + Sync + 'static) {
-        *self.shared.fence.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(may_write));
-    }
-
     /// Sends nothing more: whatever waits fails at once. What is in flight is finished.
     pub fn stop(&self) {
         self.shared.stopping.cancel();
     }
 
-    /// Carries out a write: waits for a place, makes an attempt, and makes another where that can help. `of` is the
-    /// revision whose object it is, for the fence; `None` is never fenced.
+    /// Carries out a write: waits for a place, makes an attempt, and makes another where that can help.
     ///
     /// `attempt` is called once a place is free, so it can choose then what to write. Dropping the future gives the
     /// place back.
@@ -260,7 +241,6 @@ impl Flow {
     pub async fn write<T, F, Fut>(
         &self,
         urgency: Urgency,
-        of: Option<&RevisionKey>,
         mut attempt: F,
     ) -> Result<T, WriteError>
     where
@@ -277,10 +257,6 @@ impl Flow {
             let place = self.place(ticket, since).await?;
             let started = shared.clock.now();
             counters.waited.observe(started.since(asked).seconds_f64());
-            if let Some(key) = of.filter(|key| !shared.may_write(key)) {
-                counters.fenced.fetch_add(1, Ordering::Relaxed);
-                return Err(WriteError::NotOurs(key.clone()));
-            }
             let outcome = tokio::time::timeout(ATTEMPT.to_std(), attempt()).await;
             let now = shared.clock.now();
             counters.took.observe(now.since(started).seconds_f64());
@@ -398,11 +374,6 @@ impl Shared {
         }
     }
 
-    fn may_write(&self, key: &RevisionKey) -> bool {
-        let fence = self.fence.read().unwrap_or_else(PoisonError::into_inner).clone();
-        fence.is_none_or(|may_write| may_write(key))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -416,9 +387,6 @@ impl Gate {
 
     /// Who goes next, if anybody may.
     fn choose(&self, now: Timestamp, paused: bool) -> Option<Ticket> {
-        if let Some(lease) = self.first(Urgency::Lease) {
-            return Some(lease);
-        }
         if paused {
             return None;
         }
@@ -448,7 +416,7 @@ impl Gate {
     fn has_place(&self, urgency: Urgency) -> bool {
         // Counted from the least urgent up to each more urgent one: none of the shares on the way may be exceeded.
         let places = self.places.floor();
-        let limits = Urgency::ALL.into_iter().filter(|other| *other <= urgency && *other != Urgency::Lease);
+        let limits = Urgency::ALL.into_iter().filter(|other| *other <= urgency);
         limits.into_iter().all(|other| {
             let taken: usize = self.in_flight[other.index()..].iter().sum();
             count_f64(taken) < (places * other.share()).floor().max(1.0)
@@ -508,7 +476,6 @@ impl Counters {
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            fenced: AtomicU64::new(0),
             waited: metrics::latencies(),
             took: metrics::latencies(),
         }
@@ -550,7 +517,6 @@ impl Source for Flow {
                 ([urgency, "done"], count(&counters.done)),
                 ([urgency, "failed"], count(&counters.failed)),
                 ([urgency, "throttled"], count(&counters.refused)),
-                ([urgency, "not_ours"], count(&counters.fenced)),
             ]
         });
         page.counters(
@@ -613,7 +579,7 @@ mod tests {
     ) -> tokio::task::JoinHandle<()> {
         let (flow, order, name) = (flow.clone(), Arc::clone(order), name.to_owned());
         tokio::spawn(async move {
-            let written = flow.write(urgency, None, || async {
+            let written = flow.write(urgency, || async {
                 order.lock().expect("no panic above").push(name.clone());
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Ok(())
@@ -653,7 +619,7 @@ mod tests {
             settle().await;
         }
         let waiting = Urgency::ALL.map(|urgency| flow.load(urgency).0);
-        assert_eq!(waiting, [0, 2, 2, 1, 1, 1, 1]);
+        assert_eq!(waiting, [2, 2, 1, 1, 1, 1]);
         for write in writes {
             write.await.expect("no panic");
         }
@@ -663,7 +629,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_slow_statuses_leave_a_place_for_a_revision_at_zero_and_a_lease_needs_none() {
+    async fn a_thousand_slow_statuses_leave_a_place_for_a_revision_at_zero() {
         let (flow, order) = (flow(), Arc::default());
         set_places(&flow, 4.0);
         let mut writes = Vec::new();
@@ -677,9 +643,6 @@ mod tests {
         }
         settle().await;
         assert_eq!(order.lock().expect("no panic above")[2..], ["zero-0", "zero-1"], "the other half");
-        writes.push(start(&flow, &order, Urgency::Lease, "lease"));
-        settle().await;
-        assert_eq!(order.lock().expect("no panic above")[4..], ["lease"]);
         writes.iter().for_each(tokio::task::JoinHandle::abort);
         settle().await;
         for urgency in Urgency::ALL {
@@ -717,7 +680,7 @@ mod tests {
         let clock = flow.shared.clock;
         let before = clock.now();
         let written = flow
-            .write(Urgency::Up, None, || async {
+            .write(Urgency::Up, || async {
                 if tries.fetch_add(1, Ordering::Relaxed) < 3 {
                     // What `Pace::client` does when it sees the header.
                     flow.shared
@@ -762,7 +725,7 @@ mod tests {
             let mut answers = Some(error);
             let text = format!("{answers:?}");
             let result: Result<(), _> = flow
-                .write(Urgency::Status, None, || {
+                .write(Urgency::Status, || {
                     tries.fetch_add(1, Ordering::Relaxed);
                     let again = match &answers {
                         Some(kube::Error::Api(status)) => kube::Error::Api(status.clone()),
@@ -776,31 +739,17 @@ mod tests {
             assert_eq!(tries.load(Ordering::Relaxed), attempts, "{text}");
             assert_eq!(error.is_unavailable(), unavailable, "{text}");
         }
-        let hangs: Result<(), _> = flow.write(Urgency::Status, None, std::future::pending).await;
+        let hangs: Result<(), _> = flow.write(Urgency::Status, std::future::pending).await;
         assert!(matches!(hangs, Err(WriteError::NoAnswer)), "{hangs:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_fence_is_asked_before_each_attempt_and_a_stop_ends_the_wait() {
+    async fn a_stop_ends_the_wait_and_not_what_is_in_flight() {
         let (flow, order) = (flow(), Arc::default());
-        let (ours, tries) = (Arc::new(AtomicU64::new(1)), AtomicU64::new(0));
-        let asked = Arc::clone(&ours);
-        flow.fence(move |_| asked.load(Ordering::Relaxed) == 1);
-        let key = RevisionKey::new("default", "a");
-        let lost: Result<(), _> = flow
-            .write(Urgency::Up, Some(&key), || {
-                tries.fetch_add(1, Ordering::Relaxed);
-                ours.store(0, Ordering::Relaxed);
-                async { Err(answered(503, "ServiceUnavailable")) }
-            })
-            .await;
-        assert!(matches!(lost, Err(WriteError::NotOurs(_))), "{lost:?}");
-        assert_eq!(tries.load(Ordering::Relaxed), 1);
-
         set_places(&flow, 1.0);
         let busy = start(&flow, &order, Urgency::Up, "busy");
         settle().await;
-        let (waits, ()) = tokio::join!(flow.write(Urgency::Up, None, || async { Ok(()) }), async {
+        let (waits, ()) = tokio::join!(flow.write(Urgency::Up, || async { Ok(()) }), async {
             settle().await;
             flow.stop();
         });

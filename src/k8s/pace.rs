@@ -4,8 +4,7 @@
 //! meant for everybody who sends in its name, so here a refusal of one request holds back the others too: a refused
 //! write holds back all requests, a refused read the other reads. (Reads alone are refused while the server fills its
 //! watch cache, which is no reason to keep a revision at zero.) Without a `Retry-After` the pause doubles from refusal
-//! to refusal. Leases are held back by nobody: they are few, they go when they are due, and one that comes late is lost.
-//! Nothing is sent again here; who sent the request decides that.
+//! to refusal. Nothing is sent again here; who sent the request decides that.
 //!
 //! kube's own retry layer knows nothing of other requests, of dates in `Retry-After` or of urgency, and holds a refused
 //! request for up to 1,000 s; it must be off (`Config::default_retry`) in the client given to [`Pace::client`].
@@ -19,8 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Requests for these are never held back.
-const LEASES: &str = "/apis/coordination.k8s.io/";
 /// The longest pause taken from a `Retry-After`: a server that asks for more is asked again after this.
 const LONGEST_ASKED: Span = Span::from_seconds(30);
 /// The first pause after a refusal that says nothing of time …
@@ -98,9 +95,6 @@ impl Pace {
         let service = tower::service_fn(move |request: Request<Body>| {
             let (pace, client) = (pace.clone(), client.clone());
             async move {
-                if request.uri().path().starts_with(LEASES) {
-                    return client.send(request).await;
-                }
                 let kind = Kind::of(request.method());
                 pace.clear(kind).await;
                 let answer = client.send(request).await;
