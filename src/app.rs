@@ -17,11 +17,13 @@ use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
 use crate::controllers::pod_autoscaler::probe::Prober;
 use crate::controllers::settings;
+use crate::controllers::writes::Statuses;
 use crate::controllers::{metric, pod_autoscaler};
 use crate::deciders::collector::{Collector, Proxied};
 use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
+use crate::k8s::flow::Flow;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
 use crate::k8s::queue::{Lane, Queue, Queues, Turn, Workers};
@@ -187,6 +189,9 @@ impl Autoscaler {
         let namespace = maps.namespace.clone();
         let (ownership, candidate) = ownership.settle(clock, times.buckets, &namespace, &cluster_domain);
 
+        // Leases are not written through the gate.
+        let flow = Flow::new(client.clone(), clock);
+        let reader = flow.client().clone();
         let (pa_queue, metric_queue) = (Queue::new(clock), Queue::new(clock));
         let pods = PodIndex::default();
         let deciders = {
@@ -221,8 +226,19 @@ impl Autoscaler {
             metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
         });
+        // Everything that writes for a revision.
+        let writers = TaskTracker::new();
+        let events = Events::new(flow.clone(), "podautoscaler-controller");
         let pa = Arc::new(pod_autoscaler::Controller {
-            client: client.clone(),
+            flow: flow.clone(),
+            statuses: Statuses::new(
+                flow.clone(),
+                ownership.clone(),
+                state.autoscalers.clone(),
+                pa_queue.clone(),
+                events.clone(),
+                writers.clone(),
+            ),
             clock,
             compat,
             settings: current.clone(),
@@ -231,21 +247,27 @@ impl Autoscaler {
             services: Cache::default(),
             metrics: Cache::default(),
             pods: pods.clone(),
-            targets: ScaleTargets::new(client.clone(), watches.clone(), tasks.clone()),
+            targets: ScaleTargets::new(flow.clone(), watches.clone(), tasks.clone()),
             deciders: deciders.clone(),
             prober: Prober::new(Arc::clone(&dial), clock, serving.clone(), tasks.clone()),
             queue: pa_queue.clone(),
-            events: Events::new(client.clone(), "podautoscaler-controller"),
+            events,
             feed: state.feed.clone(),
             complained: Mutex::default(),
         });
         let metric = Arc::new(metric::Controller {
-            client: client.clone(),
+            statuses: Statuses::new(
+                flow.clone(),
+                ownership.clone(),
+                pa.metrics.clone(),
+                metric_queue.clone(),
+                Events::new(flow.clone(), "metric-controller"),
+                writers.clone(),
+            ),
             clock,
             metrics: pa.metrics.clone(),
             deciders: deciders.clone(),
             collector: collector.clone(),
-            events: Events::new(client.clone(), "metric-controller"),
         });
 
         // Load of a revision nobody has looked at yet: its windows and its decider are made at once.
@@ -267,24 +289,24 @@ impl Autoscaler {
         let tell = settings::Tell { settings: tell_settings, process: tell_process };
         spawn(
             "settings",
-            Box::pin(settings::keep_current(client.clone(), maps, compat, start, tell, events, watches.clone())),
+            Box::pin(settings::keep_current(reader.clone(), maps, compat, start, tell, events, watches.clone())),
         );
         let queue = pa_queue.clone();
         spawn("watch pods", {
-            let (pods, client, watches) = (pods.clone(), client.clone(), watches.clone());
+            let (pods, client, watches) = (pods.clone(), reader.clone(), watches.clone());
             Box::pin(async move { pods.follow(client, watches, |key| queue.add(key.clone(), Lane::Fast)).await })
         });
         let queue = pa_queue.clone();
         spawn(
             "watch PodAutoscalers",
-            keep(&client, &state.autoscalers, &watches, move |key, _| {
+            keep(&reader, &state.autoscalers, &watches, move |key, _| {
                 queue.add(key.clone(), Lane::Fast);
             }),
         );
         let queue = pa_queue.clone();
         spawn(
             "watch ServerlessServices",
-            keep(&client, &pa.services, &watches, move |key, object: &ServerlessService| {
+            keep(&reader, &pa.services, &watches, move |key, object: &ServerlessService| {
                 if let Some(owner) = owner(object) {
                     queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
                 }
@@ -293,7 +315,7 @@ impl Autoscaler {
         let (queue, metrics_queue) = (pa_queue.clone(), metric_queue.clone());
         spawn(
             "watch Metrics",
-            keep(&client, &pa.metrics, &watches, move |key, object: &Metric| {
+            keep(&reader, &pa.metrics, &watches, move |key, object: &Metric| {
                 metrics_queue.add(key.clone(), Lane::Fast);
                 if let Some(owner) = owner(object) {
                     queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
@@ -353,6 +375,7 @@ impl Autoscaler {
         state.metrics.register(deciders.clone());
         state.metrics.register(collector.clone());
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
+        state.metrics.register(flow.clone());
         state.metrics.register(k8s::Counted);
         let take_in: Arc<dyn Fn(Received) + Send + Sync> = {
             let (deciders, complaints) = (deciders.clone(), OncePerMinute::new(clock));
@@ -380,14 +403,13 @@ impl Autoscaler {
             deciders,
             collector,
         });
-        let controllers = TaskTracker::new();
         for (name, controller) in [
             ("PodAutoscalers", controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key))),
             ("Metrics", controller(metric_queue, &ownership, &cancel, move |key| Arc::clone(&metric).reconcile(key))),
         ] {
-            controllers.spawn(part(name, controller));
+            writers.spawn(part(name, controller));
         }
-        controllers.close();
+        writers.close();
         let elections = candidate.map(|identity| {
             let setup = lease::Setup { client, namespace, cluster_domain, identity, times, clock, compat };
             Elections::start(setup, ownership, &duties, watches.clone())
@@ -397,8 +419,9 @@ impl Autoscaler {
             Box::pin(async move {
                 cancel.cancelled().await;
                 // What is still under way after that is dropped when its bucket is given up.
-                if tokio::time::timeout(LAST_TURNS, controllers.wait()).await.is_err() {
-                    warn!("reconciles did not end in {LAST_TURNS:?}");
+                if tokio::time::timeout(LAST_TURNS, writers.wait()).await.is_err() {
+                    warn!("writes did not end in {LAST_TURNS:?}");
+                    flow.stop();
                 }
                 // Before the websockets close: activators that connect again should find the next owner at work.
                 if let Some(elections) = elections {

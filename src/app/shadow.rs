@@ -10,6 +10,7 @@ use crate::deciders::collector::{Collector, Proxied};
 use crate::k8s::cache::Cache;
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
+use crate::k8s::flow::Flow;
 use crate::k8s::pods::PodIndex;
 use crate::k8s::read_only::read_only;
 use crate::k8s::scale_targets::ScaleTargets;
@@ -71,6 +72,9 @@ impl ShadowAutoscaler {
     pub async fn start(options: Options, cancel: CancellationToken) -> Self {
         let Options { client, clock, compat, dial, maps, start, admin, metrics } = options;
         let (client, refusals) = read_only(client);
+        // Nothing is written; what is read obeys the API server all the same.
+        let flow = Flow::new(client, clock);
+        let client = flow.client().clone();
         let tasks = TaskTracker::new();
         let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
             tasks.spawn(task.instrument(info_span!("task", name)));
@@ -79,7 +83,7 @@ impl ShadowAutoscaler {
         let (tell_settings, current) = watch::channel(Arc::new(start.settings.clone()));
         let (tell_process, process) = watch::channel(start.process.clone());
         let pods = PodIndex::default();
-        let deciders = Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), Box::new(|_| {}));
+        let deciders = Deciders::new(clock, compat, Arc::new(Pods(pods.clone())), Box::new(|_, _| {}));
         let scrapes = scrape::Settings {
             mode: start.network.mesh_compatibility_mode,
             passthrough: start.network.enable_mesh_pod_addressability,
@@ -95,7 +99,7 @@ impl ShadowAutoscaler {
             services: Cache::default(),
             metrics: Cache::default(),
             pods: pods.clone(),
-            targets: ScaleTargets::new(client.clone(), cancel.clone(), tasks.clone()),
+            targets: ScaleTargets::new(flow, cancel.clone(), tasks.clone()),
             deciders: deciders.clone(),
             collector: collector.clone(),
             refusals,

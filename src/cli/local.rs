@@ -301,7 +301,7 @@ fn ready(service: &Service) -> (bool, String) {
 
 fn kubernetes(address: SocketAddr) -> anyhow::Result<Client> {
     let url = format!("http://{address}").parse().context("the API's own address")?;
-    Ok(Client::try_from(kube::Config::new(url))?)
+    Ok(crate::k8s::pace::connect(kube::Config::new(url))?)
 }
 
 /// An activator on the first of its addresses that is free.

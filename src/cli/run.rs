@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::cluster_domain;
 use crate::controllers::settings::{self, Maps};
 use crate::k8s::dial::SystemDial;
+use crate::k8s::pace;
 use crate::observe::metrics::endpoint::Endpoint;
 use crate::observe::telemetry::{self, Log, LogFormat};
 use crate::ownership::Choice;
@@ -165,7 +166,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         warn!("--kube-api-qps and --kube-api-burst have no effect: requests are paced by what the API server says");
     }
     let compat = args.compat.into();
-    let client = Client::try_from(kube_config(&args).await?)?;
+    let client = pace::connect(kube_config(&args).await?)?;
     check_version(&client, min_version, args.api_patience.to_std()).await?;
 
     let process = settings::read_process(&client, &maps, compat).await?;

@@ -4,25 +4,20 @@ use crate::api::conditions::{Conditions, METRIC, READY, settle_times};
 use crate::api::metric::{Metric, MetricStatus};
 use crate::api::names::REVISION_LABEL;
 use crate::clock::Clock;
-use crate::controllers::writes;
+use crate::controllers::writes::Statuses;
 use crate::deciders::Deciders;
 use crate::deciders::collector::Collector;
 use crate::engine::MetricSpec;
 use crate::k8s::cache::Cache;
-use crate::k8s::events::Events;
 use crate::k8s::queue::Turn;
 use crate::stats::fetch::FetchError;
 use crate::stats::scrape::ScrapeError;
 use crate::units::{Aggregation, RevisionKey, Span, Timestamp};
-use kube::{Client, Resource as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tracing::warn;
 
 /// What the controller works with. Cheap to share.
 pub struct Controller {
-    /// To write with.
-    pub client: Client,
     /// The time.
     pub clock: Clock,
     /// Metrics, as last seen.
@@ -31,8 +26,8 @@ pub struct Controller {
     pub deciders: Deciders,
     /// What scrapes.
     pub collector: Collector,
-    /// What people are told.
-    pub events: Events,
+    /// Where a status goes to be written.
+    pub statuses: Statuses<Metric>,
 }
 
 impl Controller {
@@ -41,6 +36,7 @@ impl Controller {
         let Some(metric) = self.metrics.get(&key) else {
             self.collector.remove(&key);
             self.deciders.remove_windows(&key);
+            self.statuses.forget(&key);
             return Turn::Done;
         };
         if metric.metadata.deletion_timestamp.is_some() {
@@ -48,22 +44,11 @@ impl Controller {
         }
         let now = self.clock.now();
         let error = self.collect(&key, &metric);
-        let status = status(&metric, error.as_ref(), now);
-        if metric.status.as_ref() == Some(&status) {
-            return Turn::Done;
-        }
-        let written = writes::status(&self.client, &key, (*metric).clone(), |live: &mut Metric| {
-            live.status = Some(status.clone());
-        });
-        match written.await {
-            Ok(()) => Turn::Done,
-            Err(error) => {
-                warn!(revision = %key, %error, "status of the Metric not written; tried again");
-                let note = format!("Failed to update status for {:?}: {}", key.name(), writes::in_words(&error));
-                self.events.warn(metric.object_ref(&()), "UpdateFailed", &note);
-                Turn::Retry
-            }
-        }
+        let pending = self.statuses.pending(&key);
+        let status = status(&metric, pending.as_ref(), error.as_ref(), now);
+        let stored = metric.status.as_ref();
+        self.statuses.put(&key, Metric { status: Some(status), ..(*metric).clone() }, stored);
+        Turn::Done
     }
 
     fn collect(&self, key: &RevisionKey, metric: &Metric) -> Option<ScrapeError> {
@@ -96,9 +81,16 @@ fn aggregation(annotations: &BTreeMap<String, String>) -> Aggregation {
     overrides.aggregation.map(|aggregation| aggregation.value).unwrap_or_default()
 }
 
-fn status(metric: &Metric, error: Option<&ScrapeError>, now: Timestamp) -> MetricStatus {
-    let stored = metric.status.clone().unwrap_or_default();
-    let mut status = stored.clone();
+/// What is to be told of a Metric. Times of conditions are kept where they say the same as the status `pending`, or else
+/// the one stored.
+fn status(
+    metric: &Metric,
+    pending: Option<&MetricStatus>,
+    error: Option<&ScrapeError>,
+    now: Timestamp,
+) -> MetricStatus {
+    let mut status = metric.status.clone().unwrap_or_default();
+    let before = pending.map_or_else(|| status.conditions.clone(), |pending| pending.conditions.clone());
     let mut conditions = Conditions::of(&METRIC, &mut status.conditions, now);
     conditions.initialize();
     let text = error.map(ToString::to_string).unwrap_or_default();
@@ -114,6 +106,6 @@ fn status(metric: &Metric, error: Option<&ScrapeError>, now: Timestamp) -> Metri
         }
     }
     status.observed_generation = metric.metadata.generation.unwrap_or_default();
-    settle_times(&mut status.conditions, &stored.conditions, now);
+    settle_times(&mut status.conditions, &before, now);
     status
 }

@@ -1,7 +1,7 @@
 //! Kubernetes Events: what a person sees under `kubectl describe`.
 
+use crate::k8s::flow::{Flow, Urgency};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ const MOST_NOTE: usize = 1024;
 #[derive(Clone)]
 pub struct Events {
     /// None where nobody is to be told.
-    recorder: Option<Recorder>,
+    writer: Option<(Flow, Recorder)>,
     places: Arc<Semaphore>,
 }
 
@@ -26,19 +26,20 @@ pub static DROPPED_EVENTS: AtomicU64 = AtomicU64::new(0);
 
 impl Events {
     /// Events of `controller`, such as `podautoscaler-controller`.
-    pub fn new(client: Client, controller: &str) -> Self {
+    pub fn new(flow: Flow, controller: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: None };
-        Self { recorder: Some(Recorder::new(client, reporter)), places: Arc::new(Semaphore::new(UNDER_WAY)) }
+        let recorder = Recorder::new(flow.client().clone(), reporter);
+        Self { writer: Some((flow, recorder)), places: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
     /// Events that are not written: of a process that only reads.
     pub fn none() -> Self {
-        Self { recorder: None, places: Arc::new(Semaphore::new(UNDER_WAY)) }
+        Self { writer: None, places: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
     /// Something its owner should mend.
     pub fn warn(&self, about: ObjectReference, reason: &str, note: &str) {
-        let Some(recorder) = self.recorder.clone() else { return };
+        let Some((flow, recorder)) = self.writer.clone() else { return };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             DROPPED_EVENTS.fetch_add(1, Ordering::Relaxed);
             warn!(reason, note, "event dropped, too many are being written");
@@ -52,7 +53,8 @@ impl Events {
             secondary: None,
         };
         tokio::spawn(async move {
-            if let Err(error) = recorder.publish(&event, &about).await {
+            let written = flow.write(Urgency::Event, || recorder.publish(&event, &about));
+            if let Err(error) = written.await {
                 warn!(%error, "event not written");
             }
             drop(place);

@@ -69,8 +69,7 @@ pub enum Urgency {
 
 impl Urgency {
     /// All of them, most urgent first.
-    pub const ALL: [Self; 6] =
-        [Self::FromZero, Self::Up, Self::Down, Self::Routing, Self::Status, Self::Event];
+    pub const ALL: [Self; 6] = [Self::FromZero, Self::Up, Self::Down, Self::Routing, Self::Status, Self::Event];
 
     /// A name for logs and labels.
     pub const fn name(self) -> &'static str {
@@ -132,7 +131,7 @@ impl WriteError {
 
     /// Whether the object was changed by somebody else in between.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict")
+        matches!(self, Self::Api(error) if is_conflict(error))
     }
 
     /// Whether an object to be made is there already.
@@ -144,6 +143,11 @@ impl WriteError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
     }
+}
+
+/// Whether the object was changed by somebody else in between.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409 && status.reason == "Conflict")
 }
 
 /// The gate. Cheap to clone; all clones are one.
@@ -191,7 +195,7 @@ struct Counters {
 }
 
 impl Flow {
-    /// A gate for writes by `client`, which must not retry by itself (`kube::Config::default_retry`).
+    /// A gate for writes by `client`, which must not retry by itself; see [`connect`](crate::k8s::pace::connect).
     pub fn new(client: Client, clock: Clock) -> Self {
         let pace = Pace::new(clock);
         let client = pace.client(client);
@@ -238,11 +242,7 @@ impl Flow {
     ///
     /// # Errors
     /// What the API server answered last, or why nothing was sent.
-    pub async fn write<T, F, Fut>(
-        &self,
-        urgency: Urgency,
-        mut attempt: F,
-    ) -> Result<T, WriteError>
+    pub async fn write<T, F, Fut>(&self, urgency: Urgency, mut attempt: F) -> Result<T, WriteError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, kube::Error>>,

@@ -7,7 +7,7 @@
 //! to refusal. Nothing is sent again here; who sent the request decides that.
 //!
 //! kube's own retry layer knows nothing of other requests, of dates in `Retry-After` or of urgency, and holds a refused
-//! request for up to 1,000 s; it must be off (`Config::default_retry`) in the client given to [`Pace::client`].
+//! request for up to 1,000 s; so it must be off in the client given to [`Pace::client`], as [`connect`] makes it.
 
 use crate::clock::Clock;
 use crate::units::{Span, Timestamp};
@@ -26,6 +26,15 @@ const FIRST: Span = Span::from_millis(100);
 const LONGEST: Span = Span::from_seconds(5);
 /// Requests in a row that the server did not answer, or answered with 502, 503 or 504, before all wait.
 const MISSES: u32 = 5;
+
+/// A client of the API server that leaves every retry to whoever sends.
+///
+/// # Errors
+/// When the configuration names what cannot be read or used.
+pub fn connect(mut config: kube::Config) -> kube::Result<Client> {
+    config.default_retry = false;
+    Client::try_from(config)
+}
 
 /// When requests may be sent. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]

@@ -2,12 +2,13 @@
 
 use crate::api::pod_autoscaler::ObjectRef;
 use crate::k8s::cache::Cache;
+use crate::k8s::flow::{Flow, Urgency, WriteError};
 use crate::k8s::follow::{Change, follow};
 use crate::units::RevisionKey;
+use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::{DeserializeGuard, GroupVersionKind};
 use kube::runtime::watcher;
-use kube::{Api, Client};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ type Kind = (String, String);
 /// All scale targets of the cluster, by kind.
 #[derive(Clone)]
 pub struct ScaleTargets {
-    client: Client,
+    flow: Flow,
     cancel: CancellationToken,
     tasks: TaskTracker,
     kinds: Arc<Mutex<HashMap<Kind, Cache<Target>>>>,
@@ -34,8 +35,8 @@ pub struct ScaleTargets {
 
 impl ScaleTargets {
     /// None watched yet; watches run on `tasks` until `cancel`.
-    pub fn new(client: Client, cancel: CancellationToken, tasks: TaskTracker) -> Self {
-        Self { client, cancel, tasks, kinds: Arc::default() }
+    pub fn new(flow: Flow, cancel: CancellationToken, tasks: TaskTracker) -> Self {
+        Self { flow, cancel, tasks, kinds: Arc::default() }
     }
 
     /// The object `reference` names in `namespace`; waits for the first list of its kind.
@@ -50,17 +51,27 @@ impl ScaleTargets {
         self.cache(reference).get(&RevisionKey::new(namespace, &reference.name)).map(|target| *target)
     }
 
-    /// Writes the number of replicas through the `scale` subresource, as one JSON patch operation.
+    /// Writes the number of replicas through the `scale` subresource, as one JSON patch operation. How urgent that is
+    /// follows from the number there is now.
     ///
     /// # Errors
     /// What the API server answers.
-    pub async fn scale(&self, namespace: &str, reference: &ObjectRef, replicas: i32) -> Result<(), kube::Error> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(reference));
+    pub async fn scale(
+        &self,
+        namespace: &str,
+        reference: &ObjectRef,
+        from: Target,
+        replicas: i32,
+    ) -> Result<(), WriteError> {
+        let client = self.flow.client().clone();
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource(reference));
         let patch: json_patch::Patch = serde_json::from_value(serde_json::json!([
             { "op": "add", "path": "/spec/replicas", "value": replicas }
         ]))
         .expect("a well-formed patch");
-        api.patch_subresource("scale", &reference.name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
+        let (patch, params) = (Patch::Json::<()>(patch), PatchParams::default());
+        let urgency = Urgency::of_scale(from.replicas, replicas);
+        self.flow.write(urgency, || api.patch_subresource("scale", &reference.name, &params, &patch)).await?;
         // Seen at once by the next look; the watch tells of it a moment later.
         let key = RevisionKey::new(namespace, &reference.name);
         self.cache(reference).note_written(key, Target { replicas }, |_| false);
@@ -75,7 +86,7 @@ impl ScaleTargets {
         }
         let cache = Cache::default();
         kinds.insert(kind, cache.clone());
-        let api: Api<DeserializeGuard<DynamicObject>> = Api::all_with(self.client.clone(), &resource(reference));
+        let api: Api<DeserializeGuard<DynamicObject>> = Api::all_with(self.flow.client().clone(), &resource(reference));
         let (sink, cancel) = (cache.clone(), self.cancel.clone());
         self.tasks.spawn(async move {
             follow(api, watcher::Config::default(), cancel, |change| {

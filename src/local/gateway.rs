@@ -191,11 +191,9 @@ impl Gateway {
         if status == stored {
             return Turn::Done;
         }
-        let written = writes::status(client, &key, (*ingress).clone(), |live: &mut Ingress| {
-            live.status = Some(status.clone());
-        });
-        match written.await {
-            Ok(()) => Turn::Done,
+        let ingress = Ingress { status: Some(status), ..(*ingress).clone() };
+        match writes::status(client, &key, ingress).await {
+            Ok(_) => Turn::Done,
             Err(error) => {
                 warn!(ingress = %key, %error, "status of the KIngress not written; tried again");
                 Turn::Retry

@@ -18,19 +18,20 @@ use crate::api::serverless_service::{Mode, ServerlessService};
 use crate::clock::Clock;
 use crate::config::{Resolved, resolve};
 use crate::controllers::settings::Current;
-use crate::controllers::writes;
+use crate::controllers::writes::{self, Statuses};
 use crate::deciders::Deciders;
 use crate::deciders::published::Published;
 use crate::engine::subset::number_of_activators;
 use crate::k8s::cache::Cache;
 use crate::k8s::events::Events;
+use crate::k8s::flow::{Flow, Urgency, WriteError};
 use crate::k8s::pods::PodIndex;
 use crate::k8s::queue::{Queue, Turn};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::units::{Compat, RevisionKey, Timestamp};
+use kube::Resource as _;
 use kube::api::PostParams;
-use kube::{Client, Resource as _};
 use plan::{NotOwned, Scale, ScaleStep, Seen, Write};
 use probe::{Probe, Prober};
 use std::collections::{BTreeMap, HashMap};
@@ -44,7 +45,9 @@ const FIRST_ACTIVATORS: i32 = 2;
 /// What the controller works with. Cheap to share.
 pub struct Controller {
     /// To write with.
-    pub client: Client,
+    pub flow: Flow,
+    /// Where a status goes to be written.
+    pub statuses: Statuses<PodAutoscaler>,
     /// The time.
     pub clock: Clock,
     /// Where to differ from the reference.
@@ -81,21 +84,43 @@ pub struct Controller {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("error reconciling SKS: {0}")]
-    Sks(String, bool),
+    Sks(String, Cause),
     #[error("error reconciling Decider: {0}")]
     Decider(String),
     #[error("error reconciling Metric: {0}")]
-    Metric(String, bool),
+    Metric(String, Cause),
     #[error("error scaling target: {0}")]
-    Scale(String, bool),
+    Scale(String, Cause),
+}
+
+/// Whose fault it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    /// Somebody else was faster, which a retry mends without a word.
+    Conflict,
+    /// The API server could not be asked.
+    Unavailable,
+    /// Something its owner should know.
+    Other,
+}
+
+impl From<&WriteError> for Cause {
+    fn from(error: &WriteError) -> Self {
+        if error.is_conflict() {
+            Self::Conflict
+        } else if error.is_unavailable() {
+            Self::Unavailable
+        } else {
+            Self::Other
+        }
+    }
 }
 
 impl Error {
-    /// Whether it is only that somebody else was faster, which a retry mends without a word.
-    fn is_conflict(&self) -> bool {
+    fn cause(&self) -> Cause {
         match self {
-            Self::Sks(_, conflict) | Self::Metric(_, conflict) | Self::Scale(_, conflict) => *conflict,
-            Self::Decider(_) => false,
+            Self::Sks(_, cause) | Self::Metric(_, cause) | Self::Scale(_, cause) => *cause,
+            Self::Decider(_) => Cause::Other,
         }
     }
 }
@@ -111,6 +136,7 @@ impl Controller {
     pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
         let Some(pa) = self.autoscalers.get(&key) else {
             self.deciders.remove_decider(&key);
+            self.statuses.forget(&key);
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
         };
@@ -124,34 +150,30 @@ impl Controller {
         let steps = self.steps(&key, &pa, &mut status, now);
         let result = match tokio::time::timeout(writes::DEADLINE.to_std(), steps).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Scale("the API server did not answer in time".to_owned(), false)),
+            Err(_) => Err(Error::Scale("the API server did not answer in time".to_owned(), Cause::Unavailable)),
         };
 
         status.observed_generation = generation;
-        let stored = pa.status.as_ref();
-        settle_times(&mut status.conditions, stored.map_or(&[], |stored| &stored.conditions), now);
-        let mut turn = Turn::Done;
-        if stored != Some(&status) {
-            let written = writes::status(&self.client, &key, (*pa).clone(), |live: &mut PodAutoscaler| {
-                live.status = Some(status.clone());
-            });
-            if let Err(error) = written.await {
-                let note = format!("Failed to update status for {:?}: {}", key.name(), writes::in_words(&error));
-                warn!(revision = %key, %error, "status not written; tried again");
-                self.events.warn(pa.object_ref(&()), "UpdateFailed", &note);
-                turn = Turn::Retry;
-            }
-        }
-        if let Err(error) = result {
-            turn = Turn::Retry;
-            if error.is_conflict() {
+        let (stored, pending) = (pa.status.as_ref(), self.statuses.pending(&key));
+        let before = pending.as_ref().or(stored).map_or(&[][..], |status| &status.conditions);
+        settle_times(&mut status.conditions, before, now);
+        self.statuses.put(&key, PodAutoscaler { status: Some(status), ..(*pa).clone() }, stored);
+        let Err(error) = result else { return Turn::Done };
+        match error.cause() {
+            Cause::Conflict => {
                 debug!(revision = %key, %error, "somebody else was faster; tried again");
-            } else {
+                Turn::Retry
+            }
+            Cause::Unavailable => {
+                warn!(revision = %key, %error, "the API server is not available; tried again");
+                Turn::Unavailable
+            }
+            Cause::Other => {
                 warn!(revision = %key, %error, "reconcile failed; tried again");
                 self.events.warn(pa.object_ref(&()), "InternalError", &error.to_string());
+                Turn::Retry
             }
         }
-        turn
     }
 
     async fn steps(
@@ -250,7 +272,7 @@ impl Controller {
             match plan::scale(resolved, &seen, answer, self.compat) {
                 ScaleStep::Done(scale) => break scale,
                 ScaleStep::Probe => {
-                    answer = Some(!status.service_name.is_empty() && self.prober.ask(&probe).await);
+                    answer = Some(!status.service_name.is_empty() && self.probe(key, &probe).await);
                 }
             }
         };
@@ -264,6 +286,16 @@ impl Controller {
         scale
     }
 
+    /// Asks whether the activator is in the path. Should a request come meanwhile, its look does not wait for this: no
+    /// answer is as good as none in time.
+    async fn probe(&self, key: &RevisionKey, probe: &Probe) -> bool {
+        tokio::select! {
+            biased;
+            yes = self.prober.ask(probe) => yes,
+            () = self.queue.urged(key) => false,
+        }
+    }
+
     async fn apply_scale(
         &self,
         key: &RevisionKey,
@@ -275,15 +307,15 @@ impl Controller {
         let Some(target) = self.targets.get(key.namespace(), reference).await else {
             return Err(Error::Scale(
                 format!("failed to get scale target {} {}", reference.kind, reference.name),
-                false,
+                Cause::Other,
             ));
         };
         let Some(want) = scale.want.filter(|want| *want != target.replicas) else { return Ok(()) };
-        self.targets.scale(key.namespace(), reference, want).await.map_err(|error| {
-            let text = writes::in_words(&error);
+        self.targets.scale(key.namespace(), reference, target, want).await.map_err(|error| {
+            let text = writes::write_in_words(&error);
             Error::Scale(
                 format!("failed to apply scale {want} to scale target {}: {text}", reference.name),
-                writes::is_conflict(&error),
+                Cause::from(&error),
             )
         })?;
         let because = plan::because(self.deciders.latest(key).as_ref(), scale);
@@ -304,16 +336,16 @@ impl Controller {
         let found = self.metrics.get(key);
         let write = plan::metric(pa, found.as_deref(), resolved, scrape_target).map_err(|NotOwned| {
             status::mark_not_owned(status, "Metric", key.name(), now);
-            Error::Metric(format!("PA: {} does not own Metric: {}", key.name(), key.name()), false)
+            Error::Metric(format!("PA: {} does not own Metric: {}", key.name(), key.name()), Cause::Other)
         })?;
         let fresh = matches!(write, Write::Create(_));
-        match self.write(key, write, &self.metrics).await {
+        match self.write(key, pa, write, &self.metrics).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 if fresh {
                     status::mark_failed_create(status, "Metric", key.name(), now);
                 }
-                Err(Error::Metric(writes::in_words(&error), writes::is_conflict(&error)))
+                Err(Error::Metric(writes::write_in_words(&error), Cause::from(&error)))
             }
         }
     }
@@ -331,22 +363,28 @@ impl Controller {
     ) -> Result<ServerlessService, Error> {
         let write = plan::serverless_service(pa, found, mode, activators).map_err(|NotOwned| {
             status::mark_not_owned(status, "ServerlessService", key.name(), now);
-            Error::Sks(format!("PA: {} does not own SKS: {}", key.name(), key.name()), false)
+            Error::Sks(format!("PA: {} does not own SKS: {}", key.name(), key.name()), Cause::Other)
         })?;
         let fresh = matches!(write, Write::Create(_));
-        match self.write(key, write, &self.services).await {
+        match self.write(key, pa, write, &self.services).await {
             Ok(written) => Ok(written.or_else(|| found.cloned()).unwrap_or_else(|| empty_service(pa))),
             Err(error) => {
                 if fresh {
                     status::mark_failed_create(status, "ServerlessService", key.name(), now);
                 }
-                Err(Error::Sks(writes::in_words(&error), writes::is_conflict(&error)))
+                Err(Error::Sks(writes::write_in_words(&error), Cause::from(&error)))
             }
         }
     }
 
     /// Carries out a write and notes the result in the cache, so that the next look does not repeat it.
-    async fn write<K>(&self, key: &RevisionKey, write: Write<K>, cache: &Cache<K>) -> Result<Option<K>, kube::Error>
+    async fn write<K>(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        write: Write<K>,
+        cache: &Cache<K>,
+    ) -> Result<Option<K>, WriteError>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -354,11 +392,25 @@ impl Controller {
             + serde::Serialize
             + serde::de::DeserializeOwned,
     {
-        let api: kube::Api<K> = writes::api(&self.client, key);
+        let api: kube::Api<K> = writes::api(self.flow.client(), key);
+        let params = PostParams::default();
         let written = match write {
             Write::Nothing => return Ok(None),
-            Write::Create(object) => api.create(&PostParams::default(), &object).await?,
-            Write::Update(object) => api.replace(key.name(), &PostParams::default(), &object).await?,
+            Write::Create(object) => {
+                match self.flow.write(Urgency::Routing, || api.create(&params, &object)).await {
+                    Ok(written) => written,
+                    // An earlier attempt whose answer was lost, or one the watch has not told of yet. What it lacks is
+                    // for the next look.
+                    Err(error) if error.is_already_there() => match api.get(key.name()).await {
+                        Ok(live) if plan::owns(pa, live.meta()) => live,
+                        _ => return Err(error),
+                    },
+                    Err(error) => return Err(error),
+                }
+            }
+            Write::Update(object) => {
+                self.flow.write(Urgency::Routing, || api.replace(key.name(), &params, &object)).await?
+            }
         };
         cache.note_written(key.clone(), written.clone(), |present| writes::at_least_as_new(present, &written));
         Ok(Some(written))

@@ -264,9 +264,11 @@ fn owned_metadata(pa: &PodAutoscaler) -> ObjectMeta {
 }
 
 fn check_owner(pa: &PodAutoscaler, found: &ObjectMeta) -> Result<(), NotOwned> {
+    if owns(pa, found) { Ok(()) } else { Err(NotOwned) }
+}
+
+/// Whether the object `found` describes is controlled by this PodAutoscaler.
+pub fn owns(pa: &PodAutoscaler, found: &ObjectMeta) -> bool {
     let controller = found.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    match controller {
-        Some(owner) if Some(&owner.uid) == pa.metadata.uid.as_ref() => Ok(()),
-        _ => Err(NotOwned),
-    }
+    controller.is_some_and(|owner| Some(&owner.uid) == pa.metadata.uid.as_ref())
 }
