@@ -405,7 +405,13 @@ impl Autoscaler {
         });
         for (name, controller) in [
             ("PodAutoscalers", controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key))),
-            ("Metrics", controller(metric_queue, &ownership, &cancel, move |key| Arc::clone(&metric).reconcile(key))),
+            (
+                "Metrics",
+                controller(metric_queue, &ownership, &cancel, move |key| {
+                    let metric = Arc::clone(&metric);
+                    async move { metric.reconcile(&key) }
+                }),
+            ),
         ] {
             writers.spawn(part(name, controller));
         }

@@ -14,7 +14,6 @@ use crate::stats::fetch::FetchError;
 use crate::stats::scrape::ScrapeError;
 use crate::units::{Aggregation, RevisionKey, Span, Timestamp};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What the controller works with. Cheap to share.
 pub struct Controller {
@@ -32,22 +31,22 @@ pub struct Controller {
 
 impl Controller {
     /// One look at one Metric: makes or changes its windows and its scraper, then says how the last scrape went.
-    pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
-        let Some(metric) = self.metrics.get(&key) else {
-            self.collector.remove(&key);
-            self.deciders.remove_windows(&key);
-            self.statuses.forget(&key);
+    pub fn reconcile(&self, key: &RevisionKey) -> Turn {
+        let Some(metric) = self.metrics.get(key) else {
+            self.collector.remove(key);
+            self.deciders.remove_windows(key);
+            self.statuses.forget(key);
             return Turn::Done;
         };
         if metric.metadata.deletion_timestamp.is_some() {
             return Turn::Done;
         }
         let now = self.clock.now();
-        let error = self.collect(&key, &metric);
-        let pending = self.statuses.pending(&key);
+        let error = self.collect(key, &metric);
+        let pending = self.statuses.pending(key);
         let status = status(&metric, pending.as_ref(), error.as_ref(), now);
         let stored = metric.status.as_ref();
-        self.statuses.put(&key, Metric { status: Some(status), ..(*metric).clone() }, stored);
+        self.statuses.put(key, Metric { status: Some(status), ..(*metric).clone() }, stored);
         Turn::Done
     }
 

@@ -254,12 +254,11 @@ impl<K: Told> Statuses<K> {
             object = (*present).clone();
             *object.status_mut() = status;
         }
-        match status(self.shared.flow.client(), key, object).await? {
-            Some(written) => {
-                let newer = |present: &K| at_least_as_new(present, &written);
-                self.shared.objects.note_written(key.clone(), written.clone(), newer);
-            }
-            None => debug!(revision = %key, "status not written, the object was made anew"),
+        if let Some(written) = status(self.shared.flow.client(), key, object).await? {
+            let newer = |present: &K| at_least_as_new(present, &written);
+            self.shared.objects.note_written(key.clone(), written.clone(), newer);
+        } else {
+            debug!(revision = %key, "status not written, the object was made anew");
         }
         Ok(version)
     }
