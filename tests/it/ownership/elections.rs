@@ -10,12 +10,13 @@ use ebb::ownership::ring::Ring;
 use ebb::ownership::{Duties, Ownership};
 use ebb::units::{Compat, RevisionKey, Span, Timestamp};
 use futures::future::BoxFuture;
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -371,4 +372,104 @@ async fn a_bucket_never_has_two_owners() {
         }
         until("all is well in the end", || replicas.iter().map(Replica::owned).sum::<usize>() == 3).await;
     }
+}
+
+/// A candidate as client-go makes them, in a few lines of its own: it polls, and knows neither watch nor fence.
+struct GoReplica {
+    stop: CancellationToken,
+    leads: Arc<AtomicBool>,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl GoReplica {
+    fn start(store: &Arc<Store>) -> Self {
+        let leases: Api<Lease> = Api::namespaced(Network::to(store).client(), SYSTEM);
+        let (stop, leads) = (CancellationToken::new(), Arc::<AtomicBool>::default());
+        let done = tokio::spawn(Self::run(leases, stop.clone(), leads.clone()));
+        Self { stop, leads, done }
+    }
+
+    async fn run(leases: Api<Lease>, stop: CancellationToken, leads: Arc<AtomicBool>) {
+        const NAME: &str = "autoscaler-bucket-00-of-01";
+        const WE: &str = "autoscaler-go_10.0.0.77";
+        let clock = clock();
+        let mut observed: Option<(LeaseSpec, Timestamp)> = None;
+        loop {
+            let leaving = stop.is_cancelled();
+            if let Some(mut lease) = leases.get_opt(NAME).await.expect("an answer") {
+                let spec = lease.spec.clone().expect("a record");
+                let since = match observed.take() {
+                    Some((known, since)) if known == spec => since,
+                    _ => clock.now(),
+                };
+                observed = Some((spec.clone(), since));
+                let holder = spec.holder_identity.clone().unwrap_or_default();
+                let lasts = Span::from_seconds(spec.lease_duration_seconds.unwrap_or(0).into());
+                let ours = holder == WE;
+                leads.store(ours, Ordering::SeqCst);
+                let now = MicroTime(ebb::api::conditions::to_jiff(clock.now()));
+                let free = holder.is_empty() || since + lasts <= clock.now();
+                if ours || (free && !leaving) {
+                    lease.spec = Some(LeaseSpec {
+                        holder_identity: Some(if leaving { String::new() } else { WE.to_owned() }),
+                        lease_duration_seconds: Some(if leaving { 1 } else { 15 }),
+                        lease_transitions: spec.lease_transitions.map(|number| number + i32::from(!ours)),
+                        acquire_time: if ours { spec.acquire_time } else { Some(now.clone()) },
+                        renew_time: Some(now),
+                        ..LeaseSpec::default()
+                    });
+                    let written = leases.replace(NAME, &PostParams::default(), &lease).await;
+                    leads.store(written.is_ok() && !leaving, Ordering::SeqCst);
+                }
+            }
+            if leaving {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.leads.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_of_go_and_one_of_ebb_share_a_bucket() {
+    let store = Store::new(clock());
+    let ours = replica(&store, 1, 1, Compat::IMPROVED);
+    until("Ebb owns the bucket", || ours.owned() == 1).await;
+    let theirs = GoReplica::start(&store);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(ours.owned() == 1 && !theirs.leads(), "renewals are respected");
+    // Rolled forward and back: each takes over what the other releases, and what it leaves behind dying.
+    ours.elections.stop().await;
+    until("Go's next poll finds it free", || theirs.leads()).await;
+    let ours = replica(&store, 2, 1, Compat::IMPROVED);
+    until("Ebb knows the owner", || ours.holder(0) == "10.0.0.77").await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(ours.owned() == 0 && theirs.leads(), "renewals are respected");
+    theirs.stop.cancel();
+    theirs.done.await.expect("no panic");
+    let released = clock();
+    until("Ebb takes what Go released", || ours.owned() == 1).await;
+    let took = released.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(took <= Span::from_millis(100), "at once: {took}");
+
+    let theirs = GoReplica::start(&store);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    ours.network.cut();
+    until("Go takes what Ebb left behind", || theirs.leads()).await;
+    assert_eq!(ours.owned(), 0);
+    ours.network.mend();
+    until("Ebb knows", || ours.holder(0) == "10.0.0.77").await;
+    theirs.done.abort();
+    let killed = clock();
+    until("Ebb takes what Go left behind", || ours.owned() == 1).await;
+    let took = killed.now().since(Timestamp::from_seconds(1_800_000_000));
+    assert!(Span::from_seconds(12) <= took && took <= Span::from_millis(15_100), "its own 15 s: {took}");
+    assert_eq!(lease(&store).await.spec.expect("a record").lease_transitions, Some(4));
 }
