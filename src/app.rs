@@ -20,6 +20,9 @@ use crate::controllers::settings;
 use crate::controllers::writes::Statuses;
 use crate::controllers::{metric, pod_autoscaler};
 use crate::deciders::collector::{Collector, Proxied};
+use crate::deciders::mirror;
+use crate::deciders::mirror::serve::Serving;
+use crate::deciders::mirror::standby::Standby;
 use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -42,6 +45,7 @@ use crate::stats::scrape;
 use crate::stats::server::{self, Received};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use kube::core::{DeserializeGuard, NamespaceResourceScope, Resource};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -163,7 +167,7 @@ impl Autoscaler {
         // First the writers stop, then what they decide on and who reports it, then the watches they read from.
         let (serving, watches) = (CancellationToken::new(), CancellationToken::new());
         let failed = CancellationToken::new();
-        let part = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
+        let part = |name: &'static str, task: BoxFuture<'static, ()>| {
             let (cancel, failed) = (cancel.clone(), failed.clone());
             // A part that ends by itself, or panics, leaves an autoscaler that only looks alive.
             let end = at_end(move || {
@@ -178,7 +182,7 @@ impl Autoscaler {
             };
             task.instrument(info_span!("task", name))
         };
-        let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
+        let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
             tasks.spawn(part(name, task));
         };
 
@@ -363,12 +367,27 @@ impl Autoscaler {
         // Stats in.
         let (stat_sender, stat_receiver) = mpsc::channel(WAITING_STATS);
         let owns = ownership.clone();
+        // Where owners are elected, one replica goes on with what another knew.
+        let mut also = axum::Router::new();
+        let mut standby = None;
+        if compat.warm_standby && candidate.is_some() {
+            let mirrors = Standby::new(ownership.ring().clone(), clock, compat, Arc::clone(&dial));
+            let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
+            mirrors.start(holders, &tasks, &serving);
+            let counters = Arc::default();
+            state.metrics.register(Arc::clone(&counters));
+            state.metrics.register(mirrors.clone());
+            also =
+                mirror::serve::router(Serving { deciders: deciders.clone(), ownership: ownership.clone(), counters });
+            standby = Some(mirrors);
+        }
         let stat_server = server::Server {
             queue: stat_sender,
             owns: Arc::new(move |bucket| owns.owns_bucket(bucket)),
             counters: Arc::default(),
             clock,
             compat,
+            also,
         };
         state.metrics.register(Arc::clone(&stat_server.counters));
         state.metrics.register(ownership.clone());
@@ -402,6 +421,7 @@ impl Autoscaler {
             metrics: (pa.metrics.clone(), metric_queue.clone()),
             deciders,
             collector,
+            standby,
         });
         for (name, controller) in [
             ("PodAutoscalers", controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key))),
@@ -562,9 +582,17 @@ struct Post {
     metrics: (Cache<Metric>, Queue),
     deciders: Deciders,
     collector: Collector,
+    standby: Option<Standby>,
 }
 
 impl Duties for Post {
+    fn activate(&self, bucket: usize) -> BoxFuture<'_, ()> {
+        if let Some(mirrored) = self.standby.as_ref().and_then(|standby| standby.take(bucket)) {
+            self.deciders.resume(mirrored);
+        }
+        Box::pin(async {})
+    }
+
     fn promoted(&self, bucket: usize) {
         let (autoscalers, metrics) = (&self.autoscalers, &self.metrics);
         for (keys, queue) in [(autoscalers.0.keys(), &autoscalers.1), (metrics.0.keys(), &metrics.1)] {
@@ -574,12 +602,26 @@ impl Duties for Post {
                 }
             }
         }
+        // What was taken over may be gone from the cluster by now.
+        for key in self.deciders.keys(bucket) {
+            autoscalers.1.add(key.clone(), Lane::Slow);
+            metrics.1.add(key, Lane::Slow);
+        }
     }
 
     fn demoted(&self, bucket: usize) {
-        let lost = |key: &RevisionKey| self.ownership.bucket_of(key) == bucket;
-        self.collector.forget(lost);
-        self.deciders.let_go(bucket);
+        self.collector.forget(|key| self.ownership.bucket_of(key) == bucket);
+        let revisions = self.deciders.let_go(bucket);
+        if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
+            standby.keep(bucket, revisions);
+        }
+    }
+
+    fn flush(&self, bucket: usize) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.collector.forget(|key| self.ownership.bucket_of(key) == bucket);
+            self.deciders.hand_over(bucket).await;
+        })
     }
 }
 
@@ -624,7 +666,7 @@ fn keep<K>(
     cache: &Cache<K>,
     cancel: &CancellationToken,
     touched: impl Fn(&RevisionKey, &K) + Send + 'static,
-) -> futures::future::BoxFuture<'static, ()>
+) -> BoxFuture<'static, ()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -655,7 +697,7 @@ fn controller<F, Fut>(
     ownership: &Ownership,
     cancel: &CancellationToken,
     work: F,
-) -> futures::future::BoxFuture<'static, ()>
+) -> BoxFuture<'static, ()>
 where
     F: Fn(RevisionKey) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Turn> + Send + 'static,

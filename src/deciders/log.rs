@@ -38,6 +38,13 @@ pub struct News {
     pub ended: bool,
 }
 
+impl News {
+    /// Whether there is nothing to tell but that we are here.
+    pub fn is_nothing(&self) -> bool {
+        self.states.is_empty() && self.inputs.is_empty() && !self.ended
+    }
+}
+
 /// The follower was too slow and has missed inputs; a new subscription starts from fresh states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("more than {MOST_WAITING} inputs were waiting, so some are missing")]

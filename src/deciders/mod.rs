@@ -9,11 +9,13 @@
 //! same step. So another process that applies the same inputs has the same state, and takes over without a decision
 //! that differs.
 //!
-//! Reading order: [`schedule`] (ticks), [`log`] (inputs for others), this file, [`collector`] (scraping).
+//! Reading order: [`schedule`] (ticks), [`log`] (inputs for others), this file, [`collector`] (scraping), [`mirror`]
+//! (fail-over).
 
 pub mod collector;
 mod early;
 pub mod log;
+pub mod mirror;
 pub mod schedule;
 
 pub use crate::engine::published;
@@ -367,6 +369,12 @@ impl Deciders {
         drop(table);
         let waiting = pending.iter().cloned().collect();
         Some(Subscription { deciders: self.clone(), pending, waiting, inputs })
+    }
+
+    /// Revisions of a bucket that have windows or a decider.
+    pub fn keys(&self, bucket: usize) -> Vec<RevisionKey> {
+        let table = self.lock();
+        table.revisions.iter().filter(|(_, entry)| entry.bucket == bucket).map(|(key, _)| key.clone()).collect()
     }
 
     /// Lets a bucket go: from this call on nothing of its revisions is recorded or decided here, and they are returned.

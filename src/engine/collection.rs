@@ -142,6 +142,12 @@ impl Collection {
         Ok(Observed { stable: pair.stable.average(now), panic: pair.panic.average(now) })
     }
 
+    /// Memory of the buckets, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let buckets = |pair: &Pair| pair.stable.buckets.len() + pair.panic.buckets.len();
+        (buckets(&self.concurrency) + buckets(&self.requests)) * size_of::<f64>()
+    }
+
     /// The length of the stable window.
     pub fn stable_window(&self) -> Span {
         self.concurrency.stable.length()

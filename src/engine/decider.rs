@@ -84,6 +84,11 @@ impl Decider {
         &self.panic
     }
 
+    /// Memory of the scale-down delay, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.delay.as_ref().map_or(0, |delay| size_of_val(&*delay.candidates))
+    }
+
     /// Takes over a changed spec. Panic and what the scale-down delay remembers stay.
     pub fn update(&mut self, spec: Spec) {
         let delay = spec.scale_down_delay;

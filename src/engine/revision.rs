@@ -250,6 +250,12 @@ impl Revision {
         self.scrapes != Scrapes::default()
     }
 
+    /// Memory of its windows and its scale-down delay, in bytes; all else is of a fixed size.
+    pub fn heap_bytes(&self) -> usize {
+        let windows = self.windows.as_ref().map_or(0, Collection::heap_bytes);
+        windows + self.decider.as_ref().map_or(0, |running| running.decider.heap_bytes())
+    }
+
     /// Whether there is nothing to it, so that it can be forgotten.
     pub fn is_empty(&self) -> bool {
         self.windows.is_none() && self.decider.is_none()

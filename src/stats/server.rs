@@ -103,6 +103,8 @@ pub struct Server {
     pub clock: Clock,
     /// Where to differ from the reference.
     pub compat: Compat,
+    /// What else is answered on this port, each on a path of its own.
+    pub also: Router,
 }
 
 /// What happened since the start. All but `open` only grow.
@@ -225,7 +227,8 @@ impl Shared {
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
-    Router::new().fallback(answer).with_state(shared)
+    let also = shared.server.also.clone();
+    Router::new().fallback(answer).with_state(shared).merge(also)
 }
 
 /// Serves one TCP connection, until it ends or becomes a websocket.

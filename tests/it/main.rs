@@ -12,6 +12,7 @@ mod ownership;
 mod run;
 mod shadow;
 mod shipped;
+mod standby;
 mod stats;
 mod system;
 

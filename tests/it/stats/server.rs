@@ -37,7 +37,10 @@ struct Running {
 fn server(places: usize, compat: Compat) -> (Server, mpsc::Receiver<Received>) {
     let (queue, received) = mpsc::channel(places);
     let owns = Arc::new(|bucket: &str| bucket == "autoscaler-bucket-00-of-02");
-    (Server { queue, owns, counters: Arc::default(), clock: Clock::system(), compat }, received)
+    (
+        Server { queue, owns, counters: Arc::default(), clock: Clock::system(), compat, also: axum::Router::new() },
+        received,
+    )
 }
 
 impl Running {
