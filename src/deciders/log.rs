@@ -116,11 +116,13 @@ impl Subscription {
 #[derive(Debug)]
 pub(super) struct Log {
     followers: Vec<Vec<mpsc::Sender<Logged>>>,
+    /// Buckets that were let go and have had no revision since. Who asked now would take them for empty.
+    let_go: Vec<bool>,
 }
 
 impl Log {
     pub(super) fn new(buckets: usize) -> Self {
-        Self { followers: (0..buckets).map(|_| Vec::new()).collect() }
+        Self { followers: (0..buckets).map(|_| Vec::new()).collect(), let_go: vec![false; buckets] }
     }
 
     /// Hands an input to the followers of a bucket, and says how many had to be dropped.
@@ -133,6 +135,9 @@ impl Log {
 
     /// A place for one more follower of a bucket, if there is one.
     pub(super) fn add(&mut self, bucket: usize) -> Option<mpsc::Receiver<Logged>> {
+        if *self.let_go.get(bucket)? {
+            return None;
+        }
         let followers = self.followers.get_mut(bucket)?;
         followers.retain(|follower| !follower.is_closed());
         if followers.len() >= MOST_FOLLOWERS {
@@ -143,8 +148,18 @@ impl Log {
         Some(receiver)
     }
 
+    /// The bucket has a new revision.
+    pub(super) fn begin(&mut self, bucket: usize) {
+        if let Some(let_go) = self.let_go.get_mut(bucket) {
+            *let_go = false;
+        }
+    }
+
     /// Tells the followers of a bucket that this was all. Each is done when its queue is closed.
     pub(super) fn end(&mut self, bucket: usize) -> Vec<mpsc::Sender<Logged>> {
+        if let Some(let_go) = self.let_go.get_mut(bucket) {
+            *let_go = true;
+        }
         let followers = self.followers.get_mut(bucket).map(std::mem::take).unwrap_or_default();
         followers.into_iter().filter(|follower| follower.try_send(Logged::End).is_ok()).collect()
     }

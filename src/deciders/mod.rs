@@ -360,7 +360,7 @@ impl Deciders {
     }
 
     /// Follows a bucket, by its index among the ring's names: the state of each of its revisions, then every input.
-    /// `None` when there is no such bucket or [`log::MOST_FOLLOWERS`] follow it already.
+    /// `None` when there is no such bucket, when it was let go, or when [`log::MOST_FOLLOWERS`] follow it already.
     pub fn follow(&self, bucket: usize) -> Option<Subscription> {
         let mut table = self.lock();
         let inputs = table.log.add(bucket)?;
@@ -410,6 +410,7 @@ impl Deciders {
             let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
             let next = revision.next_tick();
             let bucket = self.shared.ring.owner(key.as_str());
+            table.log.begin(bucket);
             table.revisions.insert(key.clone(), Entry { revision, bucket, life });
             self.apply(&mut table, &key, now, Event::Resumed { ready });
             let changed = self.take_in_early(&mut table, &key, now, ready);
@@ -544,10 +545,11 @@ impl Deciders {
     }
 
     fn entry<'a>(&self, table: &'a mut Table, key: &RevisionKey) -> &'a mut Entry {
-        table.revisions.entry(key.clone()).or_insert_with(|| Entry {
-            revision: Revision::default(),
-            bucket: self.shared.ring.owner(key.as_str()),
-            life: 0,
+        let Table { revisions, log, .. } = table;
+        revisions.entry(key.clone()).or_insert_with(|| {
+            let bucket = self.shared.ring.owner(key.as_str());
+            log.begin(bucket);
+            Entry { revision: Revision::default(), bucket, life: 0 }
         })
     }
 

@@ -98,7 +98,7 @@ enum Refusal {
     Version(u32),
     #[error("bucket {0} does not belong to this replica")]
     NotOwner(String),
-    #[error("bucket {0} is mirrored by as many as may")]
+    #[error("bucket {0} is being given up, or mirrored by as many as may")]
     Full(String),
     #[error("a mirror is read over a websocket of the protocol {PROTOCOL}", PROTOCOL = frame::PROTOCOL)]
     NoWebsocket,
