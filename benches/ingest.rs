@@ -67,6 +67,7 @@ fn receive(frame: Bytes) -> f64 {
         let (queue, mut received) = mpsc::channel::<Received>(1000);
         let cancel = CancellationToken::new();
         let server = Server {
+            also: axum::Router::new(),
             queue,
             owns: Arc::new(|_| true),
             counters: Arc::new(Counters::default()),

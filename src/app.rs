@@ -368,18 +368,17 @@ impl Autoscaler {
         let (stat_sender, stat_receiver) = mpsc::channel(WAITING_STATS);
         let owns = ownership.clone();
         // Where owners are elected, one replica goes on with what another knew.
+        let mirrors = Standby::new(ownership.ring().clone(), clock, compat, Arc::clone(&dial));
+        let counters = Arc::<mirror::serve::Counters>::default();
+        state.metrics.register(Arc::clone(&counters));
+        state.metrics.register(mirrors.clone());
+        let standby = (compat.warm_standby && candidate.is_some()).then_some(mirrors);
         let mut also = axum::Router::new();
-        let mut standby = None;
-        if compat.warm_standby && candidate.is_some() {
-            let mirrors = Standby::new(ownership.ring().clone(), clock, compat, Arc::clone(&dial));
+        if let Some(standby) = &standby {
             let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
-            mirrors.start(holders, &tasks, &serving);
-            let counters = Arc::default();
-            state.metrics.register(Arc::clone(&counters));
-            state.metrics.register(mirrors.clone());
+            standby.start(holders, &tasks, &serving);
             also =
                 mirror::serve::router(Serving { deciders: deciders.clone(), ownership: ownership.clone(), counters });
-            standby = Some(mirrors);
         }
         let stat_server = server::Server {
             queue: stat_sender,

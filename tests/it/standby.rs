@@ -106,7 +106,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(600), waiting).await.unwrap_or_else(|_| panic!("still not: {what}"));
+    tokio::time::timeout(Duration::from_mins(10), waiting).await.unwrap_or_else(|_| panic!("still not: {what}"));
 }
 
 /// An owner with its stat server, and a way to it that can be cut as a kill does.
@@ -320,7 +320,7 @@ async fn a_holder_that_knows_no_mirror_is_asked_once_a_minute_and_keeps_working(
     let waiting = Waiting::start(clock, address);
     let refused = || read(&waiting.standby.counters().refused);
     until("a refusal", || refused() == 1).await;
-    sleep(ASK_AGAIN - Duration::from_secs(1)).await;
+    sleep(ASK_AGAIN.mul_f64(0.98)).await;
     assert_eq!(refused(), 1);
     until("asked again", || refused() == 2).await;
     assert_eq!(waiting.standby.state(0), None);
@@ -445,6 +445,9 @@ async fn a_mirror_is_used_only_when_it_is_whole_fresh_and_of_our_time() {
     }
 }
 
+/// What is wrong with a frame.
+type Change<'a> = &'a dyn Fn(&mut Frame);
+
 #[tokio::test(start_paused = true)]
 async fn frames_that_cannot_be_are_refused_with_the_reason() {
     let clock = Clock::starting_at(START);
@@ -452,13 +455,13 @@ async fn frames_that_cannot_be_are_refused_with_the_reason() {
     set_up(&deciders, &key("hello-00001"));
     let ring = Ring::new(3);
     let bucket = ring.owner("default/hello-00001");
-    let refused = |change: &dyn Fn(&mut Frame)| {
+    let refused = |change: Change| {
         let mut frame = first_frames(&deciders).0.remove(0);
         change(&mut frame);
         let mut mirror = Mirror::new(bucket, START);
         mirror.take_in(frame, START, &ring, Compat::IMPROVED).expect_err("refused").to_string()
     };
-    let cases: [(&dyn Fn(&mut Frame), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (&|frame| frame.version = 2, "version 2 is spoken there, and 1 here"),
         (&|frame| frame.names[0].key = "hello".to_owned(), "\"hello\" is not the name of a revision"),
         (&|frame| frame.names[0].key = "default/hello-00002".to_owned(), "does not belong to the bucket"),
