@@ -209,8 +209,14 @@ async fn mistaken(cluster: &Cluster, ip: &str, believes: &str) -> (Replica, Canc
     let replica = Replica::start(cluster, vec![held_by(believes)]);
     let (queue, mut received) = mpsc::channel(1_000);
     let counters = Arc::default();
-    let server =
-        Server { queue, owns: Arc::new(|_| false), counters, clock: Clock::system(), compat: Compat::IMPROVED };
+    let server = Server {
+        queue,
+        owns: Arc::new(|_| false),
+        counters,
+        clock: Clock::system(),
+        compat: Compat::IMPROVED,
+        also: axum::Router::new(),
+    };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, server, cancel.clone()));
     let forwarder = replica.forwarder.clone();
