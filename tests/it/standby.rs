@@ -70,7 +70,7 @@ impl ReadyPods for Ready {
 }
 
 fn deciders(clock: Clock) -> Deciders {
-    Deciders::new(clock, Compat::IMPROVED, Arc::new(Ready(3)), Box::new(|_| {}))
+    Deciders::new(clock, Compat::IMPROVED, Arc::new(Ready(3)), Box::new(|_, _| {}))
 }
 
 fn run(deciders: &Deciders) {
