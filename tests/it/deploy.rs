@@ -29,6 +29,8 @@ struct Permission {
     group: &'static str,
     resource: &'static str,
     verbs: &'static [&'static str],
+    /// What of it a shadow is allowed too.
+    shadow: &'static [&'static str],
     why: &'static str,
 }
 
@@ -41,6 +43,7 @@ const PERMISSIONS: &[Permission] = &[
         group: AUTOSCALING,
         resource: "podautoscalers",
         verbs: &["get", "list", "watch"],
+        shadow: &["list", "watch"],
         why: "what there is to scale, and how; `get` when somebody else wrote a status first",
     },
     Permission {
@@ -48,6 +51,7 @@ const PERMISSIONS: &[Permission] = &[
         group: AUTOSCALING,
         resource: "podautoscalers/status",
         verbs: &["update"],
+        shadow: &[],
         why: "the pods a revision has and wants, and its conditions",
     },
     Permission {
@@ -55,6 +59,7 @@ const PERMISSIONS: &[Permission] = &[
         group: AUTOSCALING,
         resource: "podautoscalers/finalizers",
         verbs: &["update"],
+        shadow: &[],
         why: "to be named as the owner of Metrics and ServerlessServices, where admission checks that, as on OpenShift",
     },
     Permission {
@@ -62,6 +67,7 @@ const PERMISSIONS: &[Permission] = &[
         group: AUTOSCALING,
         resource: "metrics",
         verbs: &["get", "list", "watch", "create", "update"],
+        shadow: &["list", "watch"],
         why: "one Metric for each revision says what is scraped; `get` when somebody else wrote a status first",
     },
     Permission {
@@ -69,6 +75,7 @@ const PERMISSIONS: &[Permission] = &[
         group: AUTOSCALING,
         resource: "metrics/status",
         verbs: &["update"],
+        shadow: &[],
         why: "whether scraping works",
     },
     Permission {
@@ -76,6 +83,7 @@ const PERMISSIONS: &[Permission] = &[
         group: NETWORKING,
         resource: "serverlessservices",
         verbs: &["list", "watch", "create", "update"],
+        shadow: &["list", "watch"],
         why: "whether requests go to pods or to activators, and to how many",
     },
     Permission {
@@ -83,6 +91,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "apps",
         resource: "deployments",
         verbs: &["list", "watch"],
+        shadow: &["list", "watch"],
         why: "the replicas a revision has asked for so far",
     },
     Permission {
@@ -90,6 +99,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "apps",
         resource: "deployments/scale",
         verbs: &["patch"],
+        shadow: &[],
         why: "to scale; nothing else of a Deployment can be changed by it",
     },
     Permission {
@@ -97,6 +107,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "",
         resource: "pods",
         verbs: &["list", "watch"],
+        shadow: &["list", "watch"],
         why: "which pods of revisions are ready, and their addresses to scrape",
     },
     Permission {
@@ -104,6 +115,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "events.k8s.io",
         resource: "events",
         verbs: &["create", "patch"],
+        shadow: &[],
         why: "to tell the owner of an object what is wrong with it; `patch` counts what repeats",
     },
     Permission {
@@ -111,6 +123,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "",
         resource: "configmaps",
         verbs: &["get", "list", "watch"],
+        shadow: &["get", "list", "watch"],
         why: "the settings, at the start and as they change",
     },
     Permission {
@@ -118,6 +131,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "coordination.k8s.io",
         resource: "leases",
         verbs: &["get", "list", "watch", "create", "update"],
+        shadow: &[],
         why: "to share the revisions with other replicas, bucket by bucket",
     },
     Permission {
@@ -125,6 +139,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "",
         resource: "services",
         verbs: &["create"],
+        shadow: &[],
         why: "a Service of each bucket's name leads to its owner, where a mesh keeps pods from each other",
     },
     Permission {
@@ -132,6 +147,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "discovery.k8s.io",
         resource: "endpointslices",
         verbs: &["list", "create", "update"],
+        shadow: &[],
         why: "the owner's address behind that Service",
     },
     Permission {
@@ -139,6 +155,7 @@ const PERMISSIONS: &[Permission] = &[
         group: "discovery.k8s.io",
         resource: "endpointslices/restricted",
         verbs: &["create"],
+        shadow: &[],
         why: "the same on OpenShift, which asks for this too",
     },
 ];
@@ -353,6 +370,43 @@ fn the_replacement_fits_the_place_of_the_stock_autoscaler() {
     }
 }
 
+#[test]
+fn a_shadow_is_beside_the_autoscaler_and_in_nobodys_way() {
+    if !kustomize_is_here() {
+        return;
+    }
+    let (rendered, replacement) = (Rendered::overlay("shadow"), Rendered::overlay("replace"));
+    leaves_alone(&rendered);
+    let deployment: Deployment = rendered.get("Deployment/ebb-shadow");
+    fits_the_program(&deployment);
+    is_bound(&rendered, &deployment, "ebb-shadow");
+    assert_eq!(container(&deployment).args.unwrap(), ["run", "--shadow"]);
+    let shared: Vec<_> = rendered.0.keys().filter(|name| replacement.0.contains_key(*name)).collect();
+    assert!(shared.is_empty(), "{shared:?} would go with the shadow");
+
+    // The Services of autoscalers do not lead here, and its own Service and policy are about these pods.
+    let labels = pod_labels(&deployment);
+    assert_ne!(labels["app"], "autoscaler");
+    let service: Service = rendered.get("Service/ebb-shadow");
+    let policy: NetworkPolicy = rendered.get("NetworkPolicy/ebb-shadow");
+    let selectors = [
+        service.spec.unwrap().selector.unwrap(),
+        policy.spec.unwrap().pod_selector.unwrap().match_labels.unwrap(),
+        deployment.spec.clone().unwrap().selector.match_labels.unwrap(),
+    ];
+    for selector in selectors {
+        assert!(selector.iter().all(|(label, value)| labels.get(label) == Some(value)));
+    }
+
+    // Where it does not have to differ it is what will replace the autoscaler.
+    let (mut shadow, mut other) = (container(&deployment), container(&replacement.get("Deployment/autoscaler")));
+    for container in [&mut shadow, &mut other] {
+        (container.args, container.ports, container.readiness_probe, container.liveness_probe) =
+            (None, None, None, None);
+    }
+    assert_eq!(shadow, other);
+}
+
 /// A Deployment as Knative ships it, as far as an install and a rollback could stumble over it.
 fn stock() -> Value {
     json!({
@@ -431,14 +485,18 @@ fn rules(file: &str, role: &str) -> BTreeSet<(bool, String, String, Vec<String>)
 
 #[test]
 fn the_roles_allow_what_is_explained_and_nothing_else() {
-    let explained: BTreeSet<_> = PERMISSIONS
-        .iter()
-        .map(|rule| {
-            let verbs = rule.verbs.iter().map(|verb| (*verb).to_owned()).collect();
+    let explained = |verbs: fn(&Permission) -> &'static [&'static str]| -> BTreeSet<_> {
+        let rules = PERMISSIONS.iter().map(|rule| {
+            let verbs: Vec<_> = verbs(rule).iter().map(|verb| (*verb).to_owned()).collect();
             (rule.everywhere, rule.group.to_owned(), rule.resource.to_owned(), verbs)
-        })
-        .collect();
-    assert_eq!(rules("base/rbac.yaml", "ebb-autoscaler"), explained);
+        });
+        rules.filter(|(_, _, _, verbs)| !verbs.is_empty()).collect()
+    };
+    assert_eq!(rules("base/rbac.yaml", "ebb-autoscaler"), explained(|rule| rule.verbs));
+    let shadow = rules("overlays/shadow/rbac.yaml", "ebb-shadow");
+    assert_eq!(shadow, explained(|rule| rule.shadow));
+    let reads = ["get", "list", "watch"];
+    assert!(shadow.iter().all(|(.., verbs)| verbs.iter().all(|verb| reads.contains(&verb.as_str()))));
 }
 
 #[test]
@@ -446,19 +504,21 @@ fn the_table_of_permissions_is_up_to_date() {
     let mut page = "\
 # Permissions
 
-What `deploy/` allows the account `ebb-autoscaler`, and why. There is no other permission: a test compares this page with the
-roles in `deploy/base/rbac.yaml`, and `EBB_BLESS=1 cargo test --test it deploy` writes it anew.
+What `deploy/` allows the account `ebb-autoscaler`, and why; and what of it the account `ebb-shadow` of a shadow, which only reads.
+There is no other permission: a test compares this page with the roles in `deploy/base/rbac.yaml` and
+`deploy/overlays/shadow/rbac.yaml`, and `EBB_BLESS=1 cargo test --test it deploy` writes it anew.
 
 Reading the API server's version needs no role: every account may.
 
-| where | group | resource | verbs | what for |
-|---|---|---|---|---|
+| where | group | resource | verbs | a shadow's | what for |
+|---|---|---|---|---|---|
 "
     .to_owned();
-    for Permission { everywhere, group, resource, verbs, why } in PERMISSIONS {
+    for Permission { everywhere, group, resource, verbs, shadow, why } in PERMISSIONS {
         let place = if *everywhere { "cluster" } else { "namespace of Knative Serving" };
         let group = if group.is_empty() { "core".to_owned() } else { format!("`{group}`") };
-        writeln!(page, "| {place} | {group} | `{resource}` | {} | {why} |", verbs.join(", ")).unwrap();
+        let (verbs, shadow) = (verbs.join(", "), if shadow.is_empty() { "–".to_owned() } else { shadow.join(", ") });
+        writeln!(page, "| {place} | {group} | `{resource}` | {verbs} | {shadow} | {why} |").unwrap();
     }
     page.push_str(
         "
