@@ -9,6 +9,7 @@ mod imports;
 mod local;
 mod metrics;
 mod ownership;
+mod replay;
 mod run;
 mod shadow;
 mod shipped;
