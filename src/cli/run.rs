@@ -63,8 +63,8 @@ pub struct Args {
     #[arg(long, env = "EBB_COMPAT", value_enum, default_value_t)]
     compat: CompatMode,
 
-    /// Only compare with the autoscaler that runs the cluster: take no lease, write nothing.
-    #[arg(long, env = "EBB_SHADOW", conflicts_with = "stats")]
+    /// Only compare with the autoscaler that runs the cluster: take no lease, write nothing, listen to no activator.
+    #[arg(long, env = "EBB_SHADOW")]
     shadow: bool,
 
     /// Where activators and other autoscalers report load [default: port 8080 of every address].

@@ -3,6 +3,7 @@
 //! `EBB_WRITE_EXPECTED=1 cargo test --test it metrics` writes `tests/expected/metrics/` and `docs/metrics.md` anew.
 
 use crate::apiserver::Served;
+use ebb::app::shadow::{self, ShadowAutoscaler};
 use ebb::app::{Autoscaler, Listen, Options};
 use ebb::clock::Clock;
 use ebb::config::observability::MetricsProtocol;
@@ -64,6 +65,27 @@ async fn autoscaler() -> (String, String) {
     (classic, open)
 }
 
+/// What a shadow shows that knows no revision.
+async fn shadow() -> String {
+    let served = Served::start().await;
+    furnish(&served.client()).await;
+    let (maps, compat) = (Maps::default(), Compat::IMPROVED);
+    let options = shadow::Options {
+        client: served.client(),
+        clock: Clock::system(),
+        compat,
+        dial: Arc::new(SystemDial),
+        start: settings::read(&served.client(), &maps, compat).await.expect("settings"),
+        maps,
+        admin: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
+        metrics: None,
+    };
+    let shadow = ShadowAutoscaler::start(options, CancellationToken::new()).await;
+    let text = shadow.metrics().exposition(Format::Prometheus);
+    shadow.stop().await;
+    text
+}
+
 /// The ConfigMaps without which no autoscaler starts.
 async fn furnish(client: &kube::Client) {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "knative-serving");
@@ -114,8 +136,11 @@ fn compare(file: &str, text: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_series_of_an_autoscaler_is_there_from_the_start() {
     let (classic, open) = autoscaler().await;
+    let shadow = shadow().await;
     compare("tests/expected/metrics/autoscaler.txt", &without_values(&classic));
-    compare("docs/metrics.md", &table(&[&classic]));
+    compare("tests/expected/metrics/shadow.txt", &without_values(&shadow));
+    compare("docs/metrics.md", &table(&[&classic, &shadow]));
+    lint(&shadow);
 
     // Each family once, all of its samples together, and understood by another's parser.
     let families: Vec<&str> = classic.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -144,8 +169,8 @@ async fn every_series_of_an_autoscaler_is_there_from_the_start() {
 fn table(expositions: &[&str]) -> String {
     let mut text = String::from(
         "# Metrics\n\nEvery series Ebb shows under its own names. `GET /metrics` answers on port 9090 when `config-observability` has\n\
-         `metrics-protocol: prometheus`, and on the admin port always. A test compares this table with what the program shows;\n\
-         CONTRIBUTING.md says how it is written anew.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n",
+         `metrics-protocol: prometheus`, and on the admin port always; `ebb_shadow_` are those of `ebb run --shadow`. A test\n\
+         compares this table with what the program shows; CONTRIBUTING.md says how it is written anew.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     let mut families: BTreeMap<&str, (&str, &str, Vec<&str>)> = BTreeMap::new();
     for line in expositions.iter().flat_map(|exposition| exposition.lines()) {

@@ -448,3 +448,25 @@ async fn a_second_signal_does_not_wait() {
     assert_eq!(run.end().await.0.code(), Some(1));
     run.said("stopped at once").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_of_an_empty_cluster_answers_and_stops_and_leaves_no_trace() {
+    let served = installed().await;
+    let before = served.store.version();
+    let mut run = Run::spawn(served.addr, |command| {
+        command.arg("--shadow");
+    });
+    let admin = run.address("admin").await;
+    let report: Value =
+        reqwest::get(format!("http://{admin}/shadow")).await.expect("an answer").json().await.expect("JSON");
+    assert!(report["summary"].as_str().expect("a summary").starts_with("Nothing could be compared yet"), "{report:#}");
+    assert_eq!((&report["writesRefused"], &report["revisions"]), (&json!(0), &json!([])));
+    let metrics = reqwest::get(format!("http://{admin}/metrics")).await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("\nebb_shadow_revisions{basis=\"exact\"} 0\n"), "{metrics}");
+    run.signal("-TERM");
+    let (status, error) = run.end().await;
+    assert_eq!(status.code(), Some(0), "{error}");
+    let last = run.log().into_iter().filter_map(|line| line["message"].as_str().map(str::to_owned));
+    assert!(last.clone().any(|message| message.starts_with("Nothing could be compared yet")), "{:#?}", run.log());
+    assert_eq!(served.store.version(), before, "something was written");
+}

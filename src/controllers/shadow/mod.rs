@@ -336,13 +336,11 @@ impl Source for Shadow {
             ["aspect"],
             Aspect::ALL.map(|aspect| ([aspect.name()], account.differences[aspect as usize])),
         );
-        if let Some(agreement) = account.agreement() {
-            page.gauge(
-                "ebb_shadow_agreement_ratio",
-                "The part of the time compared without a lasting difference; not there before anything was compared.",
-                agreement,
-            );
-        }
+        page.gauge_if_known(
+            "ebb_shadow_agreement_ratio",
+            "The part of the time compared without a lasting difference; not there before anything was compared.",
+            account.agreement(),
+        );
         page.gauge(
             "ebb_shadow_pods_more",
             "Pods the shadow wants beyond the running autoscaler's, where compared.",

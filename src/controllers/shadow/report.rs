@@ -342,3 +342,116 @@ fn were(count: usize) -> String {
 fn whole(span: Span) -> Span {
     Span::from_seconds(span.nanos() / NANOS_PER_SECOND)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::shadow::compare::{Sight, Tolerance};
+
+    const START: Timestamp = Timestamp::from_seconds(1_785_542_400);
+
+    /// The account after so many seconds in which both sides wanted these pods.
+    fn account(seconds: i64, ours: i32, theirs: i32, in_path: bool) -> Account {
+        let mut comparison = Comparison::starting(START - Span::from_seconds(200));
+        let mut differences = [0; Aspect::ALL.len()];
+        for second in -200..seconds {
+            let (ours, theirs) = if second < 0 { (1, 1) } else { (ours, theirs) };
+            let findings = comparison.look(&Sight {
+                at: START + Span::from_seconds(second),
+                blind: None,
+                in_path,
+                full: false,
+                panicking: false,
+                memory: Span::from_seconds(190),
+                ours: [Some(ours), None, Some(SERVE), Some(2)],
+                tolerance: Tolerance::default(),
+                theirs: [Some(theirs), None, Some(SERVE), Some(2)],
+            });
+            differences[0] += findings.len() as u64;
+        }
+        Account::of(&comparison, differences)
+    }
+
+    fn revision(name: &str, basis: Basis, account: Account) -> RevisionReport {
+        RevisionReport {
+            key: RevisionKey::new("default", name),
+            basis,
+            blind: None,
+            memory: Span::from_seconds(120),
+            ebb: Side::default(),
+            running: Side::default(),
+            because: String::new(),
+            account,
+            differing: Vec::new(),
+            differences: Vec::new(),
+        }
+    }
+
+    fn report(revisions: Vec<RevisionReport>) -> Report {
+        let mut all = Account::default();
+        for revision in &revisions {
+            all.add(&revision.account);
+        }
+        Report { since: START, at: START + Span::from_millis(7_384_500), writes_refused: 0, all, revisions }
+    }
+
+    #[test]
+    fn the_sentence_says_how_many_agreed_which_did_not_and_what_was_not_seen() {
+        let mut differing = revision("shop-00007", Basis::Exact, account(130, 8, 7, false));
+        differing.differences.push(Difference {
+            key: differing.key.clone(),
+            aspect: Aspect::Pods,
+            basis: Basis::Exact,
+            since: START,
+            ours: 8,
+            theirs: 7,
+            because: "50.0 requests in flight / target 7.0 = 8 pods".to_owned(),
+            over: None,
+        });
+        let mut asleep = revision("night-00001", Basis::Blind, Account::default());
+        asleep.blind = Some(Blind::NoPods);
+        let report = report(vec![
+            revision("a-00001", Basis::Exact, account(100, 3, 3, false)),
+            revision("b-00001", Basis::Approximate, account(100, 3, 3, true)),
+            asleep,
+            differing,
+            revision("young-00001", Basis::Warming, Account::default()),
+        ]);
+        assert_eq!(
+            report.sentence(),
+            "Ebb agreed with the running autoscaler on 2 of 3 revisions in 2h3m4s. default/shop-00007 differed for 2m3s, \
+             last like this: Ebb wanted 8 pods, the running autoscaler 7 pods (50.0 requests in flight / target 7.0 = 8 \
+             pods). 1 was compared approximately most of the time, because activators were in the path; what waits in an \
+             activator cannot be seen. Not compared: 1 revision is not looked at for long enough yet: twice their stable \
+             window and the scale-down delay. Not compared: 1 revision is at zero, where only activators see requests."
+        );
+        let json = report.json();
+        assert_eq!(json["summary"], report.sentence());
+        assert_eq!(json["basisNow"], json!({"exact": 2, "approximate": 1, "warming": 1, "blind": 1}));
+        assert_eq!(json["revisions"][3]["agreed"], false);
+        assert_eq!(json["revisions"][3]["differences"][0]["ebb"], 8);
+        assert_eq!(json["revisions"][2]["agreed"], Value::Null);
+    }
+
+    #[test]
+    fn of_many_differing_revisions_a_few_are_named() {
+        let differing = || account(60, 8, 7, false);
+        let report = report((1..=5).map(|n| revision(&format!("r-{n}"), Basis::Exact, differing())).collect());
+        let sentence = report.sentence();
+        assert!(sentence.starts_with("Ebb agreed with the running autoscaler on 0 of 5 revisions"), "{sentence}");
+        assert!(sentence.contains("default/r-3 differed") && !sentence.contains("default/r-4"), "{sentence}");
+        assert!(sentence.ends_with("So did 2 more."), "{sentence}");
+    }
+
+    #[test]
+    fn agreement_is_the_part_of_the_time_without_a_difference() {
+        assert_eq!(Account::default().agreement(), None);
+        let agreed = account(100, 3, 3, false);
+        assert_eq!(agreed.agreement(), Some(1.0));
+        // 10 s before second 0 and 60 after it were compared, 53 of them in a difference that began at second 6.
+        let differing = account(60, 8, 7, false);
+        assert_eq!(differing.differed_in[0], differing.differed);
+        let ratio = differing.agreement().expect("compared");
+        assert!(0.2 < ratio && ratio < 0.3, "{ratio}");
+    }
+}

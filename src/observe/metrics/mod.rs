@@ -93,6 +93,14 @@ impl Page<'_> {
         self.family(name, help, MetricType::Gauge, |mut encoder| encoder.encode_gauge(&value));
     }
 
+    /// A number that goes up and down and is not always known; what it is called is shown all the same.
+    pub fn gauge_if_known(&mut self, name: &'static str, help: &str, value: Option<impl EncodeGaugeValue + Copy>) {
+        self.family(name, help, MetricType::Gauge, |mut encoder| match value {
+            Some(value) => encoder.encode_gauge(&value),
+            None => Ok(()),
+        });
+    }
+
     /// Numbers that go up and down, told apart by `labels`; each comes with a value for every label.
     pub fn gauges<const N: usize, L: AsRef<str>, V: EncodeGaugeValue>(
         &mut self,
