@@ -1,7 +1,7 @@
 //! The objects that are scaled: whatever has a `scale` subresource, watched kind by kind as they are first named.
 
 use crate::api::pod_autoscaler::ObjectRef;
-use crate::k8s::cache::Cache;
+use crate::k8s::cache::{Cache, Versioned};
 use crate::k8s::flow::{Flow, Urgency, WriteError};
 use crate::k8s::follow::{Change, follow};
 use crate::units::RevisionKey;
@@ -19,6 +19,13 @@ use tokio_util::task::TaskTracker;
 pub struct Target {
     /// `spec.replicas`; Kubernetes takes null for 1.
     pub replicas: i32,
+}
+
+/// Not known: a number just written stands until the watch tells of another.
+impl Versioned for Target {
+    fn version(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// API version and kind.

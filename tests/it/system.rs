@@ -234,6 +234,34 @@ async fn fifty_clients_at_ten_a_pod_get_the_pods_knative_would_give_them() {
     local.stop();
 }
 
+/// What is deleted is collected while the same names are made anew, and answers to writes arrive in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_deleted_and_made_again_at_once_serves() {
+    let local = Local::start(&service("stays", ""), &["--startup-delay", "50ms"]).await;
+    let client = reqwest::Client::new();
+    let services = format!("{}/apis/serving.knative.dev/v1/namespaces/default/services", local.api);
+    futures::future::join_all([0, 30, 60, 120, 300, 600, 1200].map(async |lives| {
+        let name = format!("again-{lives}");
+        let object = serde_json::json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"template": {"spec": {"containers": [{"image": "ebb.local/hello"}]}}},
+        });
+        let make = async || client.post(&services).json(&object).send().await.expect("an answer").status().as_u16();
+        assert_eq!(make().await, 201, "{name}");
+        tokio::time::sleep(Duration::from_millis(lives)).await;
+        let deleted = client.delete(format!("{services}/{name}")).send().await.expect("an answer");
+        assert_eq!(deleted.status().as_u16(), 200, "{name}");
+        assert_eq!(make().await, 201, "{name}");
+        eventually(&format!("an answer from {name}"), async || {
+            let answer = local.get(&client, &format!("{name}.default.example.com"), "/").await;
+            matches!(answer, Ok((200, _))).then_some(())
+        })
+        .await;
+    }))
+    .await;
+    local.stop();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_of_the_users_own_is_run_as_a_pod() {
     let manifest = r#"
