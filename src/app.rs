@@ -71,6 +71,8 @@ const WAITING_STATS: usize = 1_000;
 const WORKERS: Workers = Workers { urgent: 256, routine: 64 };
 /// How long reconciles under way may take when the process is told to stop.
 const LAST_TURNS: Duration = Duration::from_secs(5);
+/// How long stats for the next owner may take to be delivered then.
+const LAST_STATS: Duration = Duration::from_secs(1);
 /// A first list that takes longer is worth a line in the log.
 const SLOW_SYNC: Duration = Duration::from_secs(10);
 
@@ -402,7 +404,7 @@ impl Autoscaler {
         let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
         let forwarder = Forwarder::start(holders, &dial, clock, &take_in, &tasks, &serving);
         state.metrics.register(forwarder.clone());
-        spawn("stats", Box::pin(sort_stats(stat_receiver, ownership.clone(), take_in, forwarder, clock)));
+        spawn("stats", Box::pin(sort_stats(stat_receiver, ownership.clone(), take_in, forwarder.clone(), clock)));
         spawn("stat server", Box::pin(server::serve(stats, stat_server, serving.clone())));
 
         // Decisions, and what follows from them.
@@ -440,6 +442,7 @@ impl Autoscaler {
             Elections::start(setup, ownership, &duties, watches.clone())
         });
         spawn("end", {
+            let (ownership, forwarder) = (state.ownership.clone(), forwarder);
             let cancel = cancel.clone();
             Box::pin(async move {
                 cancel.cancelled().await;
@@ -451,6 +454,10 @@ impl Autoscaler {
                 // Before the websockets close: activators that connect again should find the next owner at work.
                 if let Some(elections) = elections {
                     elections.stop().await;
+                    let passed_on = (0..ownership.ring().buckets()).any(|it| ownership.holder(it).remote().is_some());
+                    if passed_on && tokio::time::timeout(LAST_STATS, forwarder.settled()).await.is_err() {
+                        warn!("stats for the next owner were not delivered in {LAST_STATS:?}");
+                    }
                 }
                 serving.cancel();
                 watches.cancel();

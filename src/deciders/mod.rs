@@ -289,6 +289,8 @@ impl Deciders {
 
     /// Forgets the decider of a revision.
     pub fn remove_decider(&self, key: &RevisionKey) {
+        // Its PodAutoscaler is gone. That there is no Metric, on the other hand, is what an early stat waits for.
+        self.lock().early.forget(key);
         self.remove(key, Event::NoDecider, |revision| revision.decider().is_some());
     }
 
@@ -535,7 +537,6 @@ impl Deciders {
     fn remove(&self, key: &RevisionKey, event: Event, has: impl Fn(&Revision) -> bool) {
         let mut table = self.lock();
         let now = self.shared.clock.now();
-        table.early.forget(key);
         if table.revisions.get(key).is_some_and(|entry| has(&entry.revision)) {
             self.apply(&mut table, key, now, event);
         }

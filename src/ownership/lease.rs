@@ -29,6 +29,8 @@ pub const ACTIVATION: Duration = Duration::from_millis(500);
 pub const FLUSH: Duration = Duration::from_secs(2);
 /// How long releasing a Lease may take; after that it expires by itself.
 pub const RELEASE: Duration = Duration::from_secs(3);
+/// How long a holder that has released its Lease waits to see who is next, so that the stats it still gets go there.
+pub const SUCCESSOR: Duration = Duration::from_secs(1);
 /// How long what is known of a bucket's revisions is kept that could not be renewed, in case nobody else signs.
 pub const KEPT: Span = Span::from_seconds(60);
 /// What a candidate waits before it tries again is a retry-period and up to so many of them on top, as in client-go.
@@ -94,7 +96,7 @@ impl Elections {
         Self { stop, tasks }
     }
 
-    /// Flushes, gives up and releases what is ours, and stands no more; within [`FLUSH`] and [`RELEASE`].
+    /// Flushes, gives up and releases what is ours, and stands no more; within [`FLUSH`], [`RELEASE`] and [`SUCCESSOR`].
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
@@ -193,6 +195,9 @@ impl Elector {
                 }
                 End::Stopped => {
                     self.release().await;
+                    if timeout(SUCCESSOR, self.tell_successor()).await.is_err() {
+                        debug!("nobody has taken the Lease in {SUCCESSOR:?}");
+                    }
                     return;
                 }
             }
@@ -302,6 +307,8 @@ impl Elector {
                 }
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
+                    // Stats that come from now on are for whoever is next.
+                    self.ownership.tell_holder(self.bucket, Holder::Nobody);
                     let flushing = timeout(FLUSH, self.duties.flush(self.bucket));
                     flush.set(flushing.map(|flushed| flushed.is_ok()).fuse());
                 }
@@ -384,6 +391,19 @@ impl Elector {
         let found = self.in_time(self.api.get_opt(&self.name)).await?;
         self.sightings.answered(found);
         Ok(())
+    }
+
+    /// Tells who holds the bucket until another replica does.
+    async fn tell_successor(&self) {
+        let mut sightings = self.sightings.watch();
+        loop {
+            let holder = self.holder(&sightings.borrow_and_update().clone());
+            let found = holder.remote().is_some();
+            self.ownership.tell_holder(self.bucket, holder);
+            if found || sightings.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes our signature off the Lease, so that others need not wait.

@@ -55,6 +55,8 @@ const MOST_REMEMBERED: usize = 1 << 15;
 /// What happened since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Stats that wait to be sent now.
+    pub waiting: AtomicU64,
     /// Stats sent to their owner.
     pub forwarded: AtomicU64,
     /// Times a stat was put back to be tried again.
@@ -140,8 +142,17 @@ impl Forwarder {
 
     /// Passes a stat of a bucket on, sooner or later or not at all; never waits. Its timestamp must be set.
     pub fn forward(&self, bucket: usize, received: Received) {
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         if self.queues[bucket].try_send(received).is_err() {
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             self.counters.dropped_crowded.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until nothing waits to be sent.
+    pub async fn settled(&self) {
+        while self.counters.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -245,15 +256,20 @@ impl Route {
         let outcome = match holder {
             Holder::Local => {
                 count(&self.counters.taken_in);
+                self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
                 (self.take_in)(waiting.received);
                 return;
             }
             Holder::Nobody => Err(Undelivered::NobodyHolds),
             Holder::Remote(remote) => self.send(&remote, &waiting.received).await,
         };
-        let Err(why) = outcome else { return };
+        let Err(why) = outcome else {
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let now = self.clock.now();
         if waiting.until <= now {
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             count(match why {
                 Undelivered::NobodyHolds => &self.counters.dropped_without_owner,
                 Undelivered::Unreachable => &self.counters.dropped_unreachable,
@@ -263,6 +279,7 @@ impl Route {
         }
         if self.waiting.len() >= MOST_WAITING {
             self.waiting.pop_front();
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
             count(&self.counters.dropped_crowded);
         }
         count(&self.counters.retried);

@@ -9,13 +9,14 @@ use ebb::api::serverless_service::ServerlessService;
 use ebb::app::{Autoscaler, Listen, Options};
 use ebb::clock::Clock;
 use ebb::controllers::settings::{self, Maps};
+use ebb::engine::Decision;
 use ebb::k8s::dial::Dial;
 use ebb::local::apiserver::{Effect, Fault, Store, Verb};
 use ebb::observe::metrics::Format;
 use ebb::ownership::holder::Identity;
 use ebb::ownership::{Choice, Ownership};
 use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
-use ebb::units::{Compat, RevisionKey};
+use ebb::units::{Compat, RevisionKey, Span};
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -105,12 +106,16 @@ fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 /// A running autoscaler, and where activators and its peers reach it.
 struct Replica {
-    autoscaler: Autoscaler,
+    autoscaler: Arc<Autoscaler>,
     stats: SocketAddr,
 }
 
 async fn start(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8) -> Replica {
-    let (maps, compat) = (Maps::default(), Compat::IMPROVED);
+    start_as(client, cluster, clock, number, Compat::IMPROVED).await
+}
+
+async fn start_as(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8, compat: Compat) -> Replica {
+    let maps = Maps::default();
     let settings = settings::read(&client, &maps, compat).await.expect("settings");
     let free = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let listener = free().await;
@@ -133,7 +138,7 @@ async fn start(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8
         metrics: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
-    Replica { autoscaler, stats }
+    Replica { autoscaler: Arc::new(autoscaler), stats }
 }
 
 impl Replica {
@@ -160,6 +165,12 @@ impl Replica {
         soon("a handshake", client_async(request, stream)).await.expect("a handshake").0
     }
 
+    /// The last decision on a revision.
+    fn decision(&self, name: &str) -> Option<Decision> {
+        let key = RevisionKey::new("default", name);
+        self.autoscaler.rows().into_iter().find(|row| row.key == key)?.decision
+    }
+
     /// Desired pods of a revision by its last decision.
     fn decided(&self, name: &str) -> Option<i32> {
         let key = RevisionKey::new("default", name);
@@ -169,9 +180,13 @@ impl Replica {
 }
 
 fn report(name: &str) -> Message {
+    report_of(name, 1.0)
+}
+
+fn report_of(name: &str, concurrency: f64) -> Message {
     let stat = Stat {
         pod_name: "activator-1".into(),
-        average_concurrent_requests: 1.0,
+        average_concurrent_requests: concurrency,
         request_count: 1.0,
         ..Stat::default()
     };
@@ -350,4 +365,105 @@ async fn leases_are_released_before_activators_are_sent_away() {
         all.into_iter().map(|lease| lease.spec.and_then(|spec| spec.holder_identity)).collect::<Vec<_>>()
     });
     assert_eq!(held, [Some(String::new()), Some(String::new())]);
+}
+
+/// One report for a revision nobody has looked at: no Metric, no windows, no decider.
+async fn decided_after_one_report(compat: Compat) -> Option<i32> {
+    let clock = clock();
+    let store = Store::new(clock);
+    let outside = Network::to(&store).client();
+    furnish(&outside, 1).await;
+    revision(&outside, "hello-00001").await;
+    let cluster = Cluster::default();
+    let network = Network::to(&store);
+    // It takes in stats before it owns anything, and looks at nothing before it does.
+    store
+        .faults()
+        .add(Fault::once(Effect::fail(503)).on(Verb::Create).of("leases.coordination.k8s.io").times(u32::MAX));
+    let replica = start_as(network.client(), &cluster, clock, 1, compat).await;
+    let mut activator = replica.connect().await;
+    activator.send(report("hello-00001")).await.expect("sent");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(replica.known(), 0);
+    store.faults().clear();
+    until("it owns the bucket", || replica.owned() == 1).await;
+    until("it knows the revision", || replica.known() == 1).await;
+    // Short of the first tick, which would decide in any case.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let decided = replica.decided("hello-00001");
+    replica.autoscaler.stop().await;
+    decided
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_report_wakes_a_revision_nobody_has_looked_at_unless_strict() {
+    assert_eq!(decided_after_one_report(Compat::IMPROVED).await, Some(1));
+    let dropped = Compat { keep_early_stats: false, ..Compat::IMPROVED };
+    assert_eq!(decided_after_one_report(dropped).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_clean_stop_under_load_not_one_tick_decides_otherwise() {
+    let clock = clock();
+    let store = Store::new(clock);
+    let outside = Network::to(&store).client();
+    furnish(&outside, 1).await;
+    revision(&outside, "hello-00001").await;
+    // Five requests in flight at one each, all through activators: every report that is lost shows in the average.
+    let autoscalers: Api<PodAutoscaler> = Api::namespaced(outside.clone(), "default");
+    let settings = json!({"metadata": {"annotations": {
+        "autoscaling.knative.dev/target-burst-capacity": "-1",
+        "autoscaling.knative.dev/target": "1",
+        "autoscaling.knative.dev/window": "20s",
+    }}});
+    let patch = Patch::Merge(settings);
+    autoscalers.patch("hello-00001", &PatchParams::default(), &patch).await.expect("patched");
+    let cluster = Cluster::default();
+    let first = start(Network::to(&store).client(), &cluster, clock, 1).await;
+    until("the first owns the bucket", || first.owned() == 1).await;
+    let second = start(Network::to(&store).client(), &cluster, clock, 2).await;
+    until("the second knows", || second.ownership().holder(0).remote().is_some()).await;
+
+    // Half of the reports go to the one that stops, half to the one that stays.
+    let (mut leaving, mut staying) = (first.connect().await, second.connect().await);
+    let from = clock.now().truncated() + Span::SECOND;
+    let mut decisions: Vec<Decision> = Vec::new();
+    let mut stopping = None;
+    for tenth in 0..800 {
+        // Virtual time does not wait for the kernel to carry bytes from one socket to another.
+        std::thread::sleep(Duration::from_millis(2));
+        tokio::time::sleep_until(clock.instant(from + Span::from_millis(100 * tenth + 50))).await;
+        if tenth % 10 == 3 {
+            let half = || report_of("hello-00001", 2.5);
+            staying.send(half()).await.expect("sent");
+            // An activator whose connection is closed is connected again at once, to whoever is there.
+            if stopping.is_none() {
+                leaving.send(half()).await.expect("sent");
+            } else {
+                staying.send(half()).await.expect("sent");
+            }
+        }
+        if tenth == 405 {
+            let autoscaler = Arc::clone(&first.autoscaler);
+            stopping = Some(tokio::spawn(async move { autoscaler.stop().await }));
+        }
+        for replica in [&first, &second] {
+            if let Some(decision) = replica.decision("hello-00001")
+                && decisions.last().is_none_or(|last| last.at < decision.at)
+            {
+                decisions.push(decision);
+            }
+        }
+    }
+    let settled: Vec<_> = decisions.iter().filter(|decision| decision.at >= from + Span::from_seconds(25)).collect();
+    assert!(settled.len() >= 26, "{}", settled.len());
+    for pair in settled.windows(2) {
+        assert_eq!(pair[1].at.since(pair[0].at), Span::from_seconds(2), "the ticks go on in step: {}", pair[1]);
+    }
+    for decision in settled {
+        let seen = (decision.desired, decision.observed.stable, decision.observed.panic);
+        assert_eq!(seen, (8, 5.0, 5.0), "at {:?}: {decision}", decision.at.since(from));
+    }
+    assert_eq!((first.owned(), second.owned()), (0, 1));
+    second.autoscaler.stop().await;
 }
