@@ -234,7 +234,7 @@ impl Autoscaler {
         });
         // Everything that writes for a revision.
         let writers = TaskTracker::new();
-        let events = Events::new(flow.clone(), "podautoscaler-controller");
+        let events = Events::new(flow.clone(), clock, "podautoscaler-controller");
         let pa = Arc::new(pod_autoscaler::Controller {
             flow: flow.clone(),
             statuses: Statuses::new(
@@ -267,7 +267,7 @@ impl Autoscaler {
                 ownership.clone(),
                 pa.metrics.clone(),
                 metric_queue.clone(),
-                Events::new(flow.clone(), "metric-controller"),
+                Events::new(flow.clone(), clock, "metric-controller"),
                 writers.clone(),
             ),
             clock,

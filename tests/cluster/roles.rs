@@ -6,6 +6,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::fmt;
+use std::path::PathBuf;
 
 /// Where a rule holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +34,6 @@ pub(crate) struct Right {
 }
 
 impl Rule {
-    fn new(scope: Scope, group: &str, resources: &[&str], verbs: &[&str]) -> Self {
-        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let policy = PolicyRule {
-            api_groups: Some(vec![group.to_owned()]),
-            resources: Some(owned(resources)),
-            verbs: owned(verbs),
-            ..PolicyRule::default()
-        };
-        Self { scope, policy }
-    }
-
     /// Everything it allows, one by one.
     pub(crate) fn rights(&self) -> Vec<Right> {
         let PolicyRule { api_groups, resources, non_resource_urls, verbs, .. } = &self.policy;
@@ -90,27 +80,19 @@ impl fmt::Display for Right {
     }
 }
 
-/// What Ebb is shipped with.
+/// What Ebb is shipped with: the rules of `deploy/base/rbac.yaml`.
 pub(crate) fn shipped() -> Vec<Rule> {
-    use Scope::{Cluster, System};
-    let autoscaling = "autoscaling.internal.knative.dev";
-    let networking = "networking.internal.knative.dev";
-    vec![
-        Rule::new(Cluster, autoscaling, &["podautoscalers"], &["get", "list", "watch"]),
-        Rule::new(Cluster, autoscaling, &["podautoscalers/status"], &["update"]),
-        Rule::new(Cluster, autoscaling, &["podautoscalers/finalizers"], &["update"]),
-        Rule::new(Cluster, autoscaling, &["metrics"], &["get", "list", "watch", "create", "update"]),
-        Rule::new(Cluster, autoscaling, &["metrics/status"], &["update"]),
-        Rule::new(Cluster, networking, &["serverlessservices"], &["list", "watch", "create", "update"]),
-        Rule::new(Cluster, "apps", &["deployments"], &["list", "watch"]),
-        Rule::new(Cluster, "*", &["*/scale"], &["patch"]),
-        Rule::new(Cluster, "", &["pods"], &["list", "watch"]),
-        Rule::new(Cluster, "events.k8s.io", &["events"], &["create", "patch"]),
-        Rule::new(System, "", &["configmaps"], &["get", "list", "watch"]),
-        Rule::new(System, "", &["services"], &["create"]),
-        Rule::new(System, "discovery.k8s.io", &["endpointslices"], &["list", "create", "update"]),
-        Rule::new(System, "coordination.k8s.io", &["leases"], &["list", "watch", "create", "update"]),
-    ]
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"));
+    let text = std::fs::read_to_string(root.join("deploy/base/rbac.yaml")).expect("the shipped roles");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let scope = |object: &Value| match object["kind"].as_str() {
+        Some("ClusterRole") => Some(Scope::Cluster),
+        Some("Role") => Some(Scope::System),
+        _ => None,
+    };
+    let rules = objects.iter().filter_map(|object| Some((scope(object)?, object["rules"].as_array()?)));
+    let rules = rules.flat_map(|(scope, rules)| rules.iter().map(move |rule| (scope, rule.clone())));
+    rules.map(|(scope, rule)| Rule { scope, policy: serde_json::from_value(rule).expect("a rule") }).collect()
 }
 
 /// Allows `user` these rules and nothing else. `name` is that of the roles.

@@ -112,7 +112,7 @@ const PERMISSIONS: &[Permission] = &[
     },
     Permission {
         everywhere: true,
-        group: "events.k8s.io",
+        group: "",
         resource: "events",
         verbs: &["create", "patch"],
         shadow: &[],

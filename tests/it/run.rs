@@ -11,8 +11,7 @@ use ebb::units::{Compat, Span};
 use futures::{SinkExt as _, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -278,16 +277,30 @@ async fn bad_settings_at_run_time_leave_the_good_ones_in_force_and_are_told_in_a
             "an event",
             || format!("{:#?}", run.log()),
             async || {
-                let events = events.list(&ListParams::default()).await.expect("events").items;
-                events
-                    .into_iter()
-                    .find(|event| event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(map))
+                let found = events.list(&ListParams::default()).await.expect("events").items;
+                found.into_iter().find(|event| event.involved_object.name.as_deref() == Some(map))
             },
         )
         .await;
         assert_eq!((event.type_.as_deref(), event.reason.as_deref()), (Some("Warning"), Some("InvalidSettings")));
-        assert!(event.note.as_deref().is_some_and(|note| note.contains(problem)), "{event:?}");
+        let (source, note) = (event.source.and_then(|source| source.component), event.message.unwrap_or_default());
+        assert_eq!(source.as_deref(), Some("podautoscaler-controller"));
+        assert!(note.contains(problem), "{note}");
     }
+    // The same once more is counted.
+    set(&served, "config-autoscaler", json!({"scale-down-delay": "1s"})).await;
+    eventually(
+        "a count",
+        || format!("{:#?}", run.log()),
+        async || {
+            let found = events.list(&ListParams::default()).await.expect("events").items;
+            let of_map = |event: &&Event| event.involved_object.name.as_deref() == Some("config-autoscaler");
+            let of_map: Vec<_> = found.iter().filter(of_map).collect();
+            assert_eq!(of_map.len(), 1, "one object for what repeats");
+            (of_map[0].count == Some(2) && of_map[0].last_timestamp >= of_map[0].first_timestamp).then_some(())
+        },
+    )
+    .await;
     // A level counts at once, and what needs a restart says so.
     set(&served, "config-logging", json!({"loglevel.autoscaler": "debug"})).await;
     set(&served, "config-leader-election", json!({"buckets": "3"})).await;
