@@ -78,11 +78,11 @@ fn every_manifest_is_judged_as_written_down() {
     );
 }
 
-/// The README explains each rule, and each is seen at work in one of the expected answers.
+/// docs/check.md explains each rule, and each is seen at work in one of the expected answers.
 #[test]
 fn every_rule_is_explained_and_shown() {
-    let readme = std::fs::read_to_string(crate::root().join("README.md")).expect("README.md");
-    let explained: BTreeSet<String> = readme
+    let text = std::fs::read_to_string(crate::root().join("docs/check.md")).expect("docs/check.md");
+    let explained: BTreeSet<String> = text
         .lines()
         .skip_while(|line| !line.starts_with("| rule |"))
         .skip(2)
@@ -97,16 +97,21 @@ fn every_rule_is_explained_and_shown() {
             shown.extend(rules.map(|(_, rule)| rule.to_owned()));
         }
     }
-    assert_eq!(explained, shown, "README's table on the left, tests/expected/check on the right");
+    assert_eq!(explained, shown, "the table of docs/check.md on the left, tests/expected/check on the right");
 }
 
 #[test]
-fn the_readme_shows_what_is_answered() {
-    let readme = std::fs::read_to_string(crate::root().join("README.md")).expect("README.md");
+fn the_documents_show_what_is_answered() {
+    let document = |path| std::fs::read_to_string(crate::root().join(path)).expect(path);
+    let (readme, manual) = (document("README.md"), document("docs/check.md"));
     let output = run(&["-f", "shop.yaml"]);
     let shown = format!("$ ebb check -f shop.yaml\n{}", text(&output.stdout));
-    assert!(readme.contains(shown.trim_end()), "README.md does not show:\n{shown}");
-    assert!(readme.contains(&std::fs::read_to_string(directory().join("shop.yaml")).expect("shop.yaml")));
+    assert!(manual.contains(shown.trim_end()), "docs/check.md does not show:\n{shown}");
+    assert!(manual.contains(&std::fs::read_to_string(directory().join("shop.yaml")).expect("shop.yaml")));
+
+    let output = run(&["-q", "-f", "shop.yaml"]);
+    let short = text(&output.stdout).replace("shop.yaml:", "tests/expected/check/shop.yaml:");
+    assert!(readme.contains(short.trim_end()), "README.md does not show:\n{short}");
 }
 
 #[test]
