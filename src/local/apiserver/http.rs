@@ -6,7 +6,7 @@ use super::object::Object;
 use super::patch::{self, Patch};
 use super::resource::Resource;
 use super::selector::Selector;
-use super::status::{self, Answer};
+use super::status::{self, Answer, Cause};
 use super::store::{ShardId, Store};
 use super::view::{self, Form, View};
 use super::watch::{self, Start, Wanted};
@@ -363,14 +363,13 @@ impl Call {
                 self.written(&written, part)
             }
             Verb::Apply => {
+                if self.query.get("fieldManager").is_none_or(String::is_empty) {
+                    let cause = Cause::required("fieldManager", "is required for apply patch");
+                    return Err(status::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
+                }
                 let config = self.applied(body).await?;
                 let config = if part == Part::Scale { scale::as_config(&self.stored, &config)? } else { config };
                 let force = self.flag("force");
-                if self.query.get("fieldManager").is_none_or(String::is_empty) {
-                    return Err(status::bad_request(
-                        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                    ));
-                }
                 let written = apply::apply(&self.target(&self.name, part)?, &config, force)?;
                 self.written(&written, part)
             }
