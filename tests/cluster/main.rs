@@ -1,7 +1,8 @@
 //! Ebb on a real API server: `tests/cluster/run`, or `cargo test --test cluster` with `KUBEBUILDER_ASSETS` naming a
 //! directory with etcd and kube-apiserver, and kube-controller-manager if there is one.
 //!
-//! Without it nothing is tested, and said so; with `EBB_CLUSTER` set that is a failure.
+//! Without it nothing is tested, and said so; with `EBB_CLUSTER` set that is a failure. `EBB_LOG=ebb=debug` shows what
+//! the parts that run in this process have to say.
 
 mod audit;
 #[path = "../it/apiserver/conformance/mod.rs"]
@@ -25,6 +26,7 @@ use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Completion, Trial};
 use plane::{Assets, PATIENCE, Plane};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +42,9 @@ fn main() -> ExitCode {
             return if asked_for { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
+    if let Ok(log) = std::env::var("EBB_LOG") {
+        tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
+    }
     let world =
         Arc::new(World { assets, shared: OnceCell::new(), skipped: Mutex::default(), translated: AtomicU64::new(0) });
     let trials = trials(&world);
@@ -102,6 +107,11 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
     trial("whole::to_zero_and_back_in_memory", |_| Box::pin(whole::in_memory()));
     trial("whole::to_zero_and_back", |world| Box::pin(whole::on_a_real_api_server(world)));
     trials
+}
+
+/// The root of the repository, as cargo says when the tests run.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"))
 }
 
 /// Runs a test to its end.

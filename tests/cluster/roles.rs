@@ -3,10 +3,10 @@
 use crate::audit::Asked;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use std::fmt;
-use std::path::PathBuf;
 
 /// Where a rule holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +60,9 @@ impl Right {
         if self.resource.starts_with('/') {
             return asked.verb == self.verb && asked.uri.split('?').next() == Some(&self.resource);
         }
-        let resource = asked.resource();
-        let same = resource == self.resource
-            || self.resource.strip_prefix('*').is_some_and(|subresource| resource.ends_with(subresource));
-        same && asked.verb == self.verb
-            && (self.group == "*" || asked.object_ref.api_group == self.group)
+        asked.resource() == self.resource
+            && asked.verb == self.verb
+            && asked.object_ref.api_group == self.group
             && (self.scope == Scope::Cluster || asked.object_ref.namespace == system)
     }
 }
@@ -80,19 +78,42 @@ impl fmt::Display for Right {
     }
 }
 
-/// What Ebb is shipped with: the rules of `deploy/base/rbac.yaml`.
+/// What is shipped, object by object.
+pub(crate) fn manifest() -> Vec<Value> {
+    let deploy = crate::root().join("deploy/base");
+    let text = ["service-account.yaml", "rbac.yaml"].map(|file| {
+        let path = deploy.join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    });
+    serde_saphyr::from_multiple(&text.join("\n---\n")).expect("YAML")
+}
+
+/// What Ebb is shipped with.
 pub(crate) fn shipped() -> Vec<Rule> {
-    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"));
-    let text = std::fs::read_to_string(root.join("deploy/base/rbac.yaml")).expect("the shipped roles");
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
-    let scope = |object: &Value| match object["kind"].as_str() {
-        Some("ClusterRole") => Some(Scope::Cluster),
-        Some("Role") => Some(Scope::System),
-        _ => None,
+    let of = |kind: &str, scope: Scope| {
+        let roles = manifest().into_iter().filter(|object| object["kind"] == kind).collect::<Vec<_>>();
+        roles.into_iter().flat_map(move |role| {
+            let rules: Vec<PolicyRule> = serde_json::from_value(role["rules"].clone()).expect("rules");
+            rules.into_iter().map(move |policy| Rule { scope, policy })
+        })
     };
-    let rules = objects.iter().filter_map(|object| Some((scope(object)?, object["rules"].as_array()?)));
-    let rules = rules.flat_map(|(scope, rules)| rules.iter().map(move |rule| (scope, rule.clone())));
-    rules.map(|(scope, rule)| Rule { scope, policy: serde_json::from_value(rule).expect("a rule") }).collect()
+    of("ClusterRole", Scope::Cluster).chain(of("Role", Scope::System)).collect()
+}
+
+/// Installs what is shipped, as it is.
+pub(crate) async fn install(client: &Client) {
+    let discovery = kube::discovery::Discovery::new(client.clone()).run().await.expect("discovery");
+    for object in manifest() {
+        let object: DynamicObject = serde_json::from_value(object).expect("an object");
+        let types = object.types.clone().expect("a type");
+        let kind = GroupVersionKind::try_from(&types).expect("a kind");
+        let (resource, _) = discovery.resolve_gvk(&kind).unwrap_or_else(|| panic!("no {kind:?}"));
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        api.create(&PostParams::default(), &object).await.expect("created");
+    }
 }
 
 /// Allows `user` these rules and nothing else. `name` is that of the roles.

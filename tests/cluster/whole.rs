@@ -228,7 +228,7 @@ pub(crate) async fn on_a_real_api_server(world: &World) {
     let own_deployments = world.assets.has("kube-controller-manager");
     let plane = Plane::start(&world.assets, own_deployments).await;
     let admin = plane.client(ADMIN).await;
-    roles::allow(&admin, "ebb", &account(EBB), SYSTEM, &roles::shipped()).await;
+    roles::install(&admin).await;
     let settings = AutoscalerSettings::new(Compat::IMPROVED);
     let _webhook = Webhook::start(&admin, plane.identity(), settings.clone()).await;
     let front = Front::start(&plane, world).await;

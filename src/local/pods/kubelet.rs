@@ -22,6 +22,7 @@ use crate::local::sample;
 use crate::local::world::PodNews;
 use crate::local::write::is_gone;
 use crate::units::{Span, Timestamp};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -519,12 +520,13 @@ impl Life {
             Ending::AtOnce => Duration::ZERO,
         };
         let began = self.now();
-        let mut over = Box::pin(self.over(limit));
+        // Asked twice, and it may have come the first time.
+        let over = self.over(limit).boxed().shared();
         if let Some(Queue { cancel, mut task, .. }) = queue {
             cancel.cancel();
             tokio::select! {
                 _ = &mut task => {}
-                () = &mut over => {
+                () = over.clone() => {
                     info!(limit = ?limit, "requests in flight cut off");
                     task.abort();
                 }
@@ -535,7 +537,7 @@ impl Life {
                 cancel.cancel();
                 tokio::select! {
                     _ = &mut task => {}
-                    () = &mut over => task.abort(),
+                    () = over.clone() => task.abort(),
                 }
             }
             Some(User::Command(process)) => {

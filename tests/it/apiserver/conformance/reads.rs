@@ -323,7 +323,7 @@ pub(crate) async fn health_and_version(client: Client, _: String) {
     assert_eq!(version.major, "1");
     assert!(json_of(&version)["gitVersion"].as_str().is_some_and(|text| text.starts_with("v1.")));
     let missing = http::Request::get("/none").body(Vec::new()).expect("a request");
-    assert_eq!(refused(client.request_text(missing).await).code, 404);
+    assert!(client.request_text(missing).await.is_err());
     let ready = || async { client.apiserver_version().await.ok() };
     eventually("the server answers again", ready).await;
 }
