@@ -36,7 +36,6 @@ use crate::observe;
 use crate::observe::admin::Inspect;
 use crate::observe::feed::Feed;
 use crate::observe::metrics::Registry;
-use crate::ownership::holder::Holder;
 use crate::ownership::lease::{self, Elections};
 use crate::ownership::{Choice, Duties, Ownership};
 use crate::stats::forward::Forwarder;
@@ -645,7 +644,7 @@ async fn sort_stats(
             received.stat.timestamp = clock.now().second();
         }
         let bucket = ownership.bucket_of(&received.key);
-        if ownership.holder(bucket) == Holder::Local {
+        if ownership.records(bucket) {
             take_in(received);
         } else {
             forwarder.forward(bucket, received);

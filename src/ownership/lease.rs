@@ -188,6 +188,7 @@ impl Elector {
                     warn!(deadline = %self.setup.times.renew_deadline, "the Lease could not be renewed in time; stopped writing");
                     if self.setup.compat.resume_lease {
                         self.kept = Some(self.now() + KEPT);
+                        self.ownership.interrupt(self.bucket, true);
                     } else {
                         self.duties.demoted(self.bucket);
                         self.look_and_release().await;
@@ -269,6 +270,7 @@ impl Elector {
             warn!("what was to be there before the first decision was not in {ACTIVATION:?}; going on without");
         }
         let term = this.ownership.begin(this.bucket, Some(won.sent + this.setup.times.renew_deadline));
+        this.ownership.interrupt(this.bucket, false);
         this.count(|counters| &counters.promotions);
         if resumed {
             this.count(|counters| &counters.resumed);
@@ -456,6 +458,7 @@ impl Elector {
         };
         if !ours || until <= now {
             self.kept = None;
+            self.ownership.interrupt(self.bucket, false);
             self.duties.demoted(self.bucket);
         }
     }

@@ -53,7 +53,7 @@ use holder::{Holder, Identity, Remote, StatefulSet};
 use ring::Ring;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,8 @@ struct Bucket {
     /// Present while this replica owns the bucket.
     term: Mutex<Option<Term>>,
     holder: watch::Sender<Holder>,
+    /// Whether it was ours until it could not be renewed, and may be again: what is known of it is kept.
+    interrupted: AtomicBool,
 }
 
 struct Term {
@@ -235,7 +237,11 @@ impl Ownership {
     }
 
     fn new(clock: Clock, ring: Ring, mode: Mode) -> Self {
-        let bucket = || Bucket { term: Mutex::default(), holder: watch::Sender::default() };
+        let bucket = || Bucket {
+            term: Mutex::default(),
+            holder: watch::Sender::default(),
+            interrupted: AtomicBool::new(false),
+        };
         let buckets = (0..ring.buckets()).map(|_| bucket()).collect();
         Self { shared: Arc::new(Shared { clock, ring, mode, buckets, counters: Counters::default() }) }
     }
@@ -286,6 +292,13 @@ impl Ownership {
         self.shared.buckets[bucket].holder.borrow().clone()
     }
 
+    /// Whether the load of a bucket's revisions is to be recorded here. So it is while the bucket is ours, and while it
+    /// could not be renewed but nobody else has signed: who goes on after an interruption must not take the time that
+    /// passed for a time without load.
+    pub fn records(&self, bucket: usize) -> bool {
+        self.holder(bucket) == Holder::Local || self.shared.buckets[bucket].interrupted.load(Ordering::Acquire)
+    }
+
     /// Who holds a bucket, as it changes: promoted when it becomes [`Holder::Local`], demoted when it becomes another.
     pub fn watch(&self, bucket: usize) -> watch::Receiver<Holder> {
         self.shared.buckets[bucket].holder.subscribe()
@@ -294,6 +307,11 @@ impl Ownership {
     /// What happened since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// Our term in the bucket could not be renewed and may go on, or that is over.
+    fn interrupt(&self, bucket: usize, interrupted: bool) {
+        self.shared.buckets[bucket].interrupted.store(interrupted, Ordering::Release);
     }
 
     /// The bucket is ours until then, or for good.

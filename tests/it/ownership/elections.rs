@@ -200,6 +200,7 @@ async fn a_server_that_hangs_stops_the_writers_at_the_deadline_and_nothing_is_fo
     assert!(took <= Span::from_seconds(3), "{took}");
     assert!(!alone.ownership.owns_index(0));
     until("it knows no owner", || alone.holder(0) == "nobody").await;
+    assert!(alone.ownership.records(0), "load is recorded all the same: it goes on from there");
     tokio::time::sleep(Duration::from_secs(20)).await;
     alone.network.mend();
     until("it goes on", || alone.owned() == 1).await;
@@ -210,6 +211,7 @@ async fn a_server_that_hangs_stops_the_writers_at_the_deadline_and_nothing_is_fo
     // Too long is too long.
     alone.network.cut();
     until("it forgets", || alone.told.log().ends_with("demoted 0")).await;
+    assert!(!alone.ownership.records(0));
     alone.network.mend();
     until("it starts anew", || alone.told.log().ends_with("demoted 0, activate 0, promoted 0")).await;
 }
@@ -236,7 +238,9 @@ async fn an_interrupted_owner_whose_bucket_was_taken_forgets_it() {
     until("the second owns it", || second.owned() == 1).await;
     assert_eq!(first.told.log(), "activate 0, promoted 0");
     first.network.mend();
+    assert!(first.ownership.records(0));
     until("the first has forgotten", || first.told.log() == "activate 0, promoted 0, demoted 0").await;
+    assert!(!first.ownership.records(0), "it is the second's to record");
     assert_eq!(first.holder(0), "10.0.0.2");
 }
 
