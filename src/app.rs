@@ -345,7 +345,11 @@ impl Autoscaler {
             told_if_slow("ServerlessServices", pa.services.synced()),
             told_if_slow("Metrics", pa.metrics.synced()),
         );
-        let stats = stats.listener().await?;
+        let stats = stats.listener().await.inspect_err(|_| {
+            for token in [&cancel, &serving, &watches] {
+                token.cancel();
+            }
+        })?;
         let stats_address = stats.local_addr()?;
 
         // Everything is looked at again when the settings change.
@@ -419,6 +423,7 @@ impl Autoscaler {
             ownership: ownership.clone(),
             autoscalers: (state.autoscalers.clone(), pa_queue.clone()),
             metrics: (pa.metrics.clone(), metric_queue.clone()),
+            statuses: (pa.statuses.clone(), metric.statuses.clone()),
             deciders,
             collector,
             standby,
@@ -585,6 +590,7 @@ struct Post {
     ownership: Ownership,
     autoscalers: (Cache<PodAutoscaler>, Queue),
     metrics: (Cache<Metric>, Queue),
+    statuses: (Statuses<PodAutoscaler>, Statuses<Metric>),
     deciders: Deciders,
     collector: Collector,
     standby: Option<Standby>,
@@ -615,7 +621,10 @@ impl Duties for Post {
     }
 
     fn demoted(&self, bucket: usize) {
-        self.collector.forget(|key| self.ownership.bucket_of(key) == bucket);
+        let of_bucket = |key: &RevisionKey| self.ownership.bucket_of(key) == bucket;
+        self.collector.forget(of_bucket);
+        self.statuses.0.let_go(of_bucket);
+        self.statuses.1.let_go(of_bucket);
         let revisions = self.deciders.let_go(bucket);
         if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
             standby.keep(bucket, revisions);

@@ -49,8 +49,9 @@ use tracing::{error, info, warn};
 ///                                another address for metrics, where config-observability asks for
 ///                                them [default: port 9090]
 ///
-/// With --shadow it runs beside the autoscaler there is: it decides as it would, compares, and writes nothing to the
-/// cluster. Where the two differ is in the log, at /shadow on the admin port, and in its metrics.
+/// With --shadow it runs beside the autoscaler there is: it decides as it would, compares, and
+/// writes nothing to the cluster. Where the two differ is in the log, at /shadow on the admin port,
+/// and in its metrics.
 ///
 /// Examples:
 ///   ebb run

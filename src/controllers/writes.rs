@@ -199,6 +199,12 @@ impl<K: Told> Statuses<K> {
         }
     }
 
+    /// The objects `lost` chooses are another replica's to tell of. What could not be written of them must not be taken
+    /// for news should they come back.
+    pub fn let_go(&self, lost: impl Fn(&RevisionKey) -> bool) {
+        self.lock().retain(|key, slot| slot.under_way || !lost(key));
+    }
+
     async fn write(&self, key: &RevisionKey) {
         loop {
             let attempt = || self.attempt(key);

@@ -187,6 +187,7 @@ struct Waiting {
 
 /// A connection that works, or did.
 struct Link {
+    to: Arc<Remote>,
     handle: Handle,
     _ends_with_this: DropGuard,
 }
@@ -287,11 +288,16 @@ impl Route {
         self.waiting.push_back(waiting);
     }
 
-    async fn send(&mut self, remote: &Remote, received: &Received) -> Result<(), Undelivered> {
+    async fn send(&mut self, remote: &Arc<Remote>, received: &Received) -> Result<(), Undelivered> {
         let now = self.clock.now();
         let frame = encode_batch(vec![WireStatMessage::new(&received.key, received.stat.clone())]);
         if received.relayed && self.sent.contains(&frame, now) {
             return Err(Undelivered::Circulating);
+        }
+        // The holder may have changed while others of those that waited were tried.
+        if self.link.as_ref().is_some_and(|link| link.to != *remote) {
+            self.link = None;
+            self.connect_at = now;
         }
         if self.link.is_none() && self.connect_at <= now {
             self.connect(remote).await;
@@ -304,7 +310,7 @@ impl Route {
     }
 
     /// Connects to the first address that answers in time.
-    async fn connect(&mut self, remote: &Remote) {
+    async fn connect(&mut self, remote: &Arc<Remote>) {
         for url in &remote.urls {
             let cancel = self.cancel.child_token();
             let guard = cancel.clone().drop_guard();
@@ -318,7 +324,7 @@ impl Route {
             let mut connected = handle.connected();
             if let Ok(Ok(_)) = timeout(ESTABLISH, connected.wait_for(|connected| *connected)).await {
                 info!(url, holder = remote.name, "stats of the bucket go there");
-                self.link = Some(Link { handle, _ends_with_this: guard });
+                self.link = Some(Link { to: Arc::clone(remote), handle, _ends_with_this: guard });
                 return;
             }
         }

@@ -18,8 +18,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-/// Check Knative Services and ConfigMaps: what is refused, what is a trap, and what each revision
-/// gets.
+/// Check Knative Services and ConfigMaps: what is refused, what is a trap, what each revision gets.
 ///
 /// With -f it reads files and needs no cluster. ConfigMaps among them are the cluster's settings;
 /// what none of them says is Knative's default. With --cluster the ConfigMaps of a live cluster

@@ -31,7 +31,7 @@ use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use kube::Resource as _;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use plan::{NotOwned, Scale, ScaleStep, Seen, Write};
 use probe::{Probe, Prober};
 use std::collections::{BTreeMap, HashMap};
@@ -401,10 +401,14 @@ impl Controller {
                     Ok(written) => written,
                     // An earlier attempt whose answer was lost, or one the watch has not told of yet. What it lacks is
                     // for the next look.
-                    Err(error) if error.is_already_there() => match api.get(key.name()).await {
-                        Ok(live) if plan::owns(pa, live.meta()) => live,
-                        _ => return Err(error),
-                    },
+                    Err(error) if error.is_already_there() => {
+                        // A list, because of ServerlessServices nothing else needs to be got one by one.
+                        let named = ListParams::default().fields(&format!("metadata.name={}", key.name()));
+                        match api.list(&named).await.map(|mut found| found.items.pop()) {
+                            Ok(Some(live)) if plan::owns(pa, live.meta()) => live,
+                            _ => return Err(error),
+                        }
+                    }
                     Err(error) => return Err(error),
                 }
             }
