@@ -6,6 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::{CompatMode, Signals, span};
 use crate::clock::Clock;
 use crate::config::cluster_domain;
+use crate::config::observability::MetricsProtocol;
 use crate::controllers::settings::{self, Maps};
 use crate::k8s::dial::SystemDial;
 use crate::k8s::pace;
@@ -189,7 +190,15 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         Some(endpoint) => Some(endpoint.bind().await.with_context(|| {
             format!("cannot listen on {endpoint} for metrics; choose another port with METRICS_PROMETHEUS_PORT")
         })?),
-        None => None,
+        None => {
+            if start.process.observability.metrics.protocol != MetricsProtocol::None {
+                warn!(
+                    "config-observability has a metrics-protocol that pushes, which Ebb does not; set it to prometheus, \
+                     or scrape /metrics on the admin port"
+                );
+            }
+            None
+        }
     };
     if args.shadow {
         let (clock, dial) = (Clock::system(), Arc::new(SystemDial));
