@@ -186,19 +186,18 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         .with_context(|| format!("cannot listen on {admin:?}; choose another address with --admin"))?;
     let admin_address = admin.local_addr()?;
     let environment = |name: &str| std::env::var(name).ok();
-    let metrics = match Endpoint::of(&start.process.observability.metrics, environment)? {
-        Some(endpoint) => Some(endpoint.bind().await.with_context(|| {
+    let metrics = if let Some(endpoint) = Endpoint::of(&start.process.observability.metrics, environment)? {
+        Some(endpoint.bind().await.with_context(|| {
             format!("cannot listen on {endpoint} for metrics; choose another port with METRICS_PROMETHEUS_PORT")
-        })?),
-        None => {
-            if start.process.observability.metrics.protocol != MetricsProtocol::None {
-                warn!(
-                    "config-observability has a metrics-protocol that pushes, which Ebb does not; set it to prometheus, \
-                     or scrape /metrics on the admin port"
-                );
-            }
-            None
+        })?)
+    } else {
+        if start.process.observability.metrics.protocol != MetricsProtocol::None {
+            warn!(
+                "config-observability has a metrics-protocol that pushes, which Ebb does not; set it to prometheus, or \
+                 scrape /metrics on the admin port"
+            );
         }
+        None
     };
     if args.shadow {
         let (clock, dial) = (Clock::system(), Arc::new(SystemDial));
