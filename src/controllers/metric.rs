@@ -43,7 +43,7 @@ impl Controller {
         }
         let now = self.clock.now();
         let error = self.collect(key, &metric);
-        let pending = self.statuses.pending(key);
+        let pending = self.statuses.pending(key, &metric);
         let status = status(&metric, pending.as_ref(), error.as_ref(), now);
         let stored = metric.status.as_ref();
         self.statuses.put(key, Metric { status: Some(status), ..(*metric).clone() }, stored);

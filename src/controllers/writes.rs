@@ -161,10 +161,12 @@ impl<K: Told> Statuses<K> {
         Self { shared: Arc::new(Shared { flow, ownership, objects, queue, events, tasks, slots }) }
     }
 
-    /// The status that is to be written, if one is. What a look finds is compared with this rather than with what the
-    /// API server has yet.
-    pub fn pending(&self, key: &RevisionKey) -> Option<K::Status> {
-        self.lock().get(key)?.object.status().cloned()
+    /// The status that is to be written of `object`, if one is. What a look finds is compared with this rather than with
+    /// what the API server has yet. What is to be written of an earlier object of the same name is not meant.
+    pub fn pending(&self, key: &RevisionKey, object: &K) -> Option<K::Status> {
+        let slots = self.lock();
+        let slot = slots.get(key).filter(|slot| slot.object.meta().uid == object.meta().uid)?;
+        slot.object.status().cloned()
     }
 
     /// `object` is to have the status it has here; `stored` is the one the API server has, as far as is known.

@@ -237,11 +237,8 @@ impl Ownership {
     }
 
     fn new(clock: Clock, ring: Ring, mode: Mode) -> Self {
-        let bucket = || Bucket {
-            term: Mutex::default(),
-            holder: watch::Sender::default(),
-            interrupted: AtomicBool::new(false),
-        };
+        let bucket =
+            || Bucket { term: Mutex::default(), holder: watch::Sender::default(), interrupted: AtomicBool::new(false) };
         let buckets = (0..ring.buckets()).map(|_| bucket()).collect();
         Self { shared: Arc::new(Shared { clock, ring, mode, buckets, counters: Counters::default() }) }
     }

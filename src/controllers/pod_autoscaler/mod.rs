@@ -145,7 +145,10 @@ impl Controller {
         }
         let now = self.clock.now();
         let generation = pa.metadata.generation.unwrap_or_default();
-        let mut status = status::starting(pa.status.as_ref(), generation, now);
+        // What was concluded and is still to be written counts: a slow API server must not undo "initialized for good".
+        let pending = self.statuses.pending(&key, &pa);
+        let known = pending.as_ref().or(pa.status.as_ref());
+        let mut status = status::starting(known, generation, now);
 
         let steps = self.steps(&key, &pa, &mut status, now);
         let result = match tokio::time::timeout(writes::DEADLINE.to_std(), steps).await {
@@ -154,9 +157,8 @@ impl Controller {
         };
 
         status.observed_generation = generation;
-        let (stored, pending) = (pa.status.as_ref(), self.statuses.pending(&key));
-        let before = pending.as_ref().or(stored).map_or(&[][..], |status| &status.conditions);
-        settle_times(&mut status.conditions, before, now);
+        settle_times(&mut status.conditions, known.map_or(&[][..], |status| &status.conditions), now);
+        let stored = pa.status.as_ref();
         self.statuses.put(&key, PodAutoscaler { status: Some(status), ..(*pa).clone() }, stored);
         let Err(error) = result else { return Turn::Done };
         match error.cause() {
