@@ -598,8 +598,8 @@ struct Post {
 
 impl Duties for Post {
     fn activate(&self, bucket: usize) -> BoxFuture<'_, ()> {
-        if let Some(mirrored) = self.standby.as_ref().and_then(|standby| standby.take(bucket)) {
-            self.deciders.resume(mirrored);
+        if let Some(taken) = self.standby.as_ref().and_then(|standby| standby.take(bucket)) {
+            self.deciders.resume(taken.revisions, taken.lossy);
         }
         Box::pin(async {})
     }

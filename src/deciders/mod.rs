@@ -398,9 +398,9 @@ impl Deciders {
     }
 
     /// Goes on with revisions where another process stopped, or this one before: same windows, same panic, same
-    /// ticks. Seconds without a scrape since then are filled under [`Compat::hold_last_scrape`]. What is here already
-    /// stays as it is.
-    pub fn resume(&self, revisions: impl IntoIterator<Item = (RevisionKey, Revision)>) {
+    /// ticks. Seconds without a scrape since then are filled under [`Compat::hold_last_scrape`]; where it was `lossy`, what
+    /// was last wanted is kept under [`Compat::takeover_hold`]. What is here already stays as it is.
+    pub fn resume(&self, revisions: impl IntoIterator<Item = (RevisionKey, Revision)>, lossy: bool) {
         for (key, revision) in revisions {
             let ready = self.shared.pods.ready(&key);
             let mut table = self.lock();
@@ -414,7 +414,7 @@ impl Deciders {
             let bucket = self.shared.ring.owner(key.as_str());
             table.log.begin(bucket);
             table.revisions.insert(key.clone(), Entry { revision, bucket, life });
-            self.apply(&mut table, &key, now, Event::Resumed { ready });
+            self.apply(&mut table, &key, now, Event::Resumed { ready, lossy });
             let changed = self.take_in_early(&mut table, &key, now, ready);
             drop(table);
             if let Some(next) = next {

@@ -109,6 +109,8 @@ pub enum Event {
     Resumed {
         /// Pods ready.
         ready: i32,
+        /// Whether load was reported meanwhile that nobody took in.
+        lossy: bool,
     },
 }
 
@@ -157,6 +159,16 @@ pub(super) struct Inherited {
     pub(super) until: Option<Timestamp>,
 }
 
+impl Running {
+    /// Keeps what was wanted last until load was decided on for a stable window.
+    fn inherit(&mut self, wanted: Option<i32>, compat: Compat) {
+        let before = self.inherited.map_or(0, |inherited| inherited.pods);
+        if let Some(pods) = wanted.filter(|wanted| compat.takeover_hold && *wanted > 0) {
+            self.inherited = Some(Inherited { pods: pods.max(before), until: None });
+        }
+    }
+}
+
 impl Revision {
     /// Takes in what happened.
     pub fn apply(&mut self, input: &Input, compat: Compat) -> Applied {
@@ -201,9 +213,12 @@ impl Revision {
                 running.cadence.take(now);
                 self.evaluate(now, *ready, &mut applied);
             }
-            Event::Resumed { ready } => {
+            Event::Resumed { ready, lossy } => {
                 if compat.hold_last_scrape && *ready > 0 {
                     self.hold(now);
+                }
+                if *lossy && let Some(running) = &mut self.decider {
+                    running.inherit(running.published.desired, compat);
                 }
             }
         }
@@ -277,14 +292,15 @@ impl Revision {
             running.decider.update(spec.clone());
             return false;
         }
-        let inherited = wanted.filter(|wanted| compat.takeover_hold && *wanted > 0);
-        self.decider = Some(Running {
+        let mut running = Running {
             decider: Decider::new(spec.clone(), ready, now, compat),
             published: Published::undecided(initial_excess_burst(spec, compat)),
             latest: None,
             cadence: Cadence::starting(now, TICK),
-            inherited: inherited.map(|pods| Inherited { pods, until: None }),
-        });
+            inherited: None,
+        };
+        running.inherit(wanted, compat);
+        self.decider = Some(running);
         true
     }
 
@@ -621,7 +637,7 @@ pub(super) mod tests {
             play.at(second, Event::Scraped { load: load(25.0) });
         }
         let mut without = play.revision.clone();
-        play.at(25, Event::Resumed { ready: 3 });
+        play.at(25, Event::Resumed { ready: 3, lossy: false });
         assert_eq!(play.revision.last_scrape(), Some(after(25)));
         let event = Event::Scraped { load: load(25.0) };
         play.at(26, event.clone());
@@ -631,6 +647,32 @@ pub(super) mod tests {
         };
         assert_eq!(seen(&play.revision).map(|seen| seen.stable), Ok(25.0));
         assert!(seen(&without).expect("data").stable < 20.0, "the seconds that are missing count as no load");
+    }
+
+    #[test]
+    fn going_on_elsewhere_keeps_the_pods_where_reports_were_lost() {
+        for (lossy, compat, fewest) in [(true, ONLY_TAKEOVER, 3), (false, ONLY_TAKEOVER, 2), (true, Compat::STRICT, 2)]
+        {
+            let mut play = Play::start(compat, WINDOWS, small(), 3, None);
+            let report = |second| Event::Reported { at: after(second), load: load(25.0), ready: 3 };
+            for second in 1..=20 {
+                play.at(second, report(second));
+            }
+            assert_eq!(play.tick(20, 3), Some(3));
+            // Ten seconds of which nobody knows anything.
+            play.at(30, Event::Resumed { ready: 3, lossy });
+            play.at(30, report(30));
+            assert_eq!(play.tick(30, 3), Some(fewest), "{lossy} {compat:?}: {}", play.because());
+            for second in 31..=50 {
+                play.at(second, report(second));
+            }
+            assert_eq!(play.tick(50, 3), Some(3));
+            // Known for a stable window: what there is counts again.
+            for second in 51..=70 {
+                play.at(second, Event::Reported { at: after(second), load: load(15.0), ready: 3 });
+            }
+            assert_eq!(play.tick(70, 3), Some(2), "{lossy} {compat:?}: {}", play.because());
+        }
     }
 
     fn any_spec() -> impl Strategy<Value = Spec> {
@@ -684,7 +726,7 @@ pub(super) mod tests {
             6 => Just(Event::ScrapeFailed),
             1 => Just(Event::NothingToScrape),
             10 => ready.clone().prop_map(|ready| Event::Tick { ready }),
-            1 => ready.prop_map(|ready| Event::Resumed { ready }),
+            1 => (ready, any::<bool>()).prop_map(|(ready, lossy)| Event::Resumed { ready, lossy }),
         ]
     }
 

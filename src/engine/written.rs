@@ -265,7 +265,7 @@ pub struct InputForm {
     #[prost(sint64, tag = "2")]
     pub since: i64,
     /// What.
-    #[prost(oneof = "EventForm", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "EventForm", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub event: Option<EventForm>,
 }
 
@@ -302,6 +302,9 @@ pub enum EventForm {
     /// [`Event::Resumed`], with the ready pods.
     #[prost(sint32, tag = "12")]
     Resumed(i32),
+    /// The same, where load was lost on the way.
+    #[prost(sint32, tag = "13")]
+    ResumedLossy(i32),
 }
 
 /// [`Event::Decider`].
@@ -383,7 +386,8 @@ impl Input {
             Event::ScrapeFailed => EventForm::ScrapeFailed(true),
             Event::NothingToScrape => EventForm::NothingToScrape(true),
             Event::Tick { ready } => EventForm::Tick(*ready),
-            Event::Resumed { ready } => EventForm::Resumed(*ready),
+            Event::Resumed { ready, lossy: false } => EventForm::Resumed(*ready),
+            Event::Resumed { ready, lossy: true } => EventForm::ResumedLossy(*ready),
         };
         InputForm { revision, since: self.now.since(base).nanos(), event: Some(event) }
     }
@@ -413,7 +417,8 @@ impl Input {
             EventForm::ScrapeFailed(_) => Event::ScrapeFailed,
             EventForm::NothingToScrape(_) => Event::NothingToScrape,
             EventForm::Tick(ready) => Event::Tick { ready: *ready },
-            EventForm::Resumed(ready) => Event::Resumed { ready: *ready },
+            EventForm::Resumed(ready) => Event::Resumed { ready: *ready, lossy: false },
+            EventForm::ResumedLossy(ready) => Event::Resumed { ready: *ready, lossy: true },
         };
         Ok(Self { now, event })
     }

@@ -176,6 +176,8 @@ impl Queue {
         let turns = TaskTracker::new();
         loop {
             let key = tokio::select! {
+                // Asked to stop, it begins nothing more, even if there is something to begin.
+                biased;
                 () = cancel.cancelled() => break,
                 key = self.next(workers) => key,
             };

@@ -178,8 +178,8 @@ impl Waiting {
     }
 
     fn take_over(&self) {
-        let mirrored = self.standby.take(0).expect("a mirror that can be used");
-        self.deciders.resume(mirrored);
+        let taken = self.standby.take(0).expect("a mirror that can be used");
+        self.deciders.resume(taken.revisions, taken.lossy);
         self.holder.send_replace(Holder::Local);
     }
 }

@@ -19,10 +19,11 @@
 //!   Lease released. The standby goes on with the same ticks. Scrapes that were due in between count as the last good
 //!   one ([`keep`](crate::engine::keep)), and the next one comes when it would have come.
 //! - **A killed owner** costs what it had not sent, a tenth of a second of stats. The gap until the standby owns the bucket
-//!   is filled likewise, and reports of activators wait for the new owner in the meantime.
+//!   is filled likewise, and reports of activators wait for the new owner in the meantime, but not all are there in time
+//!   for the first decision. So what was last wanted is kept until a stable window of load was seen, as by an owner that
+//!   knows nothing ([`Compat::takeover_hold`](crate::units::Compat::takeover_hold)).
 //! - **Without a usable mirror** the new owner starts as Knative's does, in panic for more than one ready pod, and keeps
-//!   what was last wanted until it has seen a stable window of load
-//!   ([`Compat::takeover_hold`](crate::units::Compat::takeover_hold)).
+//!   what was last wanted likewise.
 //!
 //! # When a mirror is not used
 //!
@@ -51,6 +52,9 @@ use std::collections::HashMap;
 /// How long ago the holder may have been heard of for its mirror to be used. The gap is filled with the last good scrapes;
 /// beyond half of the usual stable window there would be more filling than data.
 pub const MOST_AGE: Span = Span::from_seconds(30);
+/// How long ago the holder may have been heard of for the reports since to be on their way here. A holder that stops says
+/// so in its last words; one that is killed is waited for until its Lease has expired.
+pub const HAND_OVER: Span = Span::from_seconds(2);
 /// How far the holder's clock may be off.
 pub const MOST_SKEW: Span = Span::SECOND;
 /// Revisions of one bucket that are mirrored.
@@ -209,6 +213,11 @@ impl Mirror {
     /// What is known of one revision.
     pub fn revision(&self, key: &RevisionKey) -> Option<&Revision> {
         self.revisions.get(key)
+    }
+
+    /// Whether load that was reported since can have been lost by `now`: the next owner had to wait for the bucket.
+    pub fn is_lossy(&self, now: Timestamp) -> bool {
+        now.since(self.heard) > HAND_OVER
     }
 
     /// Hands out the revisions at `now`, to be gone on with.

@@ -119,6 +119,15 @@ impl Source for Standby {
     }
 }
 
+/// What is known of a bucket that has become ours.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its revisions.
+    pub revisions: HashMap<RevisionKey, Revision>,
+    /// Whether load was reported on the way that nobody took in.
+    pub lossy: bool,
+}
+
 impl Standby {
     /// No mirror yet.
     pub fn new(ring: Ring, clock: Clock, compat: Compat, dial: Arc<dyn Dial>) -> Self {
@@ -143,7 +152,7 @@ impl Standby {
     }
 
     /// Hands out what is mirrored of a bucket that has become ours, if it can be used. What there was is forgotten.
-    pub fn take(&self, bucket: usize) -> Option<HashMap<RevisionKey, Revision>> {
+    pub fn take(&self, bucket: usize) -> Option<Taken> {
         let counters = &self.shared.counters;
         let bucket_name = &self.shared.ring.names()[bucket];
         let Some(mirror) = self.slot(bucket).take() else {
@@ -151,17 +160,19 @@ impl Standby {
             info!(bucket = bucket_name, "no mirror of the bucket; starting with empty windows");
             return None;
         };
-        let ended = mirror.is_ended();
-        match mirror.activate(self.shared.clock.now()) {
+        let now = self.shared.clock.now();
+        let (ended, lossy) = (mirror.is_ended(), mirror.is_lossy(now));
+        match mirror.activate(now) {
             Ok(revisions) => {
                 counters.activated.fetch_add(1, Ordering::Relaxed);
                 info!(
                     bucket = bucket_name,
                     revisions = revisions.len(),
                     ended,
+                    lossy,
                     "going on with the mirror of the bucket"
                 );
-                Some(revisions)
+                Some(Taken { revisions, lossy })
             }
             Err(unusable) => {
                 counters.unusable.fetch_add(1, Ordering::Relaxed);
