@@ -1,7 +1,7 @@
 //! The owner's side: sends a bucket's states and inputs to the standbys that ask for them.
 //!
 //! A standby never holds the owner up: what it does not take waits in a queue of limited length, and a standby that lets
-//! it run full, or does not read for [`STALLED`], is sent away. Standbys of one bucket are limited too
+//! it run full, or does not read for `STALLED`, is sent away. Standbys of one bucket are limited too
 //! ([`MOST_FOLLOWERS`](crate::deciders::log::MOST_FOLLOWERS)).
 
 use super::frame::{self, Writer};

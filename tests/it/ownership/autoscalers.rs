@@ -431,7 +431,7 @@ async fn after_a_clean_stop_under_load_not_one_tick_decides_otherwise() {
     let mut stopping = None;
     for tenth in 0..800 {
         // Virtual time does not wait for the kernel to carry bytes from one socket to another.
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
         tokio::time::sleep_until(clock.instant(from + Span::from_millis(100 * tenth + 50))).await;
         if tenth % 10 == 3 {
             let half = || report_of("hello-00001", 2.5);
