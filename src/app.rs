@@ -31,6 +31,7 @@ use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
 use crate::k8s::queue::{Lane, Queue, Queues, Turn, Workers};
 use crate::k8s::scale_targets::ScaleTargets;
+use crate::k8s::slim::Guarded;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
 use crate::observe::admin::Inspect;
@@ -45,7 +46,7 @@ use crate::stats::server::{self, Received};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
-use kube::core::{DeserializeGuard, NamespaceResourceScope, Resource};
+use kube::core::{NamespaceResourceScope, Resource};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -68,6 +69,8 @@ const WAITING_STATS: usize = 1_000;
 /// Reconciles of one controller at once. More than the gate lets write at once, so that it is the gate that chooses what
 /// is written next.
 const WORKERS: Workers = Workers { urgent: 256, routine: 64 };
+/// How often everything is looked at although nothing changed, as Knative's informers have it.
+const RESYNC: Duration = Duration::from_hours(10);
 /// How long reconciles under way may take when the process is told to stop.
 const LAST_TURNS: Duration = Duration::from_secs(5);
 /// How long stats for the next owner may take to be delivered then.
@@ -223,7 +226,7 @@ impl Autoscaler {
             )
         };
         let state = Arc::new(State {
-            autoscalers: Cache::default(),
+            autoscalers: Cache::packed(),
             pods: pods.clone(),
             deciders: deciders.clone(),
             ownership: ownership.clone(),
@@ -249,8 +252,8 @@ impl Autoscaler {
             settings: current.clone(),
             cluster_domain: cluster_domain.clone(),
             autoscalers: state.autoscalers.clone(),
-            services: Cache::default(),
-            metrics: Cache::default(),
+            services: Cache::packed(),
+            metrics: Cache::packed(),
             pods: pods.clone(),
             targets: ScaleTargets::new(flow.clone(), watches.clone(), tasks.clone()),
             deciders: deciders.clone(),
@@ -352,19 +355,25 @@ impl Autoscaler {
         })?;
         let stats_address = stats.local_addr()?;
 
-        // Everything is looked at again when the settings change.
+        // Everything is looked at again when the settings change, and now and then all the same.
         spawn("resync", {
-            let (mut current, queue, autoscalers, cancel) =
-                (current, pa_queue.clone(), state.autoscalers.clone(), cancel.clone());
+            let (mut current, cancel) = (current, cancel.clone());
+            let (autoscalers, queue) = (state.autoscalers.clone(), pa_queue.clone());
+            let (metrics, metric_queue) = (pa.metrics.clone(), metric_queue.clone());
             Box::pin(async move {
                 loop {
-                    tokio::select! {
+                    let changed = tokio::select! {
                         () = cancel.cancelled() => return,
-                        changed = current.changed() => if changed.is_err() { return },
+                        changed = current.changed() => changed,
+                        () = tokio::time::sleep(RESYNC) => {
+                            metrics.keys().into_iter().for_each(|key| metric_queue.add(key, Lane::Slow));
+                            Ok(())
+                        }
+                    };
+                    if changed.is_err() {
+                        return;
                     }
-                    for key in autoscalers.keys() {
-                        queue.add(key, Lane::Slow);
-                    }
+                    autoscalers.keys().into_iter().for_each(|key| queue.add(key, Lane::Slow));
                 }
             })
         });
@@ -690,16 +699,14 @@ where
         + Sync
         + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let api: Api<Guarded<K>> = Api::all(client.clone());
     let (cache, cancel) = (cache.clone(), cancel.clone());
     Box::pin(follow(api, watcher::Config::default(), cancel, move |mut change| {
         if let Change::Put(_, object) = &mut change {
             // Never read, and the largest part of many an object.
             object.meta_mut().managed_fields = None;
         }
-        if let Some((key, before)) = cache.take_in(change)
-            && let Some(object) = cache.get(&key).or(before)
-        {
+        if let Some((key, object)) = cache.take_in(change) {
             touched(&key, &object);
         }
     }))

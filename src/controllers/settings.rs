@@ -15,9 +15,9 @@ use crate::config::{ConfigError, Data, Live};
 use crate::controllers::writes::in_words;
 use crate::k8s::events::Events;
 use crate::k8s::follow::{Change, follow};
+use crate::k8s::slim::Guarded;
 use crate::units::Compat;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _};
 use std::fmt;
@@ -268,7 +268,7 @@ pub async fn keep_current(
     let mut observability = Live::new(start.process.observability);
     let mut network = Live::new(start.network);
     let mut leader_election = Live::new(start.leader_election);
-    let api: Api<DeserializeGuard<ConfigMap>> = Api::namespaced(client, &maps.namespace);
+    let api: Api<Guarded<ConfigMap>> = Api::namespaced(client, &maps.namespace);
     follow(api, watcher::Config::default(), cancel, |change: Change<ConfigMap>| {
         let Change::Put(key, map) = change else {
             // A deleted map leaves its last good values in force.

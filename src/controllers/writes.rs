@@ -1,6 +1,6 @@
 //! Writing objects and their status.
 
-use crate::k8s::cache::Cache;
+use crate::k8s::cache::{Cache, Versioned as _};
 use crate::k8s::events::Events;
 use crate::k8s::flow::{Flow, Urgency, WriteError, is_conflict};
 use crate::k8s::pace::back_off;
@@ -111,12 +111,6 @@ pub async fn status<K: Told>(client: &Client, key: &RevisionKey, object: K) -> R
             written => return written.map(Some),
         }
     }
-}
-
-/// Whether `present` is at least as new as `written`; versions count up.
-pub fn at_least_as_new<K: Resource>(present: &K, written: &K) -> bool {
-    let version = |object: &K| object.meta().resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
-    version(present) >= version(written)
 }
 
 /// Writes the statuses of one kind in the background, so that no look at a revision waits for what is only told. Of one
@@ -253,7 +247,7 @@ impl<K: Told> Statuses<K> {
         };
         if let Some(present) = self.shared.objects.get(key)
             && present.meta().uid == object.meta().uid
-            && at_least_as_new(&*present, &object)
+            && object.version() <= present.version()
         {
             if present.status() == object.status() {
                 return Ok(version);
@@ -262,9 +256,9 @@ impl<K: Told> Statuses<K> {
             object = (*present).clone();
             *object.status_mut() = status;
         }
-        if let Some(written) = status(self.shared.flow.client(), key, object).await? {
-            let newer = |present: &K| at_least_as_new(present, &written);
-            self.shared.objects.note_written(key.clone(), written.clone(), newer);
+        if let Some(mut written) = status(self.shared.flow.client(), key, object).await? {
+            written.meta_mut().managed_fields = None;
+            self.shared.objects.note_written(key, written);
         } else {
             debug!(revision = %key, "status not written, the object was made anew");
         }

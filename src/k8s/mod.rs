@@ -1,6 +1,6 @@
 //! The cluster as stores, a work queue and a few writes.
 //!
-//! Reading order: [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
+//! Reading order: [`slim`] (what is read of an object), [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
 //! (what is counted and what is scaled), [`queue`] (what to look at next), [`pace`] (what the API server asks for) and
 //! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`read_only`]
 //! (for who only looks).
@@ -15,6 +15,7 @@ pub mod pods;
 pub mod queue;
 pub mod read_only;
 pub mod scale_targets;
+pub mod slim;
 
 use crate::observe::metrics::{Page, Source, count};
 
@@ -28,6 +29,11 @@ impl Source for Counted {
             "ebb_unreadable_objects_total",
             "Objects of the API server passed over because they could not be understood.",
             count(&follow::UNREADABLE_OBJECTS),
+        );
+        page.counter(
+            "ebb_watch_interruptions_total",
+            "Times a watch of the API server failed and had to go on.",
+            count(&follow::WATCH_INTERRUPTIONS),
         );
         page.counter(
             "ebb_events_dropped_total",

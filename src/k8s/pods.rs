@@ -3,9 +3,8 @@
 use crate::api::names::REVISION_UID_LABEL;
 use crate::api::pods::{PodCounts, PodFacts, ReadyPod};
 use crate::k8s::follow::{Change, follow};
+use crate::k8s::slim::{Guarded, SlimPod};
 use crate::units::RevisionKey;
-use k8s_openapi::api::core::v1::Pod;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::collections::HashMap;
@@ -36,9 +35,9 @@ impl Default for PodIndex {
 impl PodIndex {
     /// Follows the pods of all revisions until `cancel` and tells `changed` which revision's pods differ.
     pub async fn follow(&self, client: Client, cancel: CancellationToken, changed: impl Fn(&RevisionKey)) {
-        let api: Api<DeserializeGuard<Pod>> = Api::all(client);
+        let api: Api<Guarded<SlimPod>> = Api::all(client);
         let config = watcher::Config::default().labels(REVISION_UID_LABEL);
-        follow(api, config, cancel, |change: Change<Pod>| {
+        follow(api, config, cancel, |change: Change<SlimPod>| {
             for revision in self.take_in(change) {
                 changed(&revision);
             }
@@ -71,17 +70,12 @@ impl PodIndex {
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    fn take_in(&self, change: Change<Pod>) -> Vec<RevisionKey> {
+    fn take_in(&self, change: Change<SlimPod>) -> Vec<RevisionKey> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let mut touched = Vec::new();
         match change {
             Change::Put(pod, object) => {
-                let facts = PodFacts::of(&object);
-                let revision = RevisionKey::new(&facts.namespace, &facts.revision);
-                touched.extend(state.remove(&pod).filter(|before| *before != revision));
-                state.revision_of.insert(pod, revision.clone());
-                state.pods.entry(revision.clone()).or_default().push(facts);
-                touched.push(revision);
+                touched = state.put(pod, object.into_facts());
             }
             Change::Gone(pod) => touched.extend(state.remove(&pod)),
             Change::Synced => {
@@ -93,6 +87,33 @@ impl PodIndex {
 }
 
 impl State {
+    /// Takes in what a pod is now, and says which revisions that changes: none when it is as it was in all that is kept.
+    fn put(&mut self, pod: RevisionKey, mut facts: PodFacts) -> Vec<RevisionKey> {
+        let named = |key: &RevisionKey| key.namespace() == &*facts.namespace && key.name() == &*facts.revision;
+        if let Some(revision) = self.revision_of.get(&pod).filter(|revision| named(revision)).cloned() {
+            let mut siblings = self.pods.get_mut(&revision).into_iter().flatten();
+            return match siblings.find(|present| present.name == facts.name) {
+                Some(present) if *present != facts => {
+                    *present = facts;
+                    vec![revision]
+                }
+                _ => Vec::new(),
+            };
+        }
+        let mut touched: Vec<_> = self.remove(&pod).into_iter().collect();
+        let revision = RevisionKey::new(&facts.namespace, &facts.revision);
+        // Pods of one revision share its names.
+        let revision = self.pods.get_key_value(&revision).map_or(revision, |(known, _)| known.clone());
+        let siblings = self.pods.entry(revision.clone()).or_default();
+        if let Some(sibling) = siblings.first() {
+            (facts.namespace, facts.revision) = (sibling.namespace.clone(), sibling.revision.clone());
+        }
+        siblings.push(facts);
+        self.revision_of.insert(pod, revision.clone());
+        touched.push(revision);
+        touched
+    }
+
     fn remove(&mut self, pod: &RevisionKey) -> Option<RevisionKey> {
         let revision = self.revision_of.remove(pod)?;
         if let Some(pods) = self.pods.get_mut(&revision) {

@@ -4,27 +4,31 @@ use crate::api::pod_autoscaler::ObjectRef;
 use crate::k8s::cache::{Cache, Versioned};
 use crate::k8s::flow::{Flow, Urgency, WriteError};
 use crate::k8s::follow::{Change, follow};
-use crate::units::RevisionKey;
+use crate::k8s::slim::{Guarded, SlimTarget};
+use crate::units::{RevisionKey, Span};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::core::{DeserializeGuard, GroupVersionKind};
+use kube::core::GroupVersionKind;
 use kube::runtime::watcher;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long a look waits for the first list of a kind.
+const FIRST_LIST: Span = Span::from_seconds(2);
+
 /// What is kept of a scale target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
     /// `spec.replicas`; Kubernetes takes null for 1.
     pub replicas: i32,
+    version: Option<u64>,
 }
 
-/// Not known: a number just written stands until the watch tells of another.
 impl Versioned for Target {
     fn version(&self) -> Option<u64> {
-        None
+        self.version
     }
 }
 
@@ -46,10 +50,11 @@ impl ScaleTargets {
         Self { flow, cancel, tasks, kinds: Arc::default() }
     }
 
-    /// The object `reference` names in `namespace`; waits for the first list of its kind.
+    /// The object `reference` names in `namespace`; waits for the first list of its kind, but not for ever: a kind may not
+    /// exist, or not be ours to see.
     pub async fn get(&self, namespace: &str, reference: &ObjectRef) -> Option<Target> {
         let cache = self.cache(reference);
-        cache.synced().await;
+        tokio::time::timeout(FIRST_LIST.to_std(), cache.synced()).await.ok()?;
         cache.get(&RevisionKey::new(namespace, &reference.name)).map(|target| *target)
     }
 
@@ -78,10 +83,11 @@ impl ScaleTargets {
         .expect("a well-formed patch");
         let (patch, params) = (Patch::Json::<()>(patch), PatchParams::default());
         let urgency = Urgency::of_scale(from.replicas, replicas);
-        self.flow.write(urgency, || api.patch_subresource("scale", &reference.name, &params, &patch)).await?;
+        let scale =
+            self.flow.write(urgency, || api.patch_subresource("scale", &reference.name, &params, &patch)).await?;
         // Seen at once by the next look; the watch tells of it a moment later.
         let key = RevisionKey::new(namespace, &reference.name);
-        self.cache(reference).note_written(key, Target { replicas }, |_| false);
+        self.cache(reference).note_written(&key, Target { replicas, version: scale.version() });
         Ok(())
     }
 
@@ -93,12 +99,15 @@ impl ScaleTargets {
         }
         let cache = Cache::default();
         kinds.insert(kind, cache.clone());
-        let api: Api<DeserializeGuard<DynamicObject>> = Api::all_with(self.flow.client().clone(), &resource(reference));
+        let api: Api<Guarded<SlimTarget>> = Api::all_with(self.flow.client().clone(), &resource(reference));
         let (sink, cancel) = (cache.clone(), self.cancel.clone());
         self.tasks.spawn(async move {
             follow(api, watcher::Config::default(), cancel, |change| {
                 sink.take_in(match change {
-                    Change::Put(key, object) => Change::Put(key, trim(&object)),
+                    Change::Put(key, object) => {
+                        let (replicas, version) = (object.replicas.unwrap_or(1), object.version());
+                        Change::Put(key, Target { replicas, version })
+                    }
                     Change::Gone(key) => Change::Gone(key),
                     Change::Synced => Change::Synced,
                 });
@@ -107,11 +116,6 @@ impl ScaleTargets {
         });
         cache
     }
-}
-
-fn trim(object: &DynamicObject) -> Target {
-    let replicas = object.data.pointer("/spec/replicas").and_then(serde_json::Value::as_i64);
-    Target { replicas: replicas.and_then(|replicas| i32::try_from(replicas).ok()).unwrap_or(1) }
 }
 
 /// The resource of a kind, its plural guessed as Knative guesses it: lower case and `s`, or `es` after an `s`.

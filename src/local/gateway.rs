@@ -17,11 +17,11 @@ use crate::dataplane::server::{self, Stop};
 use crate::k8s::cache::Cache;
 use crate::k8s::follow::follow;
 use crate::k8s::queue::{Lane, Queue, Turn, Workers};
+use crate::k8s::slim::Guarded;
 use crate::local::services::Services;
 use crate::units::{RevisionKey, Span};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ impl Gateway {
     /// Follows the KIngress objects of its class until `cancel`, and reports on them.
     pub async fn follow(&self, client: Client, cancel: CancellationToken) {
         let queue = Queue::new(self.clock);
-        let api: Api<DeserializeGuard<Ingress>> = Api::all(client.clone());
+        let api: Api<Guarded<Ingress>> = Api::all(client.clone());
         let changes = follow(api, watcher::Config::default(), cancel.clone(), |change| {
             if let Some((key, _)) = self.ingresses.take_in(change) {
                 self.rebuild();

@@ -2,11 +2,11 @@
 
 use crate::k8s::dial::{Dial, SystemDial};
 use crate::k8s::follow::{Change, follow};
+use crate::k8s::slim::Guarded;
 use crate::units::RevisionKey;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::collections::HashMap;
@@ -64,8 +64,8 @@ pub struct Backends {
 impl Services {
     /// Follows Services and EndpointSlices until `cancel`.
     pub async fn follow(&self, client: Client, cancel: CancellationToken) {
-        let services: Api<DeserializeGuard<Service>> = Api::all(client.clone());
-        let slices: Api<DeserializeGuard<EndpointSlice>> = Api::all(client);
+        let services: Api<Guarded<Service>> = Api::all(client.clone());
+        let slices: Api<Guarded<EndpointSlice>> = Api::all(client);
         tokio::join!(
             follow(services, watcher::Config::default(), cancel.clone(), |change| self.take_in_service(change)),
             follow(slices, watcher::Config::default(), cancel, |change| self.take_in_slice(change)),

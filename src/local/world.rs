@@ -13,6 +13,7 @@ use crate::config;
 use crate::k8s::cache::Cache;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::queue::{Lane, Queue};
+use crate::k8s::slim::Guarded;
 use crate::local::meta::{controller_of, label, name, namespace};
 use crate::units::{Compat, RevisionKey};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -268,20 +269,14 @@ impl Watcher<'_> {
                 // The longest part of most objects, and nobody here reads it.
                 object.meta_mut().managed_fields = None;
             }
-            if let Some((key, before)) = cache.take_in(change)
-                && let Some(object) = cache.get(&key).or(before)
-            {
+            if let Some((key, object)) = cache.take_in(change) {
                 wake(&key, &object);
             }
         });
     }
 
-    fn spawn_with<K>(
-        &self,
-        api: Api<kube::core::DeserializeGuard<K>>,
-        config: watcher::Config,
-        sink: impl FnMut(Change<K>) + Send + 'static,
-    ) where
+    fn spawn_with<K>(&self, api: Api<Guarded<K>>, config: watcher::Config, sink: impl FnMut(Change<K>) + Send + 'static)
+    where
         K: Kind,
     {
         self.tasks.spawn(follow(api, config, self.cancel.clone(), sink));

@@ -92,11 +92,9 @@ async fn send<K: Writable>(
 }
 
 fn note<K: Writable>(cache: &Cache<K>, mut written: K) {
-    let version =
-        |object: &K| object.meta().resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
-    let (key, ours) = (RevisionKey::new(namespace(written.meta()), name(written.meta())), version(&written));
+    let key = RevisionKey::new(namespace(written.meta()), name(written.meta()));
     written.meta_mut().managed_fields = None;
-    cache.note_written(key, written, |present| ours < version(present));
+    cache.note_written(&key, written);
 }
 
 /// The JSON merge patch (RFC 7396) that makes `new` of `old`; none when they are the same.

@@ -2,10 +2,10 @@
 
 use crate::clock::Clock;
 use crate::k8s::follow::{Change, follow};
+use crate::k8s::slim::Guarded;
 use crate::ownership::ring::Ring;
 use crate::units::{RevisionKey, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::sync::Arc;
@@ -114,7 +114,7 @@ pub async fn follow_leases(
     sightings: &[Sightings],
     cancel: CancellationToken,
 ) {
-    let api: Api<DeserializeGuard<Lease>> = Api::namespaced(client, namespace);
+    let api: Api<Guarded<Lease>> = Api::namespaced(client, namespace);
     // The namespace holds the Leases of all of Knative's components. One can be asked for by name, several cannot.
     let config = match ring.names() {
         [only] => watcher::Config::default().fields(&format!("metadata.name={only}")),

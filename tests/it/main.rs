@@ -4,6 +4,7 @@ mod apiserver;
 mod check;
 mod dataplane;
 mod deploy;
+mod faults;
 mod golden;
 mod imports;
 mod local;

@@ -396,7 +396,7 @@ impl Controller {
     {
         let api: kube::Api<K> = writes::api(self.flow.client(), key);
         let params = PostParams::default();
-        let written = match write {
+        let mut written = match write {
             Write::Nothing => return Ok(None),
             Write::Create(object) => {
                 match self.flow.write(Urgency::Routing, || api.create(&params, &object)).await {
@@ -418,7 +418,8 @@ impl Controller {
                 self.flow.write(Urgency::Routing, || api.replace(key.name(), &params, &object)).await?
             }
         };
-        cache.note_written(key.clone(), written.clone(), |present| writes::at_least_as_new(present, &written));
+        written.meta_mut().managed_fields = None;
+        cache.note_written(key, written.clone());
         Ok(Some(written))
     }
 }

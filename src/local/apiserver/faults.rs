@@ -127,9 +127,26 @@ impl Effect {
             429 => "TooManyRequests",
             503 => "ServiceUnavailable",
             504 => "Timeout",
+            401 => "Unauthorized",
             _ => "InternalError",
         };
         Self::Fail(status::failure(code, reason, "a fault that was asked for"))
+    }
+
+    /// A failure after which the client is to come back in so many seconds.
+    pub fn fail_for(code: u16, seconds: u32) -> Self {
+        let mut effect = Self::fail(code);
+        if let Self::Fail(status) = &mut effect {
+            status.details = Some(kube::core::response::StatusDetails {
+                name: String::new(),
+                group: String::new(),
+                kind: String::new(),
+                uid: String::new(),
+                causes: Vec::new(),
+                retry_after_seconds: seconds,
+            });
+        }
+        effect
     }
 }
 

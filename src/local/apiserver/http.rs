@@ -160,6 +160,19 @@ struct Call {
     headers: HeaderMap,
 }
 
+/// A part of a list.
+struct Page {
+    limit: Option<usize>,
+    /// The version of the first page, and the last object of the page before.
+    after: Option<(u64, String, String)>,
+}
+
+/// Where a list goes on.
+struct Next {
+    token: String,
+    rest: usize,
+}
+
 async fn answer(State(store): State<Arc<Store>>, request: Request<Body>) -> Response {
     match carry_out(store, request).await {
         Ok(response) => response,
@@ -391,9 +404,42 @@ impl Call {
     fn list(&self) -> Answer<Response> {
         let view = self.view()?;
         let selector = self.selector()?;
-        self.check_list_version()?;
-        let (version, objects) = self.store.list(self.id, &selector);
-        Ok(list_response(view, version, objects, &self.store))
+        let page = self.page()?;
+        if page.after.is_none() {
+            self.check_list_version()?;
+        }
+        let (version, mut objects) = self.store.list(self.id, &selector);
+        // Later pages tell the version of the first, so that a watch from it tells of all that happened meanwhile.
+        let mut version = version;
+        if let Some((first, namespace, name)) = &page.after {
+            version = *first;
+            let after = (namespace.as_str(), name.as_str());
+            objects.drain(..objects.partition_point(|object| (&*object.namespace, &*object.name) <= after));
+        }
+        let mut rest = None;
+        if let Some(limit) = page.limit.filter(|limit| *limit < objects.len() && !view.is_table()) {
+            rest = Some(objects.len() - limit);
+            objects.truncate(limit);
+        }
+        let next = rest
+            .zip(objects.last())
+            .map(|(rest, last)| Next { token: format!("{version}/{}/{}", last.namespace, last.name), rest });
+        Ok(list_response(view, version, next.as_ref(), objects, &self.store))
+    }
+
+    /// Which part of a list is asked for.
+    fn page(&self) -> Answer<Page> {
+        let asked = |name: &str| self.query.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        let limit = asked("limit").map(|limit| limit.parse().map_err(|_| status::bad_request("limit is not a number")));
+        let after = asked("continue").map(|token| {
+            let mut parts = token.splitn(3, '/');
+            let version = parts.next().and_then(|version| version.parse().ok());
+            match (version, parts.next(), parts.next()) {
+                (Some(version), Some(namespace), Some(name)) => Ok((version, namespace.to_owned(), name.to_owned())),
+                _ => Err(status::bad_request("continue key is not valid: it is none of this server's")),
+            }
+        });
+        Ok(Page { limit: limit.transpose()?.filter(|limit| 0 < *limit), after: after.transpose()? })
     }
 
     fn check_list_version(&self) -> Answer<()> {
@@ -471,7 +517,7 @@ impl Call {
                 _ => {}
             }
         }
-        Ok(list_response(view, version, objects, &self.store))
+        Ok(list_response(view, version, None, objects, &self.store))
     }
 
     /// Deletes a pod the way `kubectl drain` asks for it. There are no disruption budgets to ask.
@@ -725,9 +771,9 @@ fn percent_decoded(part: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn list_response(view: View, version: u64, objects: Vec<Arc<Object>>, store: &Store) -> Response {
+fn list_response(view: View, version: u64, next: Option<&Next>, objects: Vec<Arc<Object>>, store: &Store) -> Response {
     let now = store.clock.now();
-    let (head, tail) = view.list(version);
+    let (head, tail) = view.list(version, next.map(|next| (next.token.as_str(), next.rest)));
     let mut objects = objects.into_iter();
     let mut frame = Some(head.into_bytes());
     let mut first = true;

@@ -168,6 +168,12 @@ impl Store {
         &self.faults
     }
 
+    /// Puts an object in as it is, whatever its kind demands: a cluster may hold what an older version of it let in.
+    /// It needs a namespace, a name and a uid. Whether it was put in: not when one of its name is there already.
+    pub fn plant(&self, group: &str, version: &str, plural: &str, object: Value) -> bool {
+        self.find(group, version, plural).is_some_and(|(id, _)| self.insert(id, object).is_ok())
+    }
+
     /// How many objects there are of every resource that has any, by its qualified name.
     pub fn counts(&self) -> BTreeMap<String, usize> {
         let state = self.state();

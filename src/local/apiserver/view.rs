@@ -106,8 +106,13 @@ impl View {
         })
     }
 
-    /// What stands before and after the items of a list.
-    pub(super) fn list(&self, version: u64) -> (String, &'static str) {
+    /// Whether rows are asked for instead of objects; these come in one piece.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.form, Form::Table(_))
+    }
+
+    /// What stands before and after the items of a list, or of a part of one that goes on with a token and so many more.
+    pub(super) fn list(&self, version: u64, next: Option<(&str, usize)>) -> (String, &'static str) {
         let version = version.to_string();
         match self.form {
             Form::Table(_) => {
@@ -120,8 +125,12 @@ impl View {
                     Form::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
                     _ => (self.resource.api_version(), self.resource.kind.as_str()),
                 };
+                let next = next.map_or_else(String::new, |(token, rest)| {
+                    let token = serde_json::Value::from(token);
+                    format!(",\"continue\":{token},\"remainingItemCount\":{rest}")
+                });
                 let head = format!(
-                    "{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}List\",\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"items\":["
+                    "{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}List\",\"metadata\":{{\"resourceVersion\":\"{version}\"{next}}},\"items\":["
                 );
                 (head, "]}")
             }
