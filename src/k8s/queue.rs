@@ -9,11 +9,12 @@
 
 use crate::clock::Clock;
 use crate::k8s::pace::{back_off, jittered};
-use crate::observe::metrics::{Page, Source};
+use crate::observe::metrics::{Histogram, Page, Source, count, latencies};
 use crate::units::{RevisionKey, Span, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +85,11 @@ pub enum Turn {
     Unavailable,
 }
 
+impl Turn {
+    /// A name for labels, in the order of declaration.
+    const NAMES: [&'static str; 3] = ["done", "retry", "unavailable"];
+}
+
 /// The queue. Cheap to clone; all clones are one queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -98,6 +104,10 @@ struct Shared {
     changed: Notify,
     /// For turns that would rather end early than keep an urgent look waiting.
     urged: Notify,
+    /// How long keys waited in each lane, retries from the end of their back-off.
+    waited: [Histogram; Lane::ALL.len()],
+    /// Turns by how they ended, in the order of [`Turn::NAMES`].
+    turns: [AtomicU64; Turn::NAMES.len()],
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +116,7 @@ struct State {
     lanes: BTreeMap<(Lane, u64), RevisionKey>,
     next: u64,
     /// Keys in a lane, and keys to be put in one when their present turn ends.
-    waiting: HashMap<RevisionKey, (Lane, u64)>,
+    waiting: HashMap<RevisionKey, Place>,
     /// The lane each key under way was taken from.
     working: HashMap<RevisionKey, Lane>,
     urgent_turns: usize,
@@ -119,16 +129,32 @@ struct State {
     retry_slot: Timestamp,
 }
 
+/// Where a key waits, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    lane: Lane,
+    order: u64,
+    since: Timestamp,
+}
+
 impl Queue {
     /// An empty queue.
     pub fn new(clock: Clock) -> Self {
-        let shared = Shared { clock, state: Mutex::default(), changed: Notify::new(), urged: Notify::new() };
+        let shared = Shared {
+            clock,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            urged: Notify::new(),
+            waited: Lane::ALL.map(|_| latencies()),
+            turns: Turn::NAMES.map(|_| AtomicU64::new(0)),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// The key is to be looked at. One that waits in a lane served later moves to this one.
     pub fn add(&self, key: RevisionKey, lane: Lane) {
-        self.lock().add(key, lane);
+        let now = self.shared.clock.now();
+        self.lock().add(key, lane, now);
         if lane == Lane::Urgent {
             self.shared.urged.notify_waiters();
         }
@@ -159,7 +185,7 @@ impl Queue {
             let mut urged = std::pin::pin!(self.shared.urged.notified());
             // From here on nothing is missed.
             urged.as_mut().enable();
-            if self.lock().waiting.get(key).is_some_and(|(lane, _)| *lane == Lane::Urgent) {
+            if self.lock().waiting.get(key).is_some_and(|place| place.lane == Lane::Urgent) {
                 return;
             }
             urged.await;
@@ -197,9 +223,12 @@ impl Queue {
         loop {
             let changed = self.shared.changed.notified();
             let wait_until = {
+                let now = self.shared.clock.now();
                 let mut state = self.lock();
-                state.release_due(self.shared.clock.now());
-                if let Some(key) = state.pop(workers) {
+                state.release_due(now);
+                if let Some((key, place)) = state.pop(workers) {
+                    drop(state);
+                    self.shared.waited[place.lane as usize].observe(now.since(place.since).seconds_f64().max(0.0));
                     return key;
                 }
                 state.delayed.peek().map(|Reverse((at, _))| *at)
@@ -217,6 +246,7 @@ impl Queue {
     }
 
     fn end_turn(&self, key: &RevisionKey, outcome: Turn) {
+        self.shared.turns[outcome as usize].fetch_add(1, Ordering::Relaxed);
         let now = self.shared.clock.now();
         let mut state = self.lock();
         match state.working.remove(key) {
@@ -224,8 +254,8 @@ impl Queue {
             Some(Lane::Fast | Lane::Slow) => state.routine_turns -= 1,
             None => {}
         }
-        if let Some((lane, _)) = state.waiting.remove(key) {
-            state.add(key.clone(), lane);
+        if let Some(place) = state.waiting.remove(key) {
+            state.add(key.clone(), place.lane, place.since);
         }
         let retry_after = match outcome {
             Turn::Done => {
@@ -259,6 +289,22 @@ impl Source for Queues {
             ["queue", "lane"],
             self.0.iter().flat_map(|(name, queue)| Lane::ALL.map(|lane| ([*name, lane.name()], queue.depth(lane)))),
         );
+        page.histograms(
+            "ebb_queue_wait_seconds",
+            "How long objects waited for a look, by controller and by how soon they should get it.",
+            ["queue", "lane"],
+            self.0.iter().flat_map(|(name, queue)| {
+                Lane::ALL.map(|lane| ([*name, lane.name()], &queue.shared.waited[lane as usize]))
+            }),
+        );
+        page.counters(
+            "ebb_reconciles_total",
+            "Looks at an object, by controller and by how they ended.",
+            ["queue", "outcome"],
+            self.0.iter().flat_map(|(name, queue)| {
+                Turn::NAMES.iter().zip(&queue.shared.turns).map(|(outcome, turns)| ([*name, *outcome], count(turns)))
+            }),
+        );
     }
 }
 
@@ -275,21 +321,24 @@ impl Drop for EndOfTurn {
 }
 
 impl State {
-    fn add(&mut self, key: RevisionKey, lane: Lane) {
+    fn add(&mut self, key: RevisionKey, lane: Lane, mut since: Timestamp) {
         match self.waiting.get(&key) {
-            Some((waiting, _)) if *waiting <= lane => return,
+            Some(place) if place.lane <= lane => return,
             // What is more urgent overtakes.
-            Some(place) => drop(self.lanes.remove(place)),
+            Some(place) => {
+                since = since.min(place.since);
+                self.lanes.remove(&(place.lane, place.order));
+            }
             None => {}
         }
         self.next += 1;
-        self.waiting.insert(key.clone(), (lane, self.next));
+        self.waiting.insert(key.clone(), Place { lane, order: self.next, since });
         if !self.working.contains_key(&key) {
             self.lanes.insert((lane, self.next), key);
         }
     }
 
-    fn pop(&mut self, workers: Workers) -> Option<RevisionKey> {
+    fn pop(&mut self, workers: Workers) -> Option<(RevisionKey, Place)> {
         let urgent_free = self.urgent_turns < workers.urgent;
         let routine_free = self.routine_turns < workers.routine;
         let from = if urgent_free { Lane::Urgent } else { Lane::Fast };
@@ -300,13 +349,13 @@ impl State {
         let (place, key) = self.lanes.range((from, 0)..=(to, u64::MAX)).next()?;
         let (place, key) = (*place, key.clone());
         self.lanes.remove(&place);
-        self.waiting.remove(&key);
-        match place.0 {
+        let place = self.waiting.remove(&key)?;
+        match place.lane {
             Lane::Urgent => self.urgent_turns += 1,
             Lane::Fast | Lane::Slow => self.routine_turns += 1,
         }
-        self.working.insert(key.clone(), place.0);
-        Some(key)
+        self.working.insert(key.clone(), place.lane);
+        Some((key, place))
     }
 
     fn release_due(&mut self, now: Timestamp) {
@@ -317,7 +366,7 @@ impl State {
             let Some(Reverse((at, key))) = self.delayed.pop() else { return };
             if self.due.get(&key) == Some(&at) {
                 self.due.remove(&key);
-                self.add(key, Lane::Fast);
+                self.add(key, Lane::Fast, at);
             }
         }
     }
@@ -348,6 +397,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::metrics::{Format, Registry};
+    use crate::units::Compat;
 
     fn key(name: &str) -> RevisionKey {
         RevisionKey::new("default", name)
@@ -402,6 +453,28 @@ mod tests {
             adds.add(key("a"), Lane::Fast);
         });
         assert_eq!(order, ["a", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_and_ends_are_counted() {
+        let queue = queue();
+        queue.add(key("first"), Lane::Fast);
+        queue.add(key("second"), Lane::Fast);
+        // One worker, turns of 10 ms: the second waits for the first.
+        worked(&queue, ONE, 100, 10).await;
+        let registry = Registry::new(Compat::IMPROVED);
+        registry.register(Queues(vec![("q", queue)]));
+        let text = registry.exposition(Format::Prometheus);
+        for line in [
+            "ebb_queue_wait_seconds_count{queue=\"q\",lane=\"fast\"} 2",
+            "ebb_queue_wait_seconds_bucket{le=\"0.001\",queue=\"q\",lane=\"fast\"} 1",
+            "ebb_queue_wait_seconds_bucket{le=\"0.025\",queue=\"q\",lane=\"fast\"} 2",
+            "ebb_queue_wait_seconds_count{queue=\"q\",lane=\"slow\"} 0",
+            "ebb_reconciles_total{queue=\"q\",outcome=\"done\"} 2",
+            "ebb_reconciles_total{queue=\"q\",outcome=\"retry\"} 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "no {line} in:\n{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
