@@ -45,6 +45,7 @@ use crate::stats::scrape;
 use crate::stats::server::{self, Received};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kube::core::{NamespaceResourceScope, Resource};
 use kube::runtime::watcher;
@@ -54,6 +55,7 @@ use serde_json::json;
 use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -173,16 +175,14 @@ impl Autoscaler {
         let failed = CancellationToken::new();
         let part = |name: &'static str, task: BoxFuture<'static, ()>| {
             let (cancel, failed) = (cancel.clone(), failed.clone());
-            // A part that ends by itself, or panics, leaves an autoscaler that only looks alive.
-            let end = at_end(move || {
-                if !cancel.is_cancelled() {
+            // A part that ends by itself, or panics, leaves an autoscaler that only looks alive. One that is dropped with
+            // the whole process does not matter.
+            let task = async move {
+                let ended = AssertUnwindSafe(task).catch_unwind().await;
+                if ended.is_err() || !cancel.is_cancelled() {
                     error!(task = name, "a part of the autoscaler ended unasked");
                     failed.cancel();
                 }
-            });
-            let task = async move {
-                let _end = end;
-                task.await;
             };
             task.instrument(info_span!("task", name))
         };
@@ -742,19 +742,6 @@ fn owner<K: Resource>(object: &K) -> Option<String> {
         && controller.kind == "PodAutoscaler"
         && controller.api_version.starts_with("autoscaling.internal.knative.dev/"))
     .then(|| controller.name.clone())
-}
-
-/// Calls `end` when it is dropped.
-fn at_end(end: impl FnOnce()) -> impl Drop {
-    struct Guard<F: FnOnce()>(Option<F>);
-    impl<F: FnOnce()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            if let Some(end) = self.0.take() {
-                end();
-            }
-        }
-    }
-    Guard(Some(end))
 }
 
 /// Waits until a watch has listed what there is, and says so in the log when that takes long.
