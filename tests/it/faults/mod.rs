@@ -217,17 +217,17 @@ async fn another_look_writes_nothing(rig: &Rig, witness: &Witness, name: &str) {
     assert_eq!(after.len(), before, "written again: {:?}", &after[before..]);
 }
 
-/// Waits until no look waits and no write is on its way.
+/// Waits until every look that began has ended, none waits, and no write is on its way.
 async fn at_rest(rig: &Rig) {
     until("rest", async || {
         let page = rig.autoscaler.metrics().exposition(Format::Prometheus);
-        let mut busy = page.lines().filter(|line| {
-            ["ebb_queue_depth{", "ebb_api_writes_in_flight{", "ebb_api_writes_waiting{"]
-                .iter()
-                .any(|name| line.starts_with(name))
-                && !line.ends_with(" 0")
-        });
-        busy.next().is_none().then_some(())
+        let sum = |names: &[&str]| -> f64 {
+            let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
+        };
+        let waiting = sum(&["ebb_queue_depth{", "ebb_api_writes_in_flight{", "ebb_api_writes_waiting{"]);
+        let begun = sum(&["ebb_queue_wait_seconds_count{"]);
+        (waiting == 0.0 && begun == sum(&["ebb_reconciles_total{"])).then_some(())
     })
     .await;
 }
