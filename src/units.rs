@@ -186,12 +186,47 @@ impl fmt::Debug for Span {
 
 /// Rounded to six decimals, halves away from zero. It keeps the drift of a running total from asking for one pod more.
 pub fn round_to_millionth(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
+    round(value * 1e6) / 1e6
+}
+
+/// From here on there are no fractions between floats.
+const WHOLE: f64 = 4_503_599_627_370_496.0;
+
+/// `value` rounded up to a whole number, as [`f64::ceil`], which is a call into a library where the processor built for
+/// has no instruction for it.
+#[inline]
+pub fn ceil(value: f64) -> f64 {
+    let cut = trunc(value);
+    if cut < value { cut + 1.0 } else { cut }
+}
+
+/// `value` rounded down to a whole number, as [`f64::floor`]; see [`ceil`].
+#[inline]
+pub fn floor(value: f64) -> f64 {
+    -ceil(-value)
+}
+
+/// `value` rounded to the nearest whole number, halves away from zero, as [`f64::round`]; see [`ceil`].
+#[inline]
+pub fn round(value: f64) -> f64 {
+    let cut = trunc(value);
+    if (value - cut).abs() >= 0.5 { cut + 1.0_f64.copysign(value) } else { cut }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below `WHOLE` both are exact")]
+fn trunc(value: f64) -> f64 {
+    if value.abs() < WHOLE { (value as i64 as f64).copysign(value) } else { value }
 }
 
 /// The smaller of two floats, NaN when either is NaN (`f64::min` would drop it); infinity wins over NaN as in Go.
+#[inline]
 pub fn min(a: f64, b: f64) -> f64 {
-    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+    if a < b {
+        a
+    } else if b < a {
+        b
+    } else if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
         f64::NEG_INFINITY
     } else if a.is_nan() || b.is_nan() {
         f64::NAN
@@ -201,6 +236,7 @@ pub fn min(a: f64, b: f64) -> f64 {
 }
 
 /// The larger of two floats, NaN when either is NaN (`f64::max` would drop it); infinity wins over NaN as in Go.
+#[inline]
 pub fn max(a: f64, b: f64) -> f64 {
     -min(-a, -b)
 }
@@ -220,8 +256,7 @@ pub fn count_f64(count: usize) -> f64 {
 /// A float as a 32-bit integer the way the reference's compiler does it on amd64: anything out of range, and NaN,
 /// is `i32::MIN`.
 pub fn amd64_i32(value: f64) -> i32 {
-    let cut = value.trunc();
-    if cut >= -2_147_483_648.0 && cut <= 2_147_483_647.0 { saturating_i32(cut) } else { i32::MIN }
+    if value > -2_147_483_649.0 && value < 2_147_483_648.0 { saturating_i32(value) } else { i32::MIN }
 }
 
 /// `namespace/name`: names a revision, and equally its PodAutoscaler, Metric and ServerlessService.
@@ -434,6 +469,29 @@ impl Default for Compat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Floats of any kind, and those about which a mistake is easily made.
+    fn floats() -> impl Strategy<Value = f64> {
+        let edges = [0.0, 0.49999999999999994, 0.5, 1.0, 1.5, 2.5, WHOLE - 0.5, WHOLE, WHOLE + 1.0, f64::MAX, f64::NAN];
+        let near = prop::sample::select(edges.to_vec()).prop_flat_map(|edge| {
+            prop::sample::select(vec![edge, -edge, edge.next_up(), edge.next_down(), 1.0 / edge, -edge.next_up()])
+        });
+        prop_oneof![any::<u64>().prop_map(f64::from_bits), near, -1e6..1e6, -3.0..3.0]
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_is_that_of_the_standard_library(value in floats()) {
+            let same = |ours: f64, theirs: f64| ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan();
+            prop_assert!(same(ceil(value), value.ceil()), "{} {}", ceil(value), value.ceil());
+            prop_assert!(same(floor(value), value.floor()), "{} {}", floor(value), value.floor());
+            prop_assert!(same(round(value), value.round()), "{} {}", round(value), value.round());
+            let cut = value.trunc();
+            let theirs = if (-2_147_483_648.0..=2_147_483_647.0).contains(&cut) { saturating_i32(cut) } else { i32::MIN };
+            prop_assert_eq!(amd64_i32(value), theirs);
+        }
+    }
 
     #[test]
     fn spans_print_as_go_prints_durations() {

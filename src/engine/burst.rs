@@ -37,7 +37,7 @@
 //! in the path of a revision that has room for billions.
 
 use super::spec::Spec;
-use crate::units::Compat;
+use crate::units::{self, Compat};
 
 /// The excess burst capacity of a revision before its first decision: that of its initial scale without load.
 ///
@@ -55,7 +55,7 @@ pub(super) fn excess_burst(spec: &Spec, ready: i32, load: f64) -> f64 {
     if spec.target_burst_capacity == 0.0 {
         0.0
     } else if spec.target_burst_capacity > 0.0 {
-        (f64::from(ready) * spec.total_value - spec.target_burst_capacity - load).floor()
+        units::floor(f64::from(ready) * spec.total_value - spec.target_burst_capacity - load)
     } else {
         -1.0
     }

@@ -136,10 +136,11 @@ impl Collection {
             ScalingMetric::Concurrency => &self.concurrency,
             ScalingMetric::Rps => &self.requests,
         };
-        if self.scraped && pair.stable.is_empty(now) {
+        let now = now.second();
+        if self.scraped && pair.stable.is_empty_in(now) {
             return Err(NoData);
         }
-        Ok(Observed { stable: pair.stable.average(now), panic: pair.panic.average(now) })
+        Ok(Observed { stable: pair.stable.average_in(now), panic: pair.panic.average_in(now) })
     }
 
     /// Memory of the buckets, in bytes.

@@ -103,6 +103,7 @@ impl Decider {
     }
 
     /// How many pods the revision should have at `now`, having `ready` of them and showing `observed`.
+    #[inline]
     pub fn decide(&mut self, now: Timestamp, ready: i32, observed: Observed) -> Decision {
         self.decide_keeping(now, ready, observed, &Keep::default())
     }
@@ -216,8 +217,8 @@ impl Limits {
         let pods = f64::from(ready.max(1));
         Self {
             pods,
-            most: (spec.max_scale_up_rate * pods).ceil(),
-            least: if spec.reachable { (pods / spec.max_scale_down_rate).floor() } else { 0.0 },
+            most: units::ceil(spec.max_scale_up_rate * pods),
+            least: if spec.reachable { units::floor(pods / spec.max_scale_down_rate) } else { 0.0 },
         }
     }
 }
@@ -234,7 +235,7 @@ struct Want {
 
 impl Want {
     fn new(spec: &Spec, limits: &Limits, load: f64, compat: Compat) -> Self {
-        let unlimited = (load / spec.target_value).ceil();
+        let unlimited = units::ceil(load / spec.target_value);
         let limited = compat.to_i32(units::min(units::max(unlimited, limits.least), limits.most));
         let activated = spec.activation_scale > 1 && unlimited > 0.0;
         Self { unlimited, limited, pods: if activated { limited.max(spec.activation_scale) } else { limited } }

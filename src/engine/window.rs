@@ -137,12 +137,22 @@ impl Window {
 
     /// Whether more than a whole window has passed since the last second written to.
     pub fn is_empty(&self, now: Timestamp) -> bool {
-        Span::from_seconds(now.second() - self.last) > self.length
+        self.is_empty_in(now.second())
+    }
+
+    /// The same, in the second `now`.
+    pub(super) fn is_empty_in(&self, now: i64) -> bool {
+        Span::from_seconds(now - self.last) > self.length
     }
 
     /// The average load per second at `now`.
     pub fn average(&self, now: Timestamp) -> f64 {
-        let idle = now.second() - self.last;
+        self.average_in(now.second())
+    }
+
+    /// The same, in the second `now`.
+    pub(super) fn average_in(&self, now: i64) -> f64 {
+        let idle = now - self.last;
         if idle >= self.seconds() {
             return 0.0;
         }

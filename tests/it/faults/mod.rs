@@ -223,7 +223,9 @@ async fn at_rest(rig: &Rig) {
         let page = rig.autoscaler.metrics().exposition(Format::Prometheus);
         let sum = |names: &[&str]| -> f64 {
             let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
-            lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
+            lines
+                .map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number"))
+                .sum()
         };
         let waiting = sum(&["ebb_queue_depth{", "ebb_api_writes_in_flight{", "ebb_api_writes_waiting{"]);
         let begun = sum(&["ebb_queue_wait_seconds_count{"]);
