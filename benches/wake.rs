@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const WRITE: Duration = Duration::from_millis(10);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// When the Deployment of each revision was patched above zero first.
 type Patched = Arc<Mutex<HashMap<String, Timestamp>>>;

@@ -473,7 +473,8 @@ mod tests {
 
     /// Floats of any kind, and those about which a mistake is easily made.
     fn floats() -> impl Strategy<Value = f64> {
-        let edges = [0.0, 0.49999999999999994, 0.5, 1.0, 1.5, 2.5, WHOLE - 0.5, WHOLE, WHOLE + 1.0, f64::MAX, f64::NAN];
+        let edges =
+            [0.0, 0.499_999_999_999_999_94, 0.5, 1.0, 1.5, 2.5, WHOLE - 0.5, WHOLE, WHOLE + 1.0, f64::MAX, f64::NAN];
         let near = prop::sample::select(edges.to_vec()).prop_flat_map(|edge| {
             prop::sample::select(vec![edge, -edge, edge.next_up(), edge.next_down(), 1.0 / edge, -edge.next_up()])
         });

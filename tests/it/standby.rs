@@ -445,6 +445,37 @@ async fn a_mirror_is_used_only_when_it_is_whole_fresh_and_of_our_time() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_at_more_than_one_frame_holds_is_mirrored_whole() {
+    let clock = Clock::starting_at(START);
+    let deciders = deciders(clock);
+    set_up(&deciders, &key("hello-00001"));
+    let (ring, mut mirror) = (Ring::new(1), Mirror::new(0, START));
+    let mut subscription = deciders.follow(0).expect("a place");
+    let mut writer = Writer::default();
+    let mut look = || -> Vec<Frame> {
+        let frames = writer.write(subscription.look().expect("not behind"));
+        frames.iter().map(|bytes| Frame::read(bytes).expect("a frame")).collect()
+    };
+    for frame in look() {
+        mirror.take_in(frame, clock.now(), &ring, Compat::IMPROVED).expect("the state");
+    }
+    for second in 0..3_u32 {
+        for number in 0..4_000_u32 {
+            let concurrency = f64::from(second * 4_000 + number);
+            deciders.record_scraped(&key("hello-00001"), &Load { concurrency, ..Load::default() });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let frames = look();
+    assert!(frames.len() > 1, "12,000 inputs are more than a frame takes");
+    for frame in frames {
+        mirror.take_in(frame, clock.now(), &ring, Compat::IMPROVED).expect("inputs");
+    }
+    let mirrored = mirror.revision(&key("hello-00001")).map(ebb::engine::Revision::write);
+    assert_eq!(mirrored.as_ref(), states(&deciders).get(&key("hello-00001")));
+}
+
 /// What is wrong with a frame.
 type Change<'a> = &'a dyn Fn(&mut Frame);
 

@@ -71,6 +71,8 @@ pub struct Mirror {
     bytes: usize,
     /// The holder's time of the last frame.
     time: Option<Timestamp>,
+    /// When the last input was made.
+    input: Option<Timestamp>,
     /// Our time when it arrived.
     heard: Timestamp,
     complete: bool,
@@ -129,6 +131,7 @@ impl Mirror {
             names: HashMap::new(),
             bytes: 0,
             time: None,
+            input: None,
             heard: now,
             complete: false,
             ended: false,
@@ -153,8 +156,7 @@ impl Mirror {
             return Err(MirrorError::AfterTheEnd);
         }
         let sent = Timestamp::from_nanos(frame.time);
-        let earliest = self.time.unwrap_or(sent - MOST_AGE);
-        if sent < earliest {
+        if self.time.is_some_and(|time| sent < time) {
             return Err(MirrorError::Backwards);
         }
         for frame::Name { number, key } in frame.names {
@@ -176,11 +178,11 @@ impl Mirror {
             let revision = Revision::read(&form, sent, compat)?;
             self.put(key, revision)?;
         }
-        // Inputs of one process never go back in time, so the first may be as old as the frame before.
-        let mut earliest = earliest;
+        // Inputs of one process never go back in time. The frame before may have been made later than the first of
+        // these, since one look can be as many frames as it takes.
         for form in &frame.inputs {
-            let input = Input::read(form, sent, earliest)?;
-            earliest = input.now;
+            let input = Input::read(form, sent, self.input.unwrap_or(sent - MOST_AGE))?;
+            self.input = Some(input.now);
             self.apply(form.revision, &input, compat)?;
         }
         self.time = Some(sent);

@@ -225,7 +225,7 @@ pub(crate) async fn ready_pod(client: &Client, revision: &str, pod: &str) {
 }
 
 /// The ConfigMaps without which no autoscaler starts.
-async fn config_maps(client: &Client) {
+pub(crate) async fn config_maps(client: &Client) {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "knative-serving");
     for (name, data) in [
         ("config-autoscaler", json!({"scale-to-zero-grace-period": "1s"})),
@@ -240,7 +240,7 @@ async fn config_maps(client: &Client) {
 }
 
 /// Stands in for the controller of ServerlessServices: whatever is asked for is so at once.
-async fn services(client: Client, cancel: CancellationToken) {
+pub(crate) async fn services(client: Client, cancel: CancellationToken) {
     let all: Api<Guarded<ServerlessService>> = Api::all(client.clone());
     follow(all, watcher::Config::default(), cancel, |change: Change<ServerlessService>| {
         let Change::Put(key, service) = change else { return };
