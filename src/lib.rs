@@ -18,6 +18,7 @@
 //! | 2 | [`api`] | pure: the objects, annotations and names Knative's components agree on |
 //! | 3 | [`config`] | ConfigMaps to values; settings of a revision from both |
 //! | 3 | [`clock`] | the only reader of time |
+//! | 3 | [`routing`] | pure: KIngresses to the objects of a cloud load balancer |
 //! | 4 | [`observe`] | what people see: changes of scale, health, logs |
 //! | 5 | [`k8s`] | watches, caches, the work queue, events, connections to Services |
 //! | 6 | [`ownership`] | which replica owns which revision |
@@ -46,6 +47,7 @@ pub mod engine;
 
 pub mod clock;
 pub mod config;
+pub mod routing;
 
 pub mod observe;
 

@@ -3,6 +3,7 @@
 //! One file per subcommand; [`exit`] says what the process answers with, [`screen`] draws on a terminal.
 
 pub mod activator;
+pub mod alb;
 pub mod check;
 pub mod exit;
 pub mod local;
@@ -42,6 +43,7 @@ enum Command {
     Local(local::Args),
     Run(run::Args),
     Check(check::Args),
+    Alb(alb::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
     /// Kill the processes of pods when the `ebb local` that started them is gone. It starts this itself.
@@ -89,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Check(command) => {
             start_log("check", Some(args.log.as_deref().unwrap_or("warn")), format).and_then(|()| check::run(&command))
         }
+        Command::Alb(command) => alb::run(&command),
         Command::QueueProxy(command) => {
             start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
         }

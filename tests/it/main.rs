@@ -1,5 +1,6 @@
 //! Every integration test in one binary: `cargo test --test it [FILTER]`.
 
+mod alb;
 mod apiserver;
 mod check;
 mod dataplane;

@@ -1,0 +1,328 @@
+//! `ebb alb`: what Knative's traffic becomes on Alibaba Cloud's load balancer.
+
+use crate::api::conditions::{Condition, READY, Status};
+use crate::api::ingress::Ingress as KIngress;
+use crate::api::names::{INGRESS_CLASS_ANNOTATION, SERVICE_LABEL};
+use crate::api::serving::{Revision, RevisionStatus, Route, Service, TrafficTarget};
+use crate::cli::exit::Exit;
+use crate::local::knative::{route, service};
+use crate::local::manifest::{self, Document};
+use crate::routing::model::{CLASS, Mode, Settings};
+use crate::routing::plan::{Plan, plan};
+use crate::routing::translate::Context;
+use anyhow::Context as _;
+use clap::ValueEnum;
+use k8s_openapi::api::core::v1::{ConfigMap, Service as CoreService};
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Knative's traffic on Alibaba Cloud's Application Load Balancer.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    Render(Render),
+}
+
+/// Print the Ingresses, IngressClasses and AlbConfigs that Knative's traffic becomes; no cluster is
+/// needed.
+///
+/// Of the files, KIngresses of the class alb.ingress.networking.knative.dev are rendered, and Knative
+/// Services, for which the KIngress Knative would make is derived first. Routes, Kubernetes Services,
+/// Ingresses and the ConfigMaps config-network and config-domain are taken into account; other
+/// objects are skipped. Without config-network it is not known in which vSwitches a load balancer
+/// would be, and no AlbConfig is printed.
+///
+/// What cannot be expressed is told on standard error with its reason; everything else is printed all
+/// the same. The exit code is 0 when all was rendered, 1 when something was not, and 2 when there is
+/// no answer: a file that cannot be read.
+///
+/// Example:
+///   kubectl get king,rt -A -o yaml | ebb alb render -f - -f config-network.yaml
+#[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
+struct Render {
+    /// Objects: a YAML or JSON file, a directory of them, or - for standard input. May be repeated.
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    filenames: Vec<PathBuf>,
+
+    /// How revisions are reached [default: alb-data-plane of config-network, and header for auto].
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<ModeFlag>,
+
+    /// The domain of Knative Services [default: that of config-domain, or example.com].
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+
+    /// How to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// How revisions are reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum ModeFlag {
+    /// Through their private Services; they never go to zero.
+    Hold,
+    /// Through their public Services, the revision named in headers.
+    Header,
+    /// Through Services of their own, a port of the activator for each.
+    Port,
+}
+
+/// How objects are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+enum Format {
+    /// One document for each object.
+    #[default]
+    Yaml,
+    /// One list.
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let Command::Render(args) = &args.command;
+    let found = manifest::documents(&args.filenames);
+    for problem in found.unreadable.iter().chain(&found.malformed) {
+        eprintln!("ebb: {problem}");
+    }
+    if !found.unreadable.is_empty() || !found.malformed.is_empty() {
+        return Ok(Exit::CouldNotAnswer);
+    }
+    let mut input = Input::read(&found.documents)?;
+    if let Some(domain) = &args.domain {
+        input.network.domain.clone_from(domain);
+    }
+    if let Some(mode) = args.mode {
+        input.settings.mode = match mode {
+            ModeFlag::Hold => Mode::Hold,
+            ModeFlag::Header => Mode::Header,
+            ModeFlag::Port => Mode::Port,
+        };
+    }
+    let unserved = input.derive();
+    let context = Context {
+        ingresses: &input.ingresses,
+        routes: &input.routes,
+        services: &input.services,
+        settings: &input.settings,
+    };
+    let plan = plan(&context, &input.existing);
+    let text = print(&plan, args.output)?;
+    let mut out = std::io::stdout().lock();
+    // A closed pipe wants no more; whoever closed it has seen enough.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(tell(&plan, &input, &unserved))
+}
+
+/// Says on standard error what could not be rendered, and what should be known of the rest.
+fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
+    for problem in unserved {
+        eprintln!("error: {problem}");
+    }
+    let mut exit = if unserved.is_empty() { Exit::Done } else { Exit::AnswerIsNo };
+    for outcome in &plan.outcomes {
+        let object = format!("{}/{}", outcome.namespace, outcome.name);
+        if let Some(refused) = &outcome.refused {
+            eprintln!("error: {object}: {refused}");
+            exit = Exit::AnswerIsNo;
+            continue;
+        }
+        for remark in &outcome.remarks {
+            eprintln!("warning: {object}: {remark}");
+        }
+        for revision in &outcome.pinned {
+            eprintln!("warning: {object}: Pinned: {revision} is reached without an activator and must keep a pod");
+        }
+    }
+    if plan.outcomes.is_empty() && unserved.is_empty() {
+        eprintln!("warning: nothing of the class {CLASS} is in the files");
+    }
+    if input.settings.vswitches.is_none() && !plan.classes.is_empty() {
+        eprintln!("warning: VSwitchMissing: without config-network no AlbConfig can be printed");
+    }
+    exit
+}
+
+/// What the files hold.
+struct Input {
+    settings: Settings,
+    network: route::Network,
+    ingresses: Vec<KIngress>,
+    routes: Vec<Route>,
+    services: Vec<CoreService>,
+    existing: Vec<Ingress>,
+    knative: Vec<Service>,
+}
+
+impl Input {
+    fn read(documents: &[Document]) -> anyhow::Result<Self> {
+        let mut input = Self {
+            settings: Settings::default(),
+            network: route::Network { ingress_class: CLASS.to_owned(), ..route::Network::default() },
+            ingresses: Vec::new(),
+            routes: Vec::new(),
+            services: Vec::new(),
+            existing: Vec::new(),
+            knative: Vec::new(),
+        };
+        for document in documents {
+            match document.kind() {
+                ("networking.internal.knative.dev/v1alpha1", "Ingress") => {
+                    let ingress: KIngress = typed(document)?;
+                    if annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION).is_none_or(|class| class == CLASS) {
+                        input.ingresses.push(ingress);
+                    }
+                }
+                ("serving.knative.dev/v1", "Route") => input.routes.push(typed(document)?),
+                ("serving.knative.dev/v1", "Service") => input.knative.push(typed(document)?),
+                ("v1", "Service") => input.services.push(typed(document)?),
+                ("networking.k8s.io/v1", "Ingress") => input.existing.push(typed(document)?),
+                ("v1", "ConfigMap") => input.map(document, &typed(document)?)?,
+                _ => {}
+            }
+        }
+        let nameless = |meta: &mut ObjectMeta| {
+            meta.namespace.get_or_insert_with(|| "default".to_owned());
+        };
+        input.ingresses.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.routes.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.services.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.knative.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.existing.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        Ok(input)
+    }
+
+    fn map(&mut self, document: &Document, map: &ConfigMap) -> anyhow::Result<()> {
+        let data = map.data.clone().unwrap_or_default();
+        match map.metadata.name.as_deref() {
+            Some("config-network") => {
+                self.settings = Settings::parse(&data).map_err(|wrong| {
+                    anyhow::anyhow!("{}: config-network: {}", document.source("data"), wrong.join("; "))
+                })?;
+                let class = data.get("ingress-class").or_else(|| data.get("ingress.class"));
+                if let Some(class) = class {
+                    self.network.ingress_class.clone_from(class);
+                }
+            }
+            Some("config-domain") => {
+                let everywhere = |(_, selector): &(&String, &String)| selector.trim().is_empty();
+                if let Some((domain, _)) = data.iter().find(everywhere) {
+                    self.network.domain.clone_from(domain);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Adds the KIngresses that Knative would make for the Services there are none of yet. What has no KIngress is told.
+    fn derive(&mut self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let present: BTreeSet<_> = self
+            .ingresses
+            .iter()
+            .map(|ingress| (ingress.metadata.namespace.clone(), ingress.metadata.name.clone()))
+            .collect();
+        for service in &self.knative {
+            let meta = &service.metadata;
+            if present.contains(&(meta.namespace.clone(), meta.name.clone())) {
+                continue;
+            }
+            match derived(service, &self.network) {
+                Ok((route, ingress)) => {
+                    if annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION) == Some(CLASS) {
+                        self.routes.push(route);
+                        self.ingresses.push(ingress);
+                    }
+                }
+                Err(problem) => problems.push(format!(
+                    "{}/{}: {problem}",
+                    meta.namespace.as_deref().unwrap_or_default(),
+                    meta.name.as_deref().unwrap_or_default()
+                )),
+            }
+        }
+        problems
+    }
+}
+
+/// The Route and the KIngress of a Service, once all its revisions are ready.
+fn derived(of: &Service, network: &route::Network) -> Result<(Route, KIngress), String> {
+    let name = of.metadata.name.clone().unwrap_or_default();
+    let ready = of.status.as_ref().and_then(|status| status.latest_ready_revision_name.clone());
+    let named = of.spec.template.metadata.as_ref().and_then(|meta| meta.name.clone());
+    let latest = named.or(ready).unwrap_or_else(|| format!("{name}-00001"));
+    let mut route = service::route(of);
+    let mut configuration = service::configuration(of, None);
+    configuration.status.get_or_insert_default().latest_ready_revision_name = Some(latest.clone());
+
+    let fixed = of.spec.traffic.iter().filter_map(|target| target.revision_name.clone());
+    let names: BTreeSet<String> = fixed.chain([latest]).collect();
+    let revisions: Vec<Arc<Revision>> =
+        names.iter().map(|revision| Arc::new(ready_revision(revision, &name, of))).collect();
+    let traffic = route::traffic(&route, &[Arc::new(configuration)], &revisions)
+        .map_err(|_| "its traffic cannot be resolved: a target names no revision of it".to_owned())?;
+    // What its controller would tell: everything the route leads to, also what has no share.
+    let listed = |name: &String| TrafficTarget { revision_name: Some(name.clone()), ..TrafficTarget::default() };
+    route.status.get_or_insert_default().traffic = names.iter().map(listed).collect();
+    let ingress = route::ingress(&route, &traffic, network);
+    Ok((route, ingress))
+}
+
+fn ready_revision(name: &str, service: &str, of: &Service) -> Revision {
+    let mut revision = Revision::new(name, of.spec.template.spec.clone());
+    revision.metadata.namespace.clone_from(&of.metadata.namespace);
+    revision.metadata.labels = Some([(SERVICE_LABEL.to_owned(), service.to_owned())].into());
+    let ready = Condition { type_: READY.to_owned(), status: Status::True, ..Condition::default() };
+    revision.status = Some(RevisionStatus { conditions: vec![ready], ..RevisionStatus::default() });
+    revision
+}
+
+fn typed<T: DeserializeOwned>(document: &Document) -> anyhow::Result<T> {
+    serde_json::from_value(document.to_json())
+        .with_context(|| format!("{}: {}", document.source(""), document.kind().1))
+}
+
+fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn print(plan: &Plan, format: Format) -> anyhow::Result<String> {
+    let mut objects = Vec::new();
+    for balancer in &plan.balancers {
+        objects.push(value(balancer)?);
+    }
+    for class in &plan.classes {
+        objects.push(value(class)?);
+    }
+    for ingress in &plan.ingresses {
+        objects.push(value(ingress)?);
+    }
+    Ok(match format {
+        Format::Json => format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": objects})),
+        Format::Yaml => {
+            let mut text = String::new();
+            for object in &objects {
+                text.push_str("---\n");
+                text.push_str(&serde_saphyr::to_string(object)?);
+            }
+            text
+        }
+    })
+}
+
+fn value<T: Serialize>(object: &T) -> anyhow::Result<Value> {
+    Ok(serde_json::to_value(object)?)
+}

@@ -1,0 +1,9 @@
+//! Alibaba Cloud's Application Load Balancer ("ALB") as Knative's network: KIngresses become Ingresses with the annotations
+//! the ALB Ingress controller documents. No I/O.
+//!
+//! Reading order: [`model`] (settings, annotation JSON, why something cannot be expressed), [`translate`] (one KIngress to
+//! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits).
+
+pub mod model;
+pub mod plan;
+pub mod translate;

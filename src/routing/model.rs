@@ -1,0 +1,372 @@
+//! What the translation speaks of: settings, the annotation JSON of the ALB Ingress controller, rules, and refusals.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The ingress class of the KIngresses that are translated.
+pub const CLASS: &str = "alb.ingress.networking.knative.dev";
+/// Annotation: requests with these headers go to a revision.
+pub const HEADERS_ANNOTATION: &str = "alicloud.serving.knative.dev/headers";
+/// Annotation: requests with these cookies go to a revision.
+pub const COOKIES_ANNOTATION: &str = "alicloud.serving.knative.dev/cookies";
+/// Annotation: more hosts and paths that lead to a service, comma-separated.
+pub const CUSTOM_ANNOTATION: &str = "knative.aliyun.com/serving-ingress";
+/// Annotation: gRPC services offered beside HTTP, comma-separated.
+pub const GRPC_ANNOTATION: &str = "knative.alibabacloud.com/grpc";
+
+/// Entries (values of conditions, the path among them) a rule of the ALB may have.
+pub const MAX_CONDITIONS: usize = 10;
+/// Actions a rule may have.
+pub const MAX_ACTIONS: usize = 5;
+/// Server groups a rule may forward to.
+pub const MAX_TARGETS: usize = 5;
+/// Bytes of annotations we plan for one Ingress at most; Kubernetes takes 256 KiB.
+pub const MAX_ANNOTATIONS: usize = 200 << 10;
+
+/// How a revision is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Through its private Service; it never goes to zero.
+    Hold,
+    /// Through its public Service with the revision named in headers; in a weighted rule through its private Service.
+    #[default]
+    Header,
+    /// Through a Service of its own, `NAME-alb`, behind which an activator has a port for each revision.
+    Port,
+}
+
+/// Where names inside the cluster are served for a service that is also public.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClusterLocal {
+    /// Beside the public names, unless what they lead to is not public.
+    #[default]
+    Shared,
+    /// On the intranet load balancer only.
+    Intranet,
+    /// By another gateway in the cluster; they are left out here.
+    Gateway,
+}
+
+/// Which of the two load balancers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// Reached from everywhere.
+    Internet,
+    /// Reached from the private network.
+    Intranet,
+}
+
+impl Side {
+    /// `internet` or `intranet`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::Intranet => "intranet",
+        }
+    }
+
+    /// The name of its IngressClass.
+    pub fn class_name(self) -> String {
+        format!("knative-alb-ingress-{}", self.word())
+    }
+}
+
+/// The settings, from the ConfigMap `config-network`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How revisions are reached.
+    pub mode: Mode,
+    /// Where names inside the cluster are served.
+    pub cluster_local: ClusterLocal,
+    /// The vSwitches of a load balancer we make; nothing when it is not known what they are.
+    pub vswitches: Option<Vec<String>>,
+    /// An existing AlbConfig for the internet side.
+    pub albconfig: Option<String>,
+    /// An existing AlbConfig for the intranet side; without it the same as for the internet side.
+    pub albconfig_intranet: Option<String>,
+    /// `Standard` or `StandardWithWaf`.
+    pub edition: String,
+    /// Whether each rule sets `K-Network-Hash`, by which it can be seen which version is live.
+    pub probe: bool,
+    /// Rules we may use on each load balancer; one counts once for each listener.
+    pub rule_budget: usize,
+    /// Seconds a request may take.
+    pub request_timeout: u32,
+    /// Seconds a connection may stay silent.
+    pub idle_timeout: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Header,
+            cluster_local: ClusterLocal::Shared,
+            vswitches: None,
+            albconfig: None,
+            albconfig_intranet: None,
+            edition: "Standard".to_owned(),
+            probe: true,
+            rule_budget: 100,
+            request_timeout: 180,
+            idle_timeout: 60,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `config-network`. Every value that cannot be used is told, with what is accepted.
+    pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
+        let mut this = Self { vswitches: Some(Vec::new()), ..Self::default() };
+        let mut wrong = Vec::new();
+        for (key, value) in data {
+            let value = value.trim();
+            let mut refuse = |accepted: &str| wrong.push(format!("{key}: {value:?} is not accepted; use {accepted}"));
+            match (key.as_str(), value) {
+                ("vswitch-ids", _) => {
+                    let mut ids: Vec<String> = Vec::new();
+                    for id in value.split(',').map(str::trim).filter(|id| !id.is_empty()) {
+                        if !ids.iter().any(|present| present == id) {
+                            ids.push(id.to_owned());
+                        }
+                    }
+                    this.vswitches = Some(ids);
+                }
+                ("albconfig", _) => this.albconfig = (!value.is_empty()).then(|| value.to_owned()),
+                ("albconfig-intranet", _) => this.albconfig_intranet = (!value.is_empty()).then(|| value.to_owned()),
+                // Basic is refused where something would be put on such a load balancer.
+                ("alb-edition", "Standard" | "StandardWithWaf" | "Basic") => value.clone_into(&mut this.edition),
+                ("alb-edition", _) => refuse("Standard or StandardWithWaf"),
+                ("alb-data-plane", "" | "auto" | "header") => this.mode = Mode::Header,
+                ("alb-data-plane", "hold") => this.mode = Mode::Hold,
+                ("alb-data-plane", "port") => this.mode = Mode::Port,
+                ("alb-data-plane", _) => refuse("auto, hold, header or port"),
+                ("alb-cluster-local", "" | "shared") => this.cluster_local = ClusterLocal::Shared,
+                ("alb-cluster-local", "intranet") => this.cluster_local = ClusterLocal::Intranet,
+                ("alb-cluster-local", "gateway") => this.cluster_local = ClusterLocal::Gateway,
+                ("alb-cluster-local", _) => refuse("shared, intranet or gateway"),
+                ("alb-probe", "" | "inline") => this.probe = true,
+                ("alb-probe", "none") => this.probe = false,
+                ("alb-probe", _) => refuse("inline or none (rule is not supported yet)"),
+                ("alb-flavor", "" | "alibaba") | ("alb-legacy-annotations", "" | "false") | ("eni", "" | "true") => {}
+                ("alb-flavor", _) => refuse("alibaba (aws is not supported yet)"),
+                ("alb-legacy-annotations", _) => refuse("false (the old dialect is not supported yet)"),
+                ("eni", _) => refuse("true (clusters without ENI are not supported yet)"),
+                ("alb-rule-budget", _) => match value.parse() {
+                    Ok(budget @ 1..=10_000) => this.rule_budget = budget,
+                    _ => refuse("a number from 1 to 10000"),
+                },
+                ("alb-request-timeout", _) => match value.parse() {
+                    Ok(seconds @ 1..=900) => this.request_timeout = seconds,
+                    _ => refuse("seconds from 1 to 900"),
+                },
+                ("alb-idle-timeout", _) => match value.parse() {
+                    Ok(seconds @ 1..=600) => this.idle_timeout = seconds,
+                    _ => refuse("seconds from 1 to 600"),
+                },
+                _ => {}
+            }
+        }
+        if wrong.is_empty() { Ok(this) } else { Err(wrong) }
+    }
+
+    /// The AlbConfig somebody else made for this side.
+    pub fn existing(&self, side: Side) -> Option<&str> {
+        let own = if side == Side::Intranet { self.albconfig_intranet.as_deref() } else { None };
+        own.or(self.albconfig.as_deref())
+    }
+}
+
+/// Why a KIngress cannot be expressed, as a word for its conditions and events, and as a sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    /// One word, such as `TooManyConditions`.
+    pub reason: &'static str,
+    /// What it is about, and the way out.
+    pub message: String,
+}
+
+impl Remark {
+    /// A remark.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+/// A condition of a rule. Separate conditions must all hold; of the values of one, any.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum Condition {
+    /// The host is one of these.
+    Host {
+        /// The hosts.
+        #[serde(rename = "hostConfig")]
+        config: Values<String>,
+    },
+    /// A header has one of these values.
+    Header {
+        /// The header.
+        #[serde(rename = "headerConfig")]
+        config: HeaderValues,
+    },
+    /// There is one of these cookies.
+    Cookie {
+        /// The cookies.
+        #[serde(rename = "cookieConfig")]
+        config: Values<KeyValue>,
+    },
+}
+
+impl Condition {
+    /// How many of the entries a rule may have this takes.
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Host { config } => config.values.len(),
+            Self::Header { config } => config.values.len(),
+            Self::Cookie { config } => config.values.len(),
+        }
+    }
+}
+
+/// Values of which any will do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Values<T> {
+    /// The values.
+    pub values: Vec<T>,
+}
+
+/// A header and its values.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderValues {
+    /// The header.
+    pub key: String,
+    /// The values; `*` and `?` are wildcards.
+    pub values: Vec<String>,
+}
+
+/// A cookie.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyValue {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What a rule does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum Action {
+    /// Sets a header.
+    InsertHeader {
+        /// Which, to what.
+        #[serde(rename = "InsertHeaderConfig")]
+        config: InsertHeader,
+    },
+    /// Forwards by weight.
+    ForwardGroup {
+        /// Whereto.
+        #[serde(rename = "ForwardConfig")]
+        config: Forward,
+    },
+    /// Answers itself.
+    FixedResponse {
+        /// What.
+        #[serde(rename = "FixedResponseConfig")]
+        config: Fixed,
+    },
+}
+
+/// A header to be set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InsertHeader {
+    /// The header.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// `UserDefined`.
+    pub value_type: String,
+    /// Whether what the client sent is replaced. The cloud's own default is that it is not.
+    pub cover_enabled: bool,
+}
+
+/// Where a rule forwards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Forward {
+    /// The server groups.
+    pub server_groups: Vec<ServerGroup>,
+}
+
+/// A Service and its share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ServerGroup {
+    /// The Service, in the namespace of the Ingress.
+    pub service_name: String,
+    /// Its port.
+    pub service_port: u16,
+    /// 1 to 100.
+    pub weight: u8,
+}
+
+/// A fixed answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fixed {
+    /// Of the body.
+    pub content_type: String,
+    /// The status, as text.
+    pub http_code: String,
+    /// The body.
+    pub content: String,
+}
+
+/// A rule as the ALB will have it, under one Ingress.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Rule {
+    /// The name its annotations have.
+    pub name: String,
+    /// The first host; none is every host.
+    pub host: Option<String>,
+    /// A literal prefix; `/` is everything.
+    pub path: String,
+    /// What else must hold, further hosts among it.
+    pub conditions: Vec<Condition>,
+    /// Headers to be set, and last what ends the rule.
+    pub actions: Vec<Action>,
+}
+
+impl Rule {
+    /// All hosts; none is every host.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let further = self.conditions.iter().flat_map(|condition| match condition {
+            Condition::Host { config } => config.values.as_slice(),
+            _ => &[],
+        });
+        self.host.iter().chain(further).map(String::as_str)
+    }
+
+    /// Whether `text` can be read back as the documented JSON, strictly.
+    pub fn reparse(conditions: &str, actions: &str) -> Result<(Vec<Condition>, Vec<Action>), serde_json::Error> {
+        Ok((serde_json::from_str(conditions)?, serde_json::from_str(actions)?))
+    }
+}
+
+/// The first `digits` hexadecimal digits of SHA-256.
+pub fn digest(bytes: &[u8], digits: usize) -> String {
+    let mut text: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(digits);
+    text
+}
