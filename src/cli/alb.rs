@@ -284,6 +284,8 @@ fn derived(of: &Service, network: &route::Network) -> Result<(Route, KIngress), 
 fn ready_revision(name: &str, service: &str, of: &Service) -> Revision {
     let mut revision = Revision::new(name, of.spec.template.spec.clone());
     revision.metadata.namespace.clone_from(&of.metadata.namespace);
+    // As if its controller had looked at it: ready in its present form.
+    revision.metadata.generation = Some(0);
     revision.metadata.labels = Some([(SERVICE_LABEL.to_owned(), service.to_owned())].into());
     let ready = Condition { type_: READY.to_owned(), status: Status::True, ..Condition::default() };
     revision.status = Some(RevisionStatus { conditions: vec![ready], ..RevisionStatus::default() });

@@ -366,7 +366,6 @@ impl Rule {
 
 /// The first `digits` hexadecimal digits of SHA-256.
 pub fn digest(bytes: &[u8], digits: usize) -> String {
-    let mut text: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    text.truncate(digits);
-    text
+    let nibbles = Sha256::digest(bytes).into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.take(digits).filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
 }

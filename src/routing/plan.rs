@@ -83,13 +83,6 @@ impl Progress {
                     conditions.mark_unknown(dependent, "Uninitialized", "The spec has not been applied yet.");
                 }
             }
-            Self::Refused(remark) if remark.reason == "HostConflict" => {
-                conditions.mark_false(BALANCER, remark.reason, &remark.message);
-            }
-            // It may still appear.
-            Self::Refused(remark) if remark.reason == "RewriteTargetNotFound" => {
-                conditions.mark_unknown(CONFIGURED, remark.reason, &remark.message);
-            }
             Self::Refused(remark) => conditions.mark_false(CONFIGURED, remark.reason, &remark.message),
             Self::WaitingForAddress => {
                 conditions.mark_true(CONFIGURED);
@@ -162,20 +155,15 @@ pub fn plan(context: &Context<'_>, existing: &[Ingress]) -> Plan {
     }
     placed.retain(|placed| plan.outcomes[placed.owner].refused.is_none());
 
+    let mut objects = Vec::new();
     for placed in &placed {
         match object(placed, ingresses[placed.owner]) {
-            Ok(object) => plan.ingresses.push(object),
+            Ok(object) => objects.push((placed.owner, object)),
             Err(remark) => plan.outcomes[placed.owner].refused = Some(remark),
         }
     }
-    let refused = |namespace: Option<&String>, owner: &str| {
-        let is_it = |of: &&Outcome| Some(&of.namespace) == namespace && of.name == owner;
-        plan.outcomes.iter().find(is_it).is_some_and(|of| of.refused.is_some())
-    };
-    plan.ingresses.retain(|object| {
-        let owner = object.metadata.annotations.as_ref().and_then(|all| all.get("knative-alb/kingress"));
-        !owner.is_some_and(|owner| refused(object.metadata.namespace.as_ref(), owner))
-    });
+    objects.retain(|(owner, _)| plan.outcomes[*owner].refused.is_none());
+    plan.ingresses = objects.into_iter().map(|(_, object)| object).collect();
     placed.retain(|placed| plan.outcomes[placed.owner].refused.is_none());
     for side in [Side::Internet, Side::Intranet] {
         let of_side = || placed.iter().filter(|placed| placed.part.side == side);
@@ -245,8 +233,10 @@ impl Room {
         }
         let mut orders = self.orders.clone();
         let mut placed = Vec::new();
+        let of = |side| parts.iter().any(|part| (part.role, part.side) == (Role::Private, side));
+        let two_private = of(Side::Internet) && of(Side::Intranet);
         for part in parts {
-            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), &part);
+            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), &part, two_private);
             let now = existing.iter().find(|object| {
                 object.metadata.name.as_ref() == Some(&name) && object.metadata.namespace.as_ref() == Some(&namespace)
             });
@@ -354,13 +344,13 @@ fn band(part: &Part) -> RangeInclusive<u16> {
     }
 }
 
-fn part_name(owner: &str, part: &Part) -> String {
+fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
     let suffix = match (part.role, part.side) {
         (Role::Primary, _) => "",
         (Role::Grpc, _) => "--grpc",
         (Role::GrpcHttp, _) => "--grpc-http",
-        (Role::Private, Side::Intranet) => "--private",
-        (Role::Private, Side::Internet) => "--private-http",
+        (Role::Private, Side::Internet) if two_private => "--private-http",
+        (Role::Private, _) => "--private",
     };
     let name = format!("{owner}{suffix}");
     if name.len() <= LONGEST_NAME {
@@ -408,7 +398,6 @@ fn object(placed: &Placed, owner: &KIngress) -> Result<Ingress, Remark> {
     let mut annotations = annotations(part, placed.order);
     let bytes = serde_json::to_vec(&part.rules).expect("rules are JSON");
     annotations.insert("knative-alb/plan-hash".to_owned(), digest(&bytes, 16));
-    annotations.insert("knative-alb/kingress".to_owned(), owner_name.clone());
     annotations.insert("knative-alb/kingress-generation".to_owned(), meta.generation.unwrap_or(0).to_string());
     for rule in &part.rules {
         let empty = "[]".to_owned();
@@ -579,4 +568,31 @@ fn load_balancer(side: Side, https: bool, settings: &Settings) -> Option<AlbConf
     let mut object = AlbConfig::new(&name, AlbConfigSpec { config, listeners });
     object.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
     Some(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::conditions::{INGRESS, READY, Status};
+    use crate::units::Timestamp;
+
+    #[test]
+    fn each_step_is_told_in_the_conditions() {
+        use Status::{False, True, Unknown};
+        for (progress, configured, balancer, ready) in [
+            (Progress::New, Unknown, Unknown, Unknown),
+            (Progress::Refused(Remark::new("InvalidPath", "a path")), False, Unknown, False),
+            (Progress::WaitingForAddress, True, Unknown, Unknown),
+            (Progress::Probing, True, Unknown, Unknown),
+            (Progress::ProgrammingFailed("quota".to_owned()), True, False, False),
+            (Progress::ProbeTimeout, True, False, False),
+            (Progress::Ready, True, True, True),
+        ] {
+            let mut list = Vec::new();
+            let mut conditions = Conditions::of(&INGRESS, &mut list, Timestamp::from_nanos(0));
+            progress.mark(&mut conditions);
+            let found = ["NetworkConfigured", "LoadBalancerReady", READY].map(|type_| conditions.status(type_));
+            assert_eq!(found, [Some(configured), Some(balancer), Some(ready)], "{progress:?}");
+        }
+    }
 }

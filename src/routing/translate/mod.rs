@@ -108,6 +108,9 @@ struct Draft {
     h2c: bool,
 }
 
+/// Drafts with the hosts they are for in each Ingress; no host is every host.
+type ByPlace = BTreeMap<(Role, Side), Vec<(Vec<String>, Draft)>>;
+
 /// Hosts that are treated alike.
 struct Group<'a> {
     public: Vec<String>,
@@ -507,7 +510,7 @@ impl Work<'_> {
         let has_tls = side == Side::Internet && !spec.tls.is_empty();
         let covered = |host: &String| spec.tls.iter().flat_map(|tls| &tls.hosts).any(|name| is_named(host, name));
         let local_mode = self.context.settings.cluster_local;
-        let mut by_place: BTreeMap<(Role, Side), Vec<(Vec<String>, Draft)>> = BTreeMap::new();
+        let mut by_place: ByPlace = BTreeMap::new();
         let mut no_grpc = BTreeSet::new();
         let mut uncovered = BTreeSet::new();
         for draft in drafts {
@@ -568,13 +571,14 @@ impl Work<'_> {
             self.remarks.push(Remark::new("RedirectWithoutTLS", message));
         }
         let upgrade = separate_protocols(&by_place, side)?;
-        let prefix = self.hash(&by_place)?;
+        let hash = self.hash(&by_place)?;
         let has_primary = by_place.contains_key(&(Role::Primary, side));
         let mut parts = Vec::new();
         for ((role, of), placed) in by_place {
             let grpc = role == Role::Grpc;
             let https = grpc || (has_tls && role == Role::Primary);
-            let rules = self.rules(placed, prefix.as_deref())?;
+            let (rules, remarks) = rules_of(&placed, hash.as_deref())?;
+            self.remarks.extend(remarks);
             let tls = if https { with_hosts(&spec.tls, &rules) } else { Vec::new() };
             let role = if grpc && !has_primary { Role::Primary } else { role };
             parts.push(Part {
@@ -598,7 +602,7 @@ impl Work<'_> {
 
     /// By which it can be seen which version of the rules is live: the hash of the KIngress, and where the rules do not
     /// follow from that alone, of the rules.
-    fn hash(&self, placed: &BTreeMap<(Role, Side), Vec<(Vec<String>, Draft)>>) -> Result<Option<String>, Remark> {
+    fn hash(&self, placed: &ByPlace) -> Result<Option<String>, Remark> {
         if !self.context.settings.probe {
             return Ok(None);
         }
@@ -610,67 +614,56 @@ impl Work<'_> {
         if !self.plain || self.context.settings.mode != Mode::Header {
             let mut rules = Vec::new();
             for drafts in placed.values() {
-                rules.extend(self.rules_of(drafts, None)?.0);
+                rules.extend(rules_of(drafts, None)?.0);
             }
             let bytes = serde_json::to_vec(&rules).expect("rules are JSON");
             hash = format!("{hash}.{}", digest(&bytes, 8));
         }
         Ok(Some(hash))
     }
+}
 
-    fn rules(&mut self, placed: Vec<(Vec<String>, Draft)>, hash: Option<&str>) -> Result<Vec<Rule>, Remark> {
-        let (rules, remarks) = self.rules_of(&placed, hash)?;
-        self.remarks.extend(remarks);
-        Ok(rules)
-    }
-
-    /// Drafts in their order, each as one rule or, where it has many hosts, as several.
-    fn rules_of(
-        &self,
-        placed: &[(Vec<String>, Draft)],
-        hash: Option<&str>,
-    ) -> Result<(Vec<Rule>, Vec<Remark>), Remark> {
-        let mut placed: Vec<&(Vec<String>, Draft)> = placed.iter().collect();
-        // Stable: what is alike stays in the order it came in, and so do the entries of users.
-        placed.sort_by_key(|(_, draft)| {
-            let by_user = matches!(draft.class, Class::UserHeader | Class::UserCookie);
-            let conditions = if by_user { 0 } else { draft.conditions.len() };
-            (Reverse(draft.path.len()), draft.class, Reverse(conditions))
-        });
-        let (mut rules, mut remarks, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for (hosts, draft) in placed {
-            let entries: usize = draft.conditions.iter().map(Condition::entries).sum();
-            // The path counts too.
-            let room = (MAX_CONDITIONS - 1).saturating_sub(entries);
-            if room == 0 {
-                let message = format!(
-                    "the rule for {} has {entries} conditions; beside its path and a host {} have room",
-                    draft.path,
-                    MAX_CONDITIONS - 2
-                );
-                return Err(Remark::new("TooManyConditions", message));
-            }
-            let (actions, dropped) = actions(draft, hash)?;
-            let any = vec![None];
-            let hosts: Vec<Option<String>> =
-                if hosts.is_empty() { any } else { hosts.iter().cloned().map(Some).collect() };
-            for hosts in hosts.chunks(room) {
-                let name = action_name(draft.name.as_deref(), rules.len(), &mut taken);
-                let mut conditions = draft.conditions.clone();
-                let further: Vec<String> = hosts[1..].iter().flatten().cloned().collect();
-                if !further.is_empty() {
-                    conditions.push(Condition::Host { config: Values { values: further } });
-                }
-                if let Some(header) = dropped {
-                    let message = format!("the rule {name} has no action left to set {header}");
-                    remarks.push(Remark::new("HeaderLeftOut", message));
-                }
-                let (host, path) = (hosts[0].clone(), draft.path.clone());
-                rules.push(Rule { name, host, path, conditions, actions: actions.clone() });
-            }
+/// Drafts in their order, each as one rule or, where it has many hosts, as several.
+fn rules_of(placed: &[(Vec<String>, Draft)], hash: Option<&str>) -> Result<(Vec<Rule>, Vec<Remark>), Remark> {
+    let mut placed: Vec<&(Vec<String>, Draft)> = placed.iter().collect();
+    // Stable: what is alike stays in the order it came in, and so do the entries of users.
+    placed.sort_by_key(|(_, draft)| {
+        let by_user = matches!(draft.class, Class::UserHeader | Class::UserCookie);
+        let conditions = if by_user { 0 } else { draft.conditions.len() };
+        (Reverse(draft.path.len()), draft.class, Reverse(conditions))
+    });
+    let (mut rules, mut remarks, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (hosts, draft) in placed {
+        let entries: usize = draft.conditions.iter().map(Condition::entries).sum();
+        // The path counts too.
+        let room = (MAX_CONDITIONS - 1).saturating_sub(entries);
+        if room == 0 {
+            let message = format!(
+                "the rule for {} has {entries} conditions; beside its path and a host {} have room",
+                draft.path,
+                MAX_CONDITIONS - 2
+            );
+            return Err(Remark::new("TooManyConditions", message));
         }
-        Ok((rules, remarks))
+        let (actions, dropped) = actions(draft, hash)?;
+        let any = vec![None];
+        let hosts: Vec<Option<String>> = if hosts.is_empty() { any } else { hosts.iter().cloned().map(Some).collect() };
+        for hosts in hosts.chunks(room) {
+            let name = action_name(draft.name.as_deref(), rules.len(), &mut taken);
+            let mut conditions = draft.conditions.clone();
+            let further: Vec<String> = hosts[1..].iter().flatten().cloned().collect();
+            if !further.is_empty() {
+                conditions.push(Condition::Host { config: Values { values: further } });
+            }
+            if let Some(header) = dropped {
+                let message = format!("the rule {name} has no action left to set {header}");
+                remarks.push(Remark::new("HeaderLeftOut", message));
+            }
+            let (host, path) = (hosts[0].clone(), draft.path.clone());
+            rules.push(Rule { name, host, path, conditions, actions: actions.clone() });
+        }
     }
+    Ok((rules, remarks))
 }
 
 /// What a rule does, and which header it has no room to set.
@@ -715,10 +708,7 @@ fn action_name(wanted: Option<&str>, number: usize, taken: &mut BTreeSet<String>
 }
 
 /// Refuses gRPC and HTTP where paths do not keep them apart; gives the answers plain HTTP has on paths that are gRPC.
-fn separate_protocols(
-    placed: &BTreeMap<(Role, Side), Vec<(Vec<String>, Draft)>>,
-    side: Side,
-) -> Result<Vec<Rule>, Remark> {
+fn separate_protocols(placed: &ByPlace, side: Side) -> Result<Vec<Rule>, Remark> {
     let of = |role| placed.get(&(role, side)).map_or(&[][..], Vec::as_slice);
     let mut answered: BTreeSet<(String, String)> = BTreeSet::new();
     for (hosts, grpc) in of(Role::Grpc) {
@@ -791,7 +781,7 @@ fn groups(ingress: &Ingress) -> Vec<Group<'_>> {
     groups
 }
 
-/// Every host and path a KIngress asks for, except those of certificates.
+/// Whether a path is asked for by who gives out certificates.
 pub fn is_acme(path: &str) -> bool {
     path.starts_with(ACME_PREFIX)
 }
