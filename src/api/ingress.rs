@@ -1,5 +1,10 @@
 //! Ingress of `networking.internal.knative.dev` ("KIngress"): hosts to splits of revisions. A route writes it, the
 //! controller of its class programs a load balancer from it.
+//!
+//! The fields of the spec stand in the order of Knative's own type: the version of a KIngress that a gateway announces is a
+//! hash of the JSON Go makes of it ([`ComputeHash`]).
+//!
+//! [`ComputeHash`]: https://pkg.go.dev/knative.dev/networking/pkg/ingress#ComputeHash
 
 use crate::api::conditions::Condition;
 use crate::api::pod_autoscaler::is_zero;
@@ -23,15 +28,15 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
-    /// `Enabled` or `Redirected`; empty is `Enabled`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub http_option: String,
-    /// The rules; a host appears in one rule per visibility.
-    #[serde(default)]
-    pub rules: Vec<IngressRule>,
     /// Certificates by host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<IngressTls>,
+    /// The rules; a host appears in one rule per visibility.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<IngressRule>,
+    /// `Enabled` or `Redirected`; empty is `Enabled`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub http_option: String,
 }
 
 /// What happens to requests for some hosts.
@@ -39,7 +44,7 @@ pub struct IngressSpec {
 #[serde(rename_all = "camelCase")]
 pub struct IngressRule {
     /// The hosts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// `ExternalIP` or `ClusterLocal`; empty is `ExternalIP`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -70,12 +75,12 @@ pub struct HttpPath {
     /// All must match.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderMatch>,
-    /// Set on every request, before the split's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub append_headers: BTreeMap<String, String>,
     /// Percentages add up to 100.
     #[serde(default)]
     pub splits: Vec<IngressSplit>,
+    /// Set on every request, before the split's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub append_headers: BTreeMap<String, String>,
 }
 
 /// How a header must look.
@@ -90,10 +95,10 @@ pub struct HeaderMatch {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSplit {
+    /// The namespace of the Service.
+    pub service_namespace: String,
     /// The Service, which for a revision is its public Service.
     pub service_name: String,
-    /// Its namespace.
-    pub service_namespace: String,
     /// Its port, by number or name.
     pub service_port: k8s_openapi::apimachinery::pkg::util::intstr::IntOrString,
     /// 0 to 100.
@@ -109,13 +114,13 @@ pub struct IngressSplit {
 #[serde(rename_all = "camelCase")]
 pub struct IngressTls {
     /// The hosts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// The Secret.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub secret_name: String,
     /// Its namespace.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub secret_namespace: String,
 }
 
@@ -161,4 +166,64 @@ pub struct LoadBalancerAddress {
     /// Reached through the mesh only.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub mesh_only: bool,
+}
+
+impl IngressSpec {
+    /// The JSON Go makes of the spec, to the byte: what `ComputeHash` of Knative's networking hashes, before namespace and
+    /// name.
+    pub fn go_json(&self) -> String {
+        let text = serde_json::to_string(self).expect("a spec is JSON");
+        // Go escapes what could end a script in HTML. Outside of strings there is none of it.
+        let mut escaped = String::with_capacity(text.len());
+        for letter in text.chars() {
+            match letter {
+                '<' => escaped.push_str("\\u003c"),
+                '>' => escaped.push_str("\\u003e"),
+                '&' => escaped.push_str("\\u0026"),
+                '\u{2028}' => escaped.push_str("\\u2028"),
+                '\u{2029}' => escaped.push_str("\\u2029"),
+                letter => escaped.push(letter),
+            }
+        }
+        escaped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_spec_is_written_as_go_writes_it() {
+        let spec: IngressSpec = serde_json::from_value(json!({
+            "httpOption": "Enabled",
+            "rules": [{
+                "visibility": "ExternalIP",
+                "http": {"paths": [{
+                    "appendHeaders": {"b": "<2>", "a": "1&"},
+                    "splits": [
+                        {"percent": 100, "servicePort": 80, "serviceName": "s", "serviceNamespace": "n", "appendHeaders": {"k": "v"}},
+                        {"percent": 0, "servicePort": "http", "serviceName": "t", "serviceNamespace": "n"},
+                    ],
+                    "headers": {"h": {"exact": "x"}},
+                    "path": "/p",
+                }]},
+                "hosts": ["h.test"],
+            }],
+            "tls": [{"secretNamespace": "n", "secretName": "c", "hosts": ["h.test"]}],
+        }))
+        .expect("a spec");
+        // The order of the fields in the Go types, sorted keys in maps, nothing that is empty.
+        let wanted = concat!(
+            r#"{"tls":[{"hosts":["h.test"],"secretName":"c","secretNamespace":"n"}],"#,
+            r#""rules":[{"hosts":["h.test"],"visibility":"ExternalIP","http":{"paths":[{"path":"/p","#,
+            r#""headers":{"h":{"exact":"x"}},"splits":["#,
+            r#"{"serviceNamespace":"n","serviceName":"s","servicePort":80,"percent":100,"appendHeaders":{"k":"v"}},"#,
+            r#"{"serviceNamespace":"n","serviceName":"t","servicePort":"http"}],"#,
+            r#""appendHeaders":{"a":"1\u0026","b":"\u003c2\u003e"}}]}}],"httpOption":"Enabled"}"#,
+        );
+        assert_eq!(spec.go_json(), wanted);
+        assert_eq!(IngressSpec::default().go_json(), "{}");
+    }
 }

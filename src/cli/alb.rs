@@ -1,5 +1,6 @@
 //! `ebb alb`: what Knative's traffic becomes on Alibaba Cloud's load balancer.
 
+use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{Condition, READY, Status};
 use crate::api::ingress::Ingress as KIngress;
 use crate::api::names::{INGRESS_CLASS_ANNOTATION, SERVICE_LABEL};
@@ -7,8 +8,8 @@ use crate::api::serving::{Revision, RevisionStatus, Route, Service, TrafficTarge
 use crate::cli::exit::Exit;
 use crate::local::knative::{route, service};
 use crate::local::manifest::{self, Document};
-use crate::routing::model::{CLASS, Mode, Settings};
-use crate::routing::plan::{Plan, plan};
+use crate::routing::model::{CLASS, Gateway, Mode, Settings};
+use crate::routing::plan::{Existing, Plan, plan};
 use crate::routing::translate::Context;
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -18,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,13 +113,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         };
     }
     let unserved = input.derive();
-    let context = Context {
-        ingresses: &input.ingresses,
-        routes: &input.routes,
-        services: &input.services,
-        settings: &input.settings,
-    };
-    let plan = plan(&context, &input.existing);
+    let plan = input.plan();
     let text = print(&plan, args.output)?;
     let mut out = std::io::stdout().lock();
     // A closed pipe wants no more; whoever closed it has seen enough.
@@ -131,6 +126,15 @@ fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
     for problem in unserved {
         eprintln!("error: {problem}");
     }
+    for other in &input.others {
+        let class = annotation(&other.metadata, INGRESS_CLASS_ANNOTATION).unwrap_or_default();
+        eprintln!(
+            "note: {}/{} is of the class {class:?} and left to it: it is {}",
+            other.metadata.namespace.as_deref().unwrap_or_default(),
+            other.metadata.name.as_deref().unwrap_or_default(),
+            Gateway::of(class).whose()
+        );
+    }
     let mut exit = if unserved.is_empty() { Exit::Done } else { Exit::AnswerIsNo };
     for outcome in &plan.outcomes {
         let object = format!("{}/{}", outcome.namespace, outcome.name);
@@ -140,7 +144,7 @@ fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
             continue;
         }
         for remark in &outcome.remarks {
-            eprintln!("warning: {object}: {remark}");
+            eprintln!("{}: {object}: {remark}", if remark.is_normal() { "note" } else { "warning" });
         }
         for revision in &outcome.pinned {
             eprintln!("warning: {object}: Pinned: {revision} is reached without an activator and must keep a pod");
@@ -160,36 +164,33 @@ struct Input {
     settings: Settings,
     network: route::Network,
     ingresses: Vec<KIngress>,
+    others: Vec<KIngress>,
     routes: Vec<Route>,
+    revisions: Vec<Revision>,
+    claims: BTreeMap<String, String>,
     services: Vec<CoreService>,
     existing: Vec<Ingress>,
+    balancers: Vec<AlbConfig>,
     knative: Vec<Service>,
 }
 
 impl Input {
     fn read(documents: &[Document]) -> anyhow::Result<Self> {
-        let mut input = Self {
-            settings: Settings::default(),
-            network: route::Network { ingress_class: CLASS.to_owned(), ..route::Network::default() },
-            ingresses: Vec::new(),
-            routes: Vec::new(),
-            services: Vec::new(),
-            existing: Vec::new(),
-            knative: Vec::new(),
-        };
+        let mut input = Self::empty();
+        // Settings first: they say of which class a KIngress is that does not say itself.
+        for document in documents.iter().filter(|document| document.kind() == ("v1", "ConfigMap")) {
+            input.map(&typed(document)?).map_err(|error| error.context(document.source("data")))?;
+        }
         for document in documents {
             match document.kind() {
-                ("networking.internal.knative.dev/v1alpha1", "Ingress") => {
-                    let ingress: KIngress = typed(document)?;
-                    if annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION).is_none_or(|class| class == CLASS) {
-                        input.ingresses.push(ingress);
-                    }
-                }
+                ("networking.internal.knative.dev/v1alpha1", "Ingress") => input.ingress(typed(document)?),
+                ("networking.internal.knative.dev/v1alpha1", "ClusterDomainClaim") => input.claim(&document.to_json()),
                 ("serving.knative.dev/v1", "Route") => input.routes.push(typed(document)?),
+                ("serving.knative.dev/v1", "Revision") => input.revisions.push(typed(document)?),
                 ("serving.knative.dev/v1", "Service") => input.knative.push(typed(document)?),
                 ("v1", "Service") => input.services.push(typed(document)?),
                 ("networking.k8s.io/v1", "Ingress") => input.existing.push(typed(document)?),
-                ("v1", "ConfigMap") => input.map(document, &typed(document)?)?,
+                ("alibabacloud.com/v1", "AlbConfig") => input.balancers.push(typed(document)?),
                 _ => {}
             }
         }
@@ -197,20 +198,50 @@ impl Input {
             meta.namespace.get_or_insert_with(|| "default".to_owned());
         };
         input.ingresses.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.others.iter_mut().for_each(|object| nameless(&mut object.metadata));
         input.routes.iter_mut().for_each(|object| nameless(&mut object.metadata));
+        input.revisions.iter_mut().for_each(|object| nameless(&mut object.metadata));
         input.services.iter_mut().for_each(|object| nameless(&mut object.metadata));
         input.knative.iter_mut().for_each(|object| nameless(&mut object.metadata));
         input.existing.iter_mut().for_each(|object| nameless(&mut object.metadata));
         Ok(input)
     }
 
-    fn map(&mut self, document: &Document, map: &ConfigMap) -> anyhow::Result<()> {
+    fn empty() -> Self {
+        Self {
+            settings: Settings::default(),
+            network: route::Network { ingress_class: CLASS.to_owned(), ..route::Network::default() },
+            ingresses: Vec::new(),
+            others: Vec::new(),
+            routes: Vec::new(),
+            revisions: Vec::new(),
+            claims: BTreeMap::new(),
+            services: Vec::new(),
+            existing: Vec::new(),
+            balancers: Vec::new(),
+            knative: Vec::new(),
+        }
+    }
+
+    fn ingress(&mut self, ingress: KIngress) {
+        let class = annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION).unwrap_or(&self.network.ingress_class);
+        let list = if class == CLASS { &mut self.ingresses } else { &mut self.others };
+        list.push(ingress);
+    }
+
+    fn claim(&mut self, claim: &Value) {
+        if let (Some(host), Some(namespace)) = (claim["metadata"]["name"].as_str(), claim["spec"]["namespace"].as_str())
+        {
+            self.claims.insert(host.to_owned(), namespace.to_owned());
+        }
+    }
+
+    fn map(&mut self, map: &ConfigMap) -> anyhow::Result<()> {
         let data = map.data.clone().unwrap_or_default();
         match map.metadata.name.as_deref() {
             Some("config-network") => {
-                self.settings = Settings::parse(&data).map_err(|wrong| {
-                    anyhow::anyhow!("{}: config-network: {}", document.source("data"), wrong.join("; "))
-                })?;
+                self.settings = Settings::parse(&data)
+                    .map_err(|wrong| anyhow::anyhow!("config-network cannot be used: {}", wrong.join("; ")))?;
                 let class = data.get("ingress-class").or_else(|| data.get("ingress.class"));
                 if let Some(class) = class {
                     self.network.ingress_class.clone_from(class);
@@ -225,6 +256,19 @@ impl Input {
             _ => {}
         }
         Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        let context = Context {
+            ingresses: &self.ingresses,
+            others: &self.others,
+            routes: &self.routes,
+            services: &self.services,
+            revisions: &self.revisions,
+            claims: &self.claims,
+            settings: &self.settings,
+        };
+        plan(&context, &Existing { ingresses: &self.existing, balancers: &self.balancers })
     }
 
     /// Adds the KIngresses that Knative would make for the Services there are none of yet. What has no KIngress is told.
@@ -245,6 +289,8 @@ impl Input {
                     if annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION) == Some(CLASS) {
                         self.routes.push(route);
                         self.ingresses.push(ingress);
+                    } else {
+                        self.others.push(ingress);
                     }
                 }
                 Err(problem) => problems.push(format!(

@@ -49,6 +49,91 @@ pub enum ClusterLocal {
     Gateway,
 }
 
+/// How it can be seen which version of the rules is live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Probe {
+    /// Each rule sets `K-Network-Hash`.
+    #[default]
+    Inline,
+    /// Beside each rule there is one for `K-Network-Hash: override`, which sets it.
+    Rule,
+    /// It cannot.
+    None,
+}
+
+/// With which status plain HTTP is redirected where it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Redirect {
+    /// 308, by the annotation of the load balancer's controller.
+    #[default]
+    Permanent,
+    /// 301, as Knative's own gateways answer, by an Ingress of its own.
+    Moved,
+}
+
+/// Hosts that are treated alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Layout {
+    /// Share rules, as many as a rule has room for.
+    #[default]
+    Merged,
+    /// Have a rule each.
+    Split,
+}
+
+/// What becomes of a load balancer nobody needs any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unused {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It goes, if it was made here.
+    Delete,
+}
+
+/// Whose KIngresses have a class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gateway {
+    /// Ours.
+    Alb,
+    /// Kourier, whose Envoy follows the Services of a revision by itself.
+    Kourier,
+    /// Istio, or Alibaba Cloud's Service Mesh.
+    Istio,
+    /// Contour.
+    Contour,
+    /// Alibaba Cloud's microservices gateway, which its own controller programs.
+    Mse,
+    /// Somebody else's.
+    Unknown,
+}
+
+impl Gateway {
+    /// Of an ingress class.
+    pub fn of(class: &str) -> Self {
+        match class.split_once('.') {
+            _ if class == CLASS => Self::Alb,
+            Some(("kourier", _)) => Self::Kourier,
+            Some(("istio", _)) => Self::Istio,
+            Some(("contour", _)) => Self::Contour,
+            Some(("mse", _)) => Self::Mse,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whose KIngresses of this class are, in words.
+    pub fn whose(self) -> &'static str {
+        match self {
+            Self::Alb => "Ebb's",
+            Self::Kourier => "Kourier's",
+            Self::Istio => "Istio's or the Service Mesh's",
+            Self::Contour => "Contour's",
+            Self::Mse => "the MSE gateway's",
+            Self::Unknown => "another controller's",
+        }
+    }
+}
+
 /// Which of the two load balancers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Side {
@@ -88,8 +173,24 @@ pub struct Settings {
     pub albconfig_intranet: Option<String>,
     /// `Standard` or `StandardWithWaf`.
     pub edition: String,
-    /// Whether each rule sets `K-Network-Hash`, by which it can be seen which version is live.
-    pub probe: bool,
+    /// How it can be seen which version of the rules is live.
+    pub probe: Probe,
+    /// Whether pods have addresses the load balancer reaches. Otherwise it reaches the nodes' ports only.
+    pub eni: bool,
+    /// The status of redirects.
+    pub redirect: Redirect,
+    /// Whether hosts share rules.
+    pub layout: Layout,
+    /// Whether the load balancer looks for itself whether servers take connections.
+    pub tcp_health_checks: bool,
+    /// Seconds for which connections to a server that leaves are kept; nothing to leave that to the cloud.
+    pub connection_drain: Option<u32>,
+    /// Whether listeners are added to an AlbConfig that somebody else made.
+    pub manage_listeners: bool,
+    /// What becomes of load balancers nobody needs any more.
+    pub unused: Unused,
+    /// What load balancers are tagged with, so that they can be found in the cloud.
+    pub cluster_id: Option<String>,
     /// Rules we may use on each load balancer; one counts once for each listener.
     pub rule_budget: usize,
     /// Seconds a request may take.
@@ -107,7 +208,15 @@ impl Default for Settings {
             albconfig: None,
             albconfig_intranet: None,
             edition: "Standard".to_owned(),
-            probe: true,
+            probe: Probe::Inline,
+            eni: true,
+            redirect: Redirect::Permanent,
+            layout: Layout::Merged,
+            tcp_health_checks: false,
+            connection_drain: None,
+            manage_listeners: false,
+            unused: Unused::Retain,
+            cluster_id: None,
             rule_budget: 100,
             request_timeout: 180,
             idle_timeout: 60,
@@ -146,13 +255,44 @@ impl Settings {
                 ("alb-cluster-local", "intranet") => this.cluster_local = ClusterLocal::Intranet,
                 ("alb-cluster-local", "gateway") => this.cluster_local = ClusterLocal::Gateway,
                 ("alb-cluster-local", _) => refuse("shared, intranet or gateway"),
-                ("alb-probe", "" | "inline") => this.probe = true,
-                ("alb-probe", "none") => this.probe = false,
-                ("alb-probe", _) => refuse("inline or none (rule is not supported yet)"),
-                ("alb-flavor", "" | "alibaba") | ("alb-legacy-annotations", "" | "false") | ("eni", "" | "true") => {}
-                ("alb-flavor", _) => refuse("alibaba (aws is not supported yet)"),
-                ("alb-legacy-annotations", _) => refuse("false (the old dialect is not supported yet)"),
-                ("eni", _) => refuse("true (clusters without ENI are not supported yet)"),
+                ("alb-probe", "" | "inline") => this.probe = Probe::Inline,
+                ("alb-probe", "rule") => this.probe = Probe::Rule,
+                ("alb-probe", "none") => this.probe = Probe::None,
+                ("alb-probe", _) => refuse("inline, rule or none"),
+                ("alb-flavor", "aws") => refuse("alibaba; the annotations of AWS' load balancer are not written"),
+                ("alb-flavor", "alibaba-canary") => {
+                    refuse("alibaba; the controller that knows canary annotations only is not supported");
+                }
+                ("alb-flavor", other) if !matches!(other, "" | "alibaba") => refuse("alibaba"),
+                ("alb-legacy-annotations", other) if !matches!(other, "" | "false") => {
+                    refuse("false; the dialect of ALB Ingress controllers before 2.5.0 is not written");
+                }
+                ("eni", "" | "true") => this.eni = true,
+                ("eni", "false") => this.eni = false,
+                ("eni", _) => refuse("true or false"),
+                ("alb-redirect", "" | "308") => this.redirect = Redirect::Permanent,
+                ("alb-redirect", "301") => this.redirect = Redirect::Moved,
+                ("alb-redirect", _) => refuse("308 or 301"),
+                ("alb-rule-layout", "" | "merged") => this.layout = Layout::Merged,
+                ("alb-rule-layout", "split") => this.layout = Layout::Split,
+                ("alb-rule-layout", _) => refuse("merged or split"),
+                ("alb-healthcheck", "" | "off") => this.tcp_health_checks = false,
+                ("alb-healthcheck", "tcp") => this.tcp_health_checks = true,
+                ("alb-healthcheck", _) => {
+                    refuse("off or tcp; an HTTP check is a request, and would keep revisions awake or wake them");
+                }
+                ("alb-manage-listeners", "" | "false") => this.manage_listeners = false,
+                ("alb-manage-listeners", "true") => this.manage_listeners = true,
+                ("alb-manage-listeners", _) => refuse("true or false"),
+                ("alb-deletion-policy", "" | "Retain") => this.unused = Unused::Retain,
+                ("alb-deletion-policy", "Delete") => this.unused = Unused::Delete,
+                ("alb-deletion-policy", _) => refuse("Retain or Delete"),
+                ("alb-cluster-id", _) => this.cluster_id = (!value.is_empty()).then(|| value.to_owned()),
+                ("alb-connection-drain", "" | "0") => this.connection_drain = None,
+                ("alb-connection-drain", _) => match value.parse() {
+                    Ok(seconds @ 10..=900) => this.connection_drain = Some(seconds),
+                    _ => refuse("seconds from 10 to 900, or 0"),
+                },
                 ("alb-rule-budget", _) => match value.parse() {
                     Ok(budget @ 1..=10_000) => this.rule_budget = budget,
                     _ => refuse("a number from 1 to 10000"),
@@ -176,6 +316,11 @@ impl Settings {
         let own = if side == Side::Intranet { self.albconfig_intranet.as_deref() } else { None };
         own.or(self.albconfig.as_deref())
     }
+
+    /// The AlbConfig of this side; both sides may have the same.
+    pub fn balancer(&self, side: Side) -> String {
+        self.existing(side).map_or_else(|| format!("knative-{}", side.word()), ToOwned::to_owned)
+    }
 }
 
 /// Why a KIngress cannot be expressed, as a word for its conditions and events, and as a sentence.
@@ -191,6 +336,11 @@ impl Remark {
     /// A remark.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// Whether its owner need not do anything about it.
+    pub fn is_normal(&self) -> bool {
+        matches!(self.reason, "ClusterLocalGRPCUnavailable" | "SplitDelegated")
     }
 }
 
@@ -273,6 +423,18 @@ pub enum Action {
         #[serde(rename = "InsertHeaderConfig")]
         config: InsertHeader,
     },
+    /// Changes the request before it is forwarded.
+    Rewrite {
+        /// How.
+        #[serde(rename = "RewriteConfig")]
+        config: Rewrite,
+    },
+    /// Sends the client elsewhere.
+    Redirect {
+        /// Whereto.
+        #[serde(rename = "RedirectConfig")]
+        config: RedirectTo,
+    },
     /// Forwards by weight.
     ForwardGroup {
         /// Whereto.
@@ -299,6 +461,32 @@ pub struct InsertHeader {
     pub value_type: String,
     /// Whether what the client sent is replaced. The cloud's own default is that it is not.
     pub cover_enabled: bool,
+}
+
+/// What is changed of a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Rewrite {
+    /// The host it is for.
+    pub host: String,
+}
+
+/// Where a client is sent. What is `${…}` stays as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedirectTo {
+    /// The host.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// The port.
+    pub port: String,
+    /// `http` or `https`.
+    pub protocol: String,
+    /// The query.
+    pub query: String,
+    /// The status, as text.
+    pub http_code: String,
 }
 
 /// Where a rule forwards.

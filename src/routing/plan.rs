@@ -2,11 +2,12 @@
 //!
 //! A KIngress that cannot be expressed is left out with its reason; the others are not touched by it.
 
-use crate::api::alb_config::{AlbConfig, AlbConfigSpec, Billing, Listener, LoadBalancer, ZoneMapping};
+use crate::api::alb_config::{AlbConfig, AlbConfigSpec, Billing, Listener, LoadBalancer, Tag, ZoneMapping};
 use crate::api::conditions::Conditions;
 use crate::api::ingress::Ingress as KIngress;
+use crate::api::ingress::{IngressSplit, LoadBalancerAddress, LoadBalancerStatus};
 use crate::api::names::{ROUTE_LABEL, ROUTE_NAMESPACE_LABEL, SERVICE_LABEL, SYSTEM_NAMESPACE};
-use crate::routing::model::{MAX_ANNOTATIONS, Remark, Rule, Settings, Side, digest};
+use crate::routing::model::{Action, ClusterLocal, MAX_ANNOTATIONS, Remark, Rule, Settings, Side, digest};
 use crate::routing::translate::{Context, Part, Role, fixed, is_acme, translate};
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressClass, IngressClassParametersReference,
@@ -23,6 +24,8 @@ const MANAGER: &str = "knative-alb";
 const LONGEST_NAME: usize = 100;
 /// The order of the answer for hosts nobody serves: the last.
 const LAST_ORDER: u16 = 1000;
+/// The orders of rules for every host and for hosts with a wildcard.
+const WILDCARDS: RangeInclusive<u16> = 900..=999;
 
 /// What is to be written.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -31,7 +34,8 @@ pub struct Plan {
     pub ingresses: Vec<Ingress>,
     /// The classes they are of.
     pub classes: Vec<IngressClass>,
-    /// The load balancers of those; none where an existing one is used, or where it is not known in which zones.
+    /// The load balancers of those; none where it is not known in which zones. Of one that somebody else made only the
+    /// listeners, and only where Ebb is to manage them.
     pub balancers: Vec<AlbConfig>,
     /// What became of each KIngress, the oldest first.
     pub outcomes: Vec<Outcome>,
@@ -48,8 +52,23 @@ pub struct Outcome {
     pub refused: Option<Remark>,
     /// What its owner should know although it works.
     pub remarks: Vec<Remark>,
-    /// Revisions that must keep a pod.
+    /// Revisions its rules lead to.
+    pub routed: BTreeSet<String>,
+    /// Of those, the ones that must keep a pod.
     pub pinned: BTreeSet<String>,
+    /// Services behind which an activator is to split.
+    pub delegated: BTreeMap<String, Vec<IngressSplit>>,
+    /// Its Ingresses by name, with the rules they have; none when it is refused.
+    pub parts: Vec<(String, Part)>,
+}
+
+/// What there is already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Existing<'a> {
+    /// Ingresses: ours keep their order, those of others keep theirs from us.
+    pub ingresses: &'a [Ingress],
+    /// Load balancers, which keep their listeners.
+    pub balancers: &'a [AlbConfig],
 }
 
 /// How far a KIngress has come, for its status.
@@ -65,6 +84,8 @@ pub enum Progress {
     Probing,
     /// The load balancer's controller reports a failure.
     ProgrammingFailed(String),
+    /// The cloud takes no more rules.
+    Quota(String),
     /// The load balancer does not follow in time; it is tried on.
     ProbeTimeout,
     /// The load balancer was seen to follow.
@@ -96,6 +117,10 @@ impl Progress {
                 conditions.mark_true(CONFIGURED);
                 conditions.mark_false(BALANCER, "ALBProgrammingFailed", message);
             }
+            Self::Quota(message) => {
+                conditions.mark_true(CONFIGURED);
+                conditions.mark_false(BALANCER, "ALBQuota", message);
+            }
             Self::ProbeTimeout => {
                 conditions.mark_true(CONFIGURED);
                 conditions.mark_false(BALANCER, "ProbeTimeout", "The load balancer does not follow; it is tried on.");
@@ -116,9 +141,10 @@ struct Placed {
     order: u16,
 }
 
-/// Plans all KIngresses of the context. `existing` are the Ingresses there are: ours keep their order, those of others
-/// keep theirs from us.
-pub fn plan(context: &Context<'_>, existing: &[Ingress]) -> Plan {
+/// Plans all KIngresses of the context, beside what there is.
+///
+/// What a refused KIngress was given before stays in force, so its hosts and the room its rules take stay its own.
+pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
     let mut ingresses: Vec<&KIngress> = context.ingresses.iter().collect();
     ingresses.sort_by_key(|ingress| {
         let meta = &ingress.metadata;
@@ -127,7 +153,7 @@ pub fn plan(context: &Context<'_>, existing: &[Ingress]) -> Plan {
         (created.is_none(), created, meta.namespace.clone(), meta.name.clone())
     });
     let mut plan = Plan::default();
-    let mut room = Room { orders: foreign_orders(existing), ..Room::default() };
+    let mut room = Room::new(&ingresses, context, existing);
     let mut placed: Vec<Placed> = Vec::new();
     for (owner, ingress) in ingresses.iter().enumerate() {
         let mut outcome = Outcome {
@@ -135,98 +161,234 @@ pub fn plan(context: &Context<'_>, existing: &[Ingress]) -> Plan {
             name: ingress.metadata.name.clone().unwrap_or_default(),
             refused: None,
             remarks: Vec::new(),
+            routed: BTreeSet::new(),
             pinned: BTreeSet::new(),
+            delegated: BTreeMap::new(),
+            parts: Vec::new(),
         };
-        let admitted = translate(ingress, context).and_then(|translation| {
-            let parts = room.admit(owner, ingress, translation.parts, context.settings, existing)?;
-            Ok((parts, translation.remarks, translation.pinned))
-        });
+        let admitted = translate(ingress, context)
+            .and_then(|translation| Ok((room.admit(owner, ingress, &translation.parts)?, translation)));
         match admitted {
-            Ok((parts, remarks, pinned)) => {
+            Ok((parts, translation)) => {
                 placed.extend(parts);
-                (outcome.remarks, outcome.pinned) = (remarks, pinned);
+                outcome.remarks = translation.remarks;
+                (outcome.routed, outcome.pinned) = (translation.routed, translation.pinned);
+                outcome.delegated = translation.delegated;
             }
-            Err(remark) => outcome.refused = Some(remark),
+            Err(remark) => {
+                room.keep(ingress);
+                outcome.refused = Some(remark);
+            }
         }
         plan.outcomes.push(outcome);
     }
     for (owner, remark) in by_path_length(&mut placed) {
         plan.outcomes[owner].refused = Some(remark);
     }
-    placed.retain(|placed| plan.outcomes[placed.owner].refused.is_none());
 
     let mut objects = Vec::new();
     for placed in &placed {
-        match object(placed, ingresses[placed.owner]) {
+        match object(placed, ingresses[placed.owner], context.settings) {
             Ok(object) => objects.push((placed.owner, object)),
-            Err(remark) => plan.outcomes[placed.owner].refused = Some(remark),
+            Err(remark) => _ = plan.outcomes[placed.owner].refused.get_or_insert(remark),
         }
     }
+    let (good, late): (Vec<Placed>, Vec<Placed>) =
+        placed.into_iter().partition(|placed| plan.outcomes[placed.owner].refused.is_none());
+    let mut placed = good;
+    for owner in late.iter().map(|placed| placed.owner).collect::<BTreeSet<_>>() {
+        let kept: Vec<&Ingress> = room.of(ingresses[owner]).collect();
+        room.left.extend(kept);
+    }
     objects.retain(|(owner, _)| plan.outcomes[*owner].refused.is_none());
+    placed.sort_by_key(|placed| placed.owner);
     plan.ingresses = objects.into_iter().map(|(_, object)| object).collect();
-    placed.retain(|placed| plan.outcomes[placed.owner].refused.is_none());
     for side in [Side::Internet, Side::Intranet] {
+        // A side on which only last good Ingresses are left keeps its load balancer.
+        let class_name = side.class_name();
+        let left = room.left.iter().filter(|object| class_of(object) == Some(&class_name));
+        let left: Vec<bool> = left.map(|object| is_secure(object)).collect();
         let of_side = || placed.iter().filter(|placed| placed.part.side == side);
-        if of_side().next().is_none() {
+        if of_side().next().is_none() && left.is_empty() {
             continue;
         }
-        let https = of_side().any(|placed| placed.part.https);
-        plan.ingresses.push(nobody(side, https));
+        let name = context.settings.balancer(side);
+        let https = left.contains(&true) || of_side().any(|placed| placed.part.https);
         plan.classes.push(class(side, context.settings));
-        plan.balancers.extend(load_balancer(side, https, context.settings));
+        // Where both sides are one load balancer, one answer is enough, on all listeners there are.
+        let other = plan.classes.len() == 2 && context.settings.balancer(Side::Internet) == name;
+        if other {
+            if let Some(first) = plan.ingresses.iter_mut().find(|object| is_nobody(object, Side::Internet))
+                && https
+                && !is_secure(first)
+            {
+                *first = nobody(Side::Internet, true, room.last_order());
+            }
+        } else {
+            plan.ingresses.push(nobody(side, https, room.last_order()));
+        }
+        let known = existing.balancers.iter().find(|known| known.metadata.name.as_ref() == Some(&name));
+        if let Some(balancer) = load_balancer(side, https, context.settings, known) {
+            plan.balancers.retain(|before| before.metadata.name != balancer.metadata.name || !https);
+            if !plan.balancers.iter().any(|before| before.metadata.name == balancer.metadata.name) {
+                plan.balancers.push(balancer);
+            }
+        }
+    }
+    for placed in placed {
+        plan.outcomes[placed.owner].parts.push((placed.name, placed.part));
     }
     plan.ingresses.sort_by_key(|object| (object.metadata.namespace.clone(), object.metadata.name.clone()));
     plan
 }
 
-/// What is taken already.
-#[derive(Default)]
-struct Room {
+/// What is taken already, by load balancer.
+struct Room<'a> {
+    settings: &'a Settings,
+    claims: &'a BTreeMap<String, String>,
+    existing: &'a [Ingress],
     /// By host: the namespace that has it, and the paths in use.
-    hosts: BTreeMap<(Side, String), (String, BTreeSet<String>)>,
-    rules: BTreeMap<Side, usize>,
-    secure: BTreeSet<Side>,
+    hosts: BTreeMap<(String, String), (String, BTreeSet<String>)>,
+    rules: BTreeMap<String, usize>,
+    /// Rules of KIngresses that were not looked at yet and have Ingresses: these come before what is new.
+    reserved: BTreeMap<String, usize>,
+    secure: BTreeSet<String>,
     orders: BTreeSet<u16>,
+    /// Orders of what there is.
+    present: BTreeSet<u16>,
+    /// What refused KIngresses were given before.
+    left: Vec<&'a Ingress>,
 }
 
-impl Room {
-    fn admit(
-        &mut self,
-        owner: usize,
-        ingress: &KIngress,
-        parts: Vec<Part>,
-        settings: &Settings,
-        existing: &[Ingress],
-    ) -> Result<Vec<Placed>, Remark> {
+impl<'a> Room<'a> {
+    fn new(ingresses: &[&KIngress], context: &Context<'a>, existing: &Existing<'a>) -> Self {
+        let is_made_here = |object: &&Ingress| {
+            object.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
+        };
+        let all = existing.ingresses;
+        let mut this = Self {
+            settings: context.settings,
+            claims: context.claims,
+            existing: all,
+            hosts: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            secure: BTreeSet::new(),
+            orders: all.iter().filter(|object| !is_made_here(object)).filter_map(order_of).collect(),
+            present: all.iter().filter_map(order_of).collect(),
+            left: Vec::new(),
+        };
+        for ingress in ingresses {
+            for (balancer, rules) in this.held(ingress) {
+                *this.reserved.entry(balancer).or_default() += rules;
+            }
+        }
+        this
+    }
+
+    /// The Ingresses a KIngress has.
+    fn of<'b>(&self, ingress: &'b KIngress) -> impl Iterator<Item = &'a Ingress> + use<'a, 'b> {
+        let existing = self.existing;
+        existing.iter().filter(move |object| is_ours(object, ingress))
+    }
+
+    /// The rules they have, by load balancer.
+    fn held(&self, ingress: &KIngress) -> BTreeMap<String, usize> {
+        let mut held = BTreeMap::new();
+        for object in self.of(ingress) {
+            let Some(side) = side_of(object) else { continue };
+            let rules = object.spec.iter().flat_map(|spec| spec.rules.iter().flatten()).count();
+            *held.entry(self.settings.balancer(side)).or_default() += rules * listeners_of(object);
+        }
+        held
+    }
+
+    fn release(&mut self, ingress: &KIngress) -> BTreeMap<String, usize> {
+        let held = self.held(ingress);
+        for (balancer, rules) in &held {
+            let reserved = self.reserved.entry(balancer.clone()).or_default();
+            *reserved = reserved.saturating_sub(*rules);
+        }
+        held
+    }
+
+    /// A refused KIngress keeps what it was given before.
+    fn keep(&mut self, ingress: &KIngress) {
+        for (balancer, rules) in self.release(ingress) {
+            *self.rules.entry(balancer).or_insert(1) += rules;
+        }
         let namespace = ingress.metadata.namespace.clone().unwrap_or_default();
-        for part in &parts {
+        for object in self.of(ingress) {
+            let Some(side) = side_of(object) else { continue };
+            self.orders.extend(order_of(object));
+            self.left.push(object);
+            let balancer = self.settings.balancer(side);
+            for rule in rules_of(object) {
+                self.take_hosts(&balancer, &namespace, &rule);
+            }
+        }
+    }
+
+    fn take_hosts(&mut self, balancer: &str, namespace: &str, rule: &Rule) {
+        for host in rule.hosts() {
+            let taken = self.hosts.entry((balancer.to_owned(), host.to_owned()));
+            taken.or_insert_with(|| (namespace.to_owned(), BTreeSet::new())).1.insert(rule.path.clone());
+        }
+    }
+
+    fn last_order(&self) -> u16 {
+        let wildcards = WILDCARDS.rev().find(|order| !self.orders.contains(order));
+        if self.orders.contains(&LAST_ORDER) { wildcards.unwrap_or(LAST_ORDER) } else { LAST_ORDER }
+    }
+
+    /// Whether the namespace may have the hosts.
+    fn hosts_are_free(&self, namespace: &str, parts: &[Part]) -> Result<(), Remark> {
+        let conflict = |message: String| Err(Remark::new("HostConflict", message));
+        for part in parts {
+            let balancer = self.settings.balancer(part.side);
             for rule in &part.rules {
                 for host in rule.hosts() {
-                    let Some((by, paths)) = self.hosts.get(&(part.side, host.to_owned())) else { continue };
-                    if *by != namespace {
-                        let message = format!("the host {host} belongs to the namespace {by}, which had it before");
-                        return Err(Remark::new("HostConflict", message));
+                    if let Some(claimed) = self.claims.get(host).filter(|claimed| *claimed != namespace) {
+                        return conflict(format!(
+                            "a ClusterDomainClaim gives the host {host} to the namespace {claimed}"
+                        ));
+                    }
+                    let Some((by, paths)) = self.hosts.get(&(balancer.clone(), host.to_owned())) else { continue };
+                    if by != namespace {
+                        return conflict(format!("the host {host} belongs to the namespace {by}, which had it before"));
                     }
                     if paths.contains(&rule.path) {
-                        let message = format!("{host}{} is served by an older KIngress of the namespace", rule.path);
-                        return Err(Remark::new("HostConflict", message));
+                        return conflict(format!("{host}{} is served by another KIngress of the namespace", rule.path));
                     }
                 }
             }
         }
-        let mut rules = self.rules.clone();
-        for part in &parts {
-            let used = rules.entry(part.side).or_insert(1);
-            if part.https && !self.secure.contains(&part.side) {
+        Ok(())
+    }
+
+    fn admit(&mut self, owner: usize, ingress: &KIngress, parts: &[Part]) -> Result<Vec<Placed>, Remark> {
+        let namespace = ingress.metadata.namespace.clone().unwrap_or_default();
+        self.hosts_are_free(&namespace, parts)?;
+        let (mut rules, mut secure) = (self.rules.clone(), self.secure.clone());
+        let held = self.held(ingress);
+        for part in parts {
+            let balancer = self.settings.balancer(part.side);
+            let used = rules.entry(balancer.clone()).or_insert(1);
+            if part.https && secure.insert(balancer.clone()) {
                 // The answer for hosts nobody serves stands on this listener too.
                 *used += 1;
             }
             *used += part.rules.len() * (usize::from(part.http) + usize::from(part.https));
-            if *used > settings.rule_budget {
+        }
+        for (balancer, used) in &rules {
+            let get = |map: &BTreeMap<String, usize>| map.get(balancer).copied().unwrap_or(0);
+            let others = get(&self.reserved).saturating_sub(get(&held));
+            let needed = used + others;
+            let grows = *used > get(&self.rules) + get(&held);
+            if grows && needed > self.settings.rule_budget {
                 let message = format!(
-                    "{used} rules are needed on the {} load balancer and alb-rule-budget is {}",
-                    part.side.word(),
-                    settings.rule_budget
+                    "{needed} rules are needed on the load balancer {balancer} and alb-rule-budget is {}",
+                    self.settings.rule_budget
                 );
                 return Err(Remark::new("RuleBudgetExceeded", message));
             }
@@ -236,8 +398,8 @@ impl Room {
         let of = |side| parts.iter().any(|part| (part.role, part.side) == (Role::Private, side));
         let two_private = of(Side::Internet) && of(Side::Intranet);
         for part in parts {
-            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), &part, two_private);
-            let now = existing.iter().find(|object| {
+            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), part, two_private);
+            let now = self.existing.iter().find(|object| {
                 object.metadata.name.as_ref() == Some(&name) && object.metadata.namespace.as_ref() == Some(&namespace)
             });
             if let Some(now) = now
@@ -246,33 +408,95 @@ impl Room {
                 let message = format!("there is an Ingress {namespace}/{name} that was not made for this KIngress");
                 return Err(Remark::new("NotOwned", message));
             }
-            let band = band(&part);
+            let band = band(part);
             let kept = now.and_then(order_of).filter(|order| band.contains(order) && !orders.contains(order));
-            let order = kept.or_else(|| {
-                let reserved: BTreeSet<u16> = existing.iter().filter_map(order_of).collect();
-                band.clone().find(|order| !orders.contains(order) && !reserved.contains(order))
-            });
+            let order =
+                kept.or_else(|| band.clone().find(|order| !orders.contains(order) && !self.present.contains(order)));
             let Some(order) = order else {
                 let message = format!("the orders {} to {} are all taken", band.start(), band.end());
                 return Err(Remark::new("RuleBudgetExceeded", message));
             };
             orders.insert(order);
-            placed.push(Placed { owner, name, part, order });
+            placed.push(Placed { owner, name, part: part.clone(), order });
         }
-        (self.rules, self.orders) = (rules, orders);
+        self.release(ingress);
+        (self.rules, self.secure, self.orders) = (rules, secure, orders);
         for placed in &placed {
-            if placed.part.https {
-                self.secure.insert(placed.part.side);
-            }
+            let balancer = self.settings.balancer(placed.part.side);
             for rule in &placed.part.rules {
-                for host in rule.hosts() {
-                    let taken = self.hosts.entry((placed.part.side, host.to_owned()));
-                    taken.or_insert_with(|| (namespace.clone(), BTreeSet::new())).1.insert(rule.path.clone());
-                }
+                self.take_hosts(&balancer, &namespace, rule);
             }
         }
         Ok(placed)
     }
+}
+
+/// The rules of an Ingress of ours, read back from its annotations. What cannot be read is left out.
+pub fn rules_of(object: &Ingress) -> Vec<Rule> {
+    let annotation = |key: String| object.metadata.annotations.as_ref()?.get(&key).map(String::as_str);
+    let rules = object.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    let read = |rule: &IngressRule| {
+        let path = rule.http.as_ref()?.paths.first()?;
+        let name = path.backend.service.as_ref()?.name.clone();
+        let conditions = annotation(format!("{PREFIX}conditions.{name}")).unwrap_or("[]");
+        let (conditions, actions) = Rule::reparse(conditions, annotation(format!("{PREFIX}actions.{name}"))?).ok()?;
+        let path = path.path.as_deref().unwrap_or("/");
+        let path = if path == "/" { path } else { path.trim_end_matches('*') };
+        Some(Rule { name, host: rule.host.clone(), path: path.to_owned(), conditions, actions })
+    };
+    rules.filter_map(read).collect()
+}
+
+fn class_of(object: &Ingress) -> Option<&String> {
+    object.spec.as_ref()?.ingress_class_name.as_ref()
+}
+
+fn side_of(object: &Ingress) -> Option<Side> {
+    [Side::Internet, Side::Intranet].into_iter().find(|side| class_of(object) == Some(&side.class_name()))
+}
+
+fn listen_ports(object: &Ingress) -> &str {
+    let annotations = object.metadata.annotations.as_ref();
+    annotations.and_then(|annotations| annotations.get(&format!("{PREFIX}listen-ports"))).map_or("", String::as_str)
+}
+
+fn listeners_of(object: &Ingress) -> usize {
+    listen_ports(object).matches('{').count().max(1)
+}
+
+fn is_secure(object: &Ingress) -> bool {
+    listen_ports(object).contains("HTTPS")
+}
+
+fn is_nobody(object: &Ingress, side: Side) -> bool {
+    object.metadata.name.as_deref() == Some(&nobody_name(side))
+        && object.metadata.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
+}
+
+fn nobody_name(side: Side) -> String {
+    format!("knative-alb-default-{}", side.word())
+}
+
+/// Where a KIngress is reached from outside and from inside, once its load balancers have names. Empty are the lists
+/// nothing is known for.
+pub fn addresses(
+    parts: &[(String, Part)],
+    settings: &Settings,
+    name_of: impl Fn(Side) -> Option<String>,
+) -> Option<(LoadBalancerStatus, LoadBalancerStatus)> {
+    let public = parts.iter().any(|(_, part)| part.side == Side::Internet);
+    let outside = if public { Side::Internet } else { Side::Intranet };
+    let inside = match settings.cluster_local {
+        ClusterLocal::Intranet => Side::Intranet,
+        ClusterLocal::Shared | ClusterLocal::Gateway => outside,
+    };
+    // Without a part there, nothing is to be waited for.
+    let inside = if parts.iter().any(|(_, part)| part.side == inside) { inside } else { outside };
+    let list = |domain: String| LoadBalancerStatus {
+        ingress: vec![LoadBalancerAddress { domain, ..LoadBalancerAddress::default() }],
+    };
+    let (outside, inside) = (name_of(outside)?, name_of(inside)?);
+    Some((list(outside), list(inside)))
 }
 
 /// Lets the longer path come first where Ingresses share a host. What cannot be ordered fails the younger one.
@@ -338,7 +562,7 @@ fn band(part: &Part) -> RangeInclusive<u16> {
     if matches!(part.role, Role::Grpc | Role::GrpcHttp) {
         1..=99
     } else if part.rules.iter().any(|rule| rule.host.is_none() || rule.hosts().any(|host| host.starts_with('*'))) {
-        900..=999
+        WILDCARDS
     } else {
         100..=899
     }
@@ -349,6 +573,7 @@ fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
         (Role::Primary, _) => "",
         (Role::Grpc, _) => "--grpc",
         (Role::GrpcHttp, _) => "--grpc-http",
+        (Role::Redirect, _) => "--redirect",
         (Role::Private, Side::Internet) if two_private => "--private-http",
         (Role::Private, _) => "--private",
     };
@@ -374,15 +599,8 @@ fn order_of(object: &Ingress) -> Option<u16> {
     object.metadata.annotations.as_ref()?.get(&format!("{PREFIX}order"))?.parse().ok()
 }
 
-fn foreign_orders(existing: &[Ingress]) -> BTreeSet<u16> {
-    let is_ours = |object: &&Ingress| {
-        object.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
-    };
-    existing.iter().filter(|object| !is_ours(object)).filter_map(order_of).collect()
-}
-
 /// The Ingress, its annotations read back as strictly as the load balancer's controller does at its strictest.
-fn object(placed: &Placed, owner: &KIngress) -> Result<Ingress, Remark> {
+fn object(placed: &Placed, owner: &KIngress, settings: &Settings) -> Result<Ingress, Remark> {
     let part = &placed.part;
     let meta = &owner.metadata;
     let owner_name = meta.name.clone().unwrap_or_default();
@@ -395,7 +613,7 @@ fn object(placed: &Placed, owner: &KIngress) -> Result<Ingress, Remark> {
     }
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
 
-    let mut annotations = annotations(part, placed.order);
+    let mut annotations = annotations(part, placed.order, settings);
     let bytes = serde_json::to_vec(&part.rules).expect("rules are JSON");
     annotations.insert("knative-alb/plan-hash".to_owned(), digest(&bytes, 16));
     annotations.insert("knative-alb/kingress-generation".to_owned(), meta.generation.unwrap_or(0).to_string());
@@ -447,7 +665,7 @@ fn object(placed: &Placed, owner: &KIngress) -> Result<Ingress, Remark> {
     })
 }
 
-fn annotations(part: &Part, order: u16) -> BTreeMap<String, String> {
+fn annotations(part: &Part, order: u16, settings: &Settings) -> BTreeMap<String, String> {
     let listen = match (part.http, part.https) {
         (true, true) => r#"[{"HTTP":80},{"HTTPS":443}]"#,
         (_, false) => r#"[{"HTTP":80}]"#,
@@ -462,6 +680,16 @@ fn annotations(part: &Part, order: u16) -> BTreeMap<String, String> {
     }
     if part.redirect {
         put("ssl-redirect", "true".to_owned());
+    }
+    let servers =
+        part.rules.iter().flat_map(|rule| &rule.actions).any(|action| matches!(action, Action::ForwardGroup { .. }));
+    if servers && settings.tcp_health_checks {
+        put("healthcheck-enabled", "true".to_owned());
+        put("healthcheck-protocol", "TCP".to_owned());
+    }
+    if let Some(seconds) = settings.connection_drain.filter(|_| servers) {
+        put("connection-drain-enabled", "true".to_owned());
+        put("connection-drain-timeout", seconds.to_string());
     }
     for rule in &part.rules {
         if !rule.conditions.is_empty() {
@@ -495,7 +723,7 @@ fn label_value(text: &str) -> String {
 }
 
 /// The answer for hosts nobody serves. Without it that would look like a service without servers.
-fn nobody(side: Side, https: bool) -> Ingress {
+fn nobody(side: Side, https: bool, order: u16) -> Ingress {
     let actions = vec![fixed("404", "no such route")];
     let rule = Rule { name: "nobody".to_owned(), host: None, path: "/".to_owned(), conditions: Vec::new(), actions };
     let (http, grpc, redirect, tls) = (true, false, false, Vec::new());
@@ -503,10 +731,10 @@ fn nobody(side: Side, https: bool) -> Ingress {
     let part = Part { role: Role::Primary, side, rules, http, https, grpc, redirect, tls };
     Ingress {
         metadata: ObjectMeta {
-            name: Some(format!("knative-alb-default-{}", side.word())),
+            name: Some(nobody_name(side)),
             namespace: Some(SYSTEM_NAMESPACE.to_owned()),
             labels: Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into()),
-            annotations: Some(annotations(&part, LAST_ORDER)),
+            annotations: Some(annotations(&part, order, &Settings::default())),
             ..ObjectMeta::default()
         },
         spec: Some(IngressSpec {
@@ -516,10 +744,6 @@ fn nobody(side: Side, https: bool) -> Ingress {
         }),
         status: None,
     }
-}
-
-fn balancer_name(side: Side, settings: &Settings) -> String {
-    settings.existing(side).map_or_else(|| format!("knative-{}", side.word()), ToOwned::to_owned)
 }
 
 fn class(side: Side, settings: &Settings) -> IngressClass {
@@ -534,39 +758,57 @@ fn class(side: Side, settings: &Settings) -> IngressClass {
             parameters: Some(IngressClassParametersReference {
                 api_group: Some("alibabacloud.com".to_owned()),
                 kind: "AlbConfig".to_owned(),
-                name: balancer_name(side, settings),
+                name: settings.balancer(side),
                 ..IngressClassParametersReference::default()
             }),
         }),
     }
 }
 
-fn load_balancer(side: Side, https: bool, settings: &Settings) -> Option<AlbConfig> {
-    if settings.existing(side).is_some() {
-        return None;
-    }
-    let vswitches = settings.vswitches.as_ref()?;
-    let name = balancer_name(side, settings);
+fn load_balancer(side: Side, https: bool, settings: &Settings, known: Option<&AlbConfig>) -> Option<AlbConfig> {
+    let name = settings.balancer(side);
+    let foreign = settings.existing(side).is_some();
     let listener = |port, protocol: &str| Listener {
         port,
         protocol: protocol.to_owned(),
-        request_timeout: settings.request_timeout,
-        idle_timeout: settings.idle_timeout,
+        request_timeout: Some(settings.request_timeout),
+        idle_timeout: Some(settings.idle_timeout),
+        more: BTreeMap::new(),
     };
-    let mut listeners = vec![listener(80, "HTTP")];
-    if https {
-        listeners.push(listener(443, "HTTPS"));
+    // Listeners are added and never taken away, and those there are stay as they are. Ours have the times that are set.
+    let mut listeners = known.map(|known| known.spec.listeners.clone()).unwrap_or_default();
+    for (port, protocol) in [(80, "HTTP"), (443, "HTTPS")] {
+        let wanted = listener(port, protocol);
+        if let Some(found) = listeners.iter_mut().find(|listener| listener.port == port) {
+            if !foreign {
+                (found.request_timeout, found.idle_timeout) = (wanted.request_timeout, wanted.idle_timeout);
+            }
+        } else if port == 80 || https {
+            listeners.push(wanted);
+        }
     }
-    let config = LoadBalancer {
-        name: name.clone(),
-        address_type: if side == Side::Internet { "Internet" } else { "Intranet" }.to_owned(),
-        address_allocated_mode: "Dynamic".to_owned(),
-        edition: settings.edition.clone(),
-        zone_mappings: vswitches.iter().map(|id| ZoneMapping { v_switch_id: id.clone() }).collect(),
-        billing_config: Billing { pay_type: "PostPay".to_owned() },
+    let config = if foreign {
+        let missing = known.is_some_and(|known| known.spec.listeners != listeners);
+        if !settings.manage_listeners || !missing {
+            return None;
+        }
+        None
+    } else {
+        let vswitches = settings.vswitches.as_ref()?;
+        Some(LoadBalancer {
+            name: name.clone(),
+            address_type: if side == Side::Internet { "Internet" } else { "Intranet" }.to_owned(),
+            address_allocated_mode: "Dynamic".to_owned(),
+            edition: settings.edition.clone(),
+            zone_mappings: vswitches.iter().map(|id| ZoneMapping { v_switch_id: id.clone() }).collect(),
+            billing_config: Billing { pay_type: "PostPay".to_owned() },
+            tags: settings.cluster_id.iter().map(|id| Tag { key: MANAGER.to_owned(), value: id.clone() }).collect(),
+        })
     };
     let mut object = AlbConfig::new(&name, AlbConfigSpec { config, listeners });
-    object.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
+    if !foreign {
+        object.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
+    }
     Some(object)
 }
 
@@ -585,6 +827,7 @@ mod tests {
             (Progress::WaitingForAddress, True, Unknown, Unknown),
             (Progress::Probing, True, Unknown, Unknown),
             (Progress::ProgrammingFailed("quota".to_owned()), True, False, False),
+            (Progress::Quota("rules".to_owned()), True, False, False),
             (Progress::ProbeTimeout, True, False, False),
             (Progress::Ready, True, True, True),
         ] {

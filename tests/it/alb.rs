@@ -1,12 +1,16 @@
 //! Knative's traffic on Alibaba Cloud's load balancer: `ebb alb render` on whole objects, and the laws of the translation.
 
-use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit};
-use ebb::routing::model::{Action, Mode, Rule, Settings};
-use ebb::routing::plan::{Plan, plan};
+use ebb::api::alb_config::AlbConfig;
+use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit, IngressTls};
+use ebb::api::serving::Revision;
+use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings};
+use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
 use ebb::routing::translate::Context;
+use k8s_openapi::api::core::v1::Service as CoreService;
+use k8s_openapi::api::networking::v1::Ingress as Published;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -262,9 +266,478 @@ fn what_cannot_be_expressed_is_named_and_harms_nothing_else() {
     }
 }
 
+/// A KIngress that is in a cluster.
+fn stored(object: Value, second: u8) -> Ingress {
+    let mut ingress: Ingress = serde_json::from_value(object).expect("a KIngress");
+    ingress.metadata.uid = Some(format!("uid-{}", ingress.metadata.name.as_deref().unwrap_or_default()));
+    let time = format!("2026-01-01T00:00:{second:02}Z").parse().expect("a time");
+    ingress.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+    ingress
+}
+
+fn simple(name: &str, second: u8) -> Ingress {
+    stored(kingress(name, &[(&format!("{name}-1"), 100)], None, false, true), second)
+}
+
+fn secured(mut ingress: Ingress, option: &str) -> Ingress {
+    let public = |rule: &&IngressRule| rule.visibility == "ExternalIP";
+    let hosts = ingress.spec.rules.iter().filter(public).flat_map(|rule| rule.hosts.clone()).collect();
+    ingress.spec.tls =
+        vec![IngressTls { hosts, secret_name: "cert".to_owned(), secret_namespace: "default".to_owned() }];
+    option.clone_into(&mut ingress.spec.http_option);
+    ingress
+}
+
+/// Host, path, whether its hosts are more, and how it ends.
+fn outline(object: &Published) -> Vec<(String, String, usize, &'static str)> {
+    let row = |rule: &Rule| {
+        let end = match rule.actions.last() {
+            Some(Action::ForwardGroup { .. }) => "forward",
+            Some(Action::Redirect { .. }) => "redirect",
+            Some(Action::FixedResponse { .. }) => "fixed",
+            _ => "none",
+        };
+        (rule.host.clone().unwrap_or_default(), rule.path.clone(), rule.hosts().count(), end)
+    };
+    rules_of(object).iter().map(row).collect()
+}
+
+fn named<'a>(plan: &'a Plan, name: &str) -> &'a Published {
+    let found = plan.ingresses.iter().find(|object| object.metadata.name.as_deref() == Some(name));
+    found.unwrap_or_else(|| panic!("no {name}: {:?}", names(plan)))
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.ingresses.iter().filter_map(|object| object.metadata.name.as_deref()).collect()
+}
+
+fn annotation<'a>(object: &'a Published, key: &str) -> Option<&'a str> {
+    let annotations = object.metadata.annotations.as_ref()?;
+    annotations.get(&format!("alb.ingress.kubernetes.io/{key}")).map(String::as_str)
+}
+
+fn reasons(outcome: &Outcome) -> Vec<&'static str> {
+    outcome.refused.iter().chain(&outcome.remarks).map(|remark| remark.reason).collect()
+}
+
+fn refused(plan: &Plan) -> Vec<(&str, &'static str)> {
+    let of = |outcome: &Outcome| outcome.refused.as_ref().map(|remark| remark.reason);
+    plan.outcomes.iter().filter_map(|outcome| Some((outcome.name.as_str(), of(outcome)?))).collect()
+}
+
+#[test]
+fn settings_are_read_or_refused_by_name() {
+    let parse = |key: &str, value: &str| Settings::parse(&[(key.to_owned(), value.to_owned())].into());
+    for (key, value) in [
+        ("alb-flavor", "aws"),
+        ("alb-flavor", "alibaba-canary"),
+        ("alb-flavor", "x"),
+        ("alb-legacy-annotations", "true"),
+        ("alb-probe", "x"),
+        ("alb-redirect", "302"),
+        ("alb-healthcheck", "http"),
+        ("alb-edition", "x"),
+        ("alb-data-plane", "x"),
+        ("alb-cluster-local", "x"),
+        ("alb-deletion-policy", "delete"),
+        ("alb-manage-listeners", "yes"),
+        ("alb-connection-drain", "5"),
+        ("alb-rule-layout", "x"),
+        ("alb-rule-budget", "0"),
+        ("alb-request-timeout", "901"),
+        ("alb-idle-timeout", "-1"),
+        ("eni", "no"),
+    ] {
+        let wrong = parse(key, value).expect_err(key);
+        assert_eq!(wrong.len(), 1, "{key}");
+        assert!(wrong[0].starts_with(&format!("{key}: {value:?} is not accepted; use ")), "{}", wrong[0]);
+    }
+    let all = [
+        ("alb-flavor", "alibaba"),
+        ("alb-legacy-annotations", "false"),
+        ("alb-probe", "rule"),
+        ("alb-redirect", "301"),
+        ("alb-healthcheck", "tcp"),
+        ("alb-connection-drain", "30"),
+        ("alb-rule-layout", "split"),
+        ("eni", "false"),
+        ("alb-data-plane", "port"),
+        ("alb-manage-listeners", "true"),
+        ("alb-cluster-id", "c-1"),
+        ("albconfig", "theirs"),
+        ("somebody-elses", "x"),
+    ];
+    let all: BTreeMap<String, String> =
+        all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let settings = Settings::parse(&all).expect("settings");
+    assert_eq!((settings.probe, settings.redirect, settings.layout), (Probe::Rule, Redirect::Moved, Layout::Split));
+    assert_eq!((settings.mode, settings.eni, settings.connection_drain), (Mode::Port, false, Some(30)));
+    assert!(
+        Settings::parse(&BTreeMap::new()).is_ok_and(|settings| settings.vswitches.is_some_and(|ids| ids.is_empty()))
+    );
+}
+
+#[test]
+fn plain_http_is_redirected_as_it_is_asked_for() {
+    let mut ingress = secured(simple("a", 0), "Redirected");
+    let mut challenge = ingress.spec.rules[1].clone();
+    let path = &mut challenge.http.as_mut().expect("paths").paths[0];
+    path.path = "/.well-known/acme-challenge/token".to_owned();
+    path.splits[0].service_name = "cm-acme".to_owned();
+    path.splits[0].append_headers.clear();
+    ingress.spec.rules[1].http.as_mut().expect("paths").paths.insert(0, path.clone());
+    let ingresses = [ingress];
+
+    let plan = planned(&ingresses, Mode::Header);
+    assert_eq!(names(&plan), ["a", "a--private", "knative-alb-default-internet"]);
+    let primary = named(&plan, "a");
+    assert_eq!(annotation(primary, "ssl-redirect"), Some("true"));
+    assert_eq!(annotation(primary, "listen-ports"), Some(r#"[{"HTTP":80},{"HTTPS":443}]"#));
+    assert_eq!(annotation(named(&plan, "a--private"), "listen-ports"), Some(r#"[{"HTTP":80}]"#));
+
+    let settings = Settings { redirect: Redirect::Moved, ..Settings::default() };
+    let plan = ebb::routing::plan::plan(&Context::new(&ingresses, &settings), &Existing::default());
+    assert_eq!(names(&plan), ["a", "a--private", "a--redirect", "knative-alb-default-internet"]);
+    let primary = named(&plan, "a");
+    assert_eq!(annotation(primary, "ssl-redirect"), None);
+    assert_eq!(annotation(primary, "listen-ports"), Some(r#"[{"HTTPS":443}]"#));
+    let host = "a.default.example.com".to_owned();
+    assert_eq!(outline(primary), [(host.clone(), "/".to_owned(), 1, "forward")]);
+    let redirect = named(&plan, "a--redirect");
+    assert_eq!(annotation(redirect, "listen-ports"), Some(r#"[{"HTTP":80}]"#));
+    // Who gives out certificates is answered over plain HTTP.
+    let challenge = (host.clone(), "/.well-known/acme-challenge/token".to_owned(), 1, "forward");
+    assert_eq!(outline(redirect), [challenge, (host, "/".to_owned(), 1, "redirect")]);
+    assert_eq!(
+        annotation(redirect, "actions.redirect-1"),
+        Some(
+            r#"[{"type":"Redirect","RedirectConfig":{"host":"${host}","path":"${path}","port":"443","protocol":"https","query":"${query}","httpCode":"301"}}]"#
+        )
+    );
+
+    let without =
+        Ingress { spec: IngressSpec { tls: Vec::new(), ..ingresses[0].spec.clone() }, ..ingresses[0].clone() };
+    let plan = planned(&[without], Mode::Header);
+    assert_eq!(reasons(&plan.outcomes[0]), ["RedirectWithoutTLS"]);
+    assert_eq!(names(&plan), ["a", "knative-alb-default-internet"]);
+}
+
+#[test]
+fn a_probe_rule_stands_before_the_rule_it_is_of() {
+    let ingresses = [stored(kingress("a", &[("a-1", 100)], Some(("t", "a-2")), true, true), 0)];
+    let settings = Settings { probe: Probe::Rule, ..Settings::default() };
+    let plan = plan(&Context::new(&ingresses, &settings), &Existing::default());
+    let rules = rules_of(named(&plan, "a"));
+    let text = |rule: &Rule| serde_json::to_string(rule).expect("JSON");
+    let row = |rule: &Rule| {
+        let asked = text(rule).contains(r#""key":"K-Network-Hash","values":["override"]"#);
+        let told = text(rule).contains(r#""InsertHeaderConfig":{"key":"K-Network-Hash""#);
+        let tag = text(rule).contains(r#""values":["t"]"#);
+        (rule.host.as_deref().unwrap_or_default().split('.').next().unwrap_or_default().to_owned(), tag, asked, told)
+    };
+    // The probe of the tag's rule first: it has the more conditions.
+    let wanted = [
+        ("a", true, true, true),
+        ("a", false, true, true),
+        ("t-a", false, true, true),
+        ("a", true, false, false),
+        ("a", false, false, false),
+        ("t-a", false, false, false),
+    ];
+    assert_eq!(rules.iter().map(row).collect::<Vec<_>>(), wanted.map(|(host, a, b, c)| (host.to_owned(), a, b, c)));
+}
+
+#[test]
+fn many_hosts_are_split_over_rules() {
+    let mut ingress = simple("a", 0);
+    ingress.spec.rules[1].hosts = (0..25).map(|n| format!("h{n}.example.com")).collect();
+    ingress.spec.rules.remove(0);
+    let of = |settings: &Settings| {
+        let ingresses = [ingress.clone()];
+        let plan = plan(&Context::new(&ingresses, settings), &Existing::default());
+        assert_eq!(refused(&plan), []);
+        let rules = rules_of(named(&plan, "a"));
+        let groups: BTreeSet<String> =
+            rules.iter().map(|rule| serde_json::to_string(&rule.actions).expect("JSON")).collect();
+        assert_eq!(groups.len(), 1, "all lead to the same");
+        rules.iter().map(|rule| rule.hosts().count()).collect::<Vec<_>>()
+    };
+    // Beside the path a rule has room for nine.
+    assert_eq!(of(&Settings::default()), [9, 9, 7]);
+    assert_eq!(of(&Settings { layout: Layout::Split, ..Settings::default() }), [1; 25]);
+}
+
+#[test]
+fn what_is_published_keeps_its_room_and_its_hosts() {
+    let published = |ingresses: &[Ingress]| planned(ingresses, Mode::Header).ingresses;
+    let (old, new) = (simple("old", 0), simple("new", 9));
+    // Room for the answer for nobody and two rules.
+    let settings = Settings { rule_budget: 3, ..Settings::default() };
+    let with = |ingresses: &[Ingress], existing: &[Published], settings: &Settings| {
+        plan(&Context::new(ingresses, settings), &Existing { ingresses: existing, balancers: &[] })
+    };
+    // The younger has its rule already; what the older wants beyond that must wait.
+    let mut grown = old.clone();
+    grown.spec.rules[1].hosts = (0..25).map(|n| format!("h{n}.example.com")).collect();
+    let existing = published(&[new.clone()]);
+    let plan = with(&[grown.clone(), new.clone()], &existing, &settings);
+    assert_eq!(refused(&plan), [("old", "RuleBudgetExceeded")]);
+    assert!(plan.outcomes[0].refused.as_ref().is_some_and(|remark| remark.message.starts_with("6 rules are needed")));
+    // What grew keeps what it had, so there is room for one more and not for two.
+    let existing = published(&[old.clone()]);
+    let third = simple("third", 10);
+    let plan = with(&[grown, new.clone(), third], &existing, &settings);
+    assert_eq!(refused(&plan), [("old", "RuleBudgetExceeded"), ("third", "RuleBudgetExceeded")]);
+    let tight = Settings { rule_budget: 2, ..Settings::default() };
+    let mut far = old.clone();
+    far.spec.rules[1].http.as_mut().expect("paths").paths[0].path = "/a*".to_owned();
+    assert_eq!(
+        refused(&with(&[far.clone(), new.clone()], &existing, &tight)),
+        [("old", "InvalidPath"), ("new", "RuleBudgetExceeded")]
+    );
+    // Nor may somebody else take the hosts of what can no longer be expressed.
+    let mut thief = new.clone();
+    thief.spec.rules[1].hosts = vec!["old.default.example.com".to_owned()];
+    assert_eq!(
+        refused(&with(&[far, thief.clone()], &existing, &Settings::default())),
+        [("old", "InvalidPath"), ("new", "HostConflict")]
+    );
+    // A claim decides before age does.
+    let claims = [("old.default.example.com".to_owned(), "other".to_owned())].into();
+    let ingresses = [old.clone()];
+    let settings = Settings::default();
+    let context = Context { claims: &claims, ..Context::new(&ingresses, &settings) };
+    assert_eq!(refused(&ebb::routing::plan::plan(&context, &Existing::default())), [("old", "HostConflict")]);
+    // Somebody else's Ingress of the name is not taken.
+    let mut foreign = existing.clone();
+    foreign[0].metadata.owner_references = None;
+    assert_eq!(foreign[0].metadata.name.as_deref(), Some("old"));
+    assert_eq!(refused(&with(&[old], &foreign, &Settings::default())), [("old", "NotOwned")]);
+}
+
+#[test]
+fn one_load_balancer_for_both_sides_has_one_answer_for_nobody() {
+    let mut inside = simple("inside", 1);
+    inside.spec.rules.pop();
+    let ingresses = [secured(simple("outside", 0), "Enabled"), inside];
+    let both = |names: &[&str]| {
+        let settings = Settings { albconfig: Some("theirs".to_owned()), manage_listeners: true, ..Settings::default() };
+        let theirs: AlbConfig = serde_json::from_value(json!({"apiVersion": "alibabacloud.com/v1", "kind": "AlbConfig",
+            "metadata": {"name": "theirs"},
+            "spec": {"config": {"name": "x"}, "listeners": [{"port": 80, "protocol": "HTTP", "aclConfig": {"aclIds": ["acl-1"]}}]}}))
+        .expect("an AlbConfig");
+        let balancers = [theirs];
+        let plan = plan(&Context::new(&ingresses, &settings), &Existing { ingresses: &[], balancers: &balancers });
+        assert_eq!(self::names(&plan), names);
+        plan
+    };
+    let plan = both(&["inside", "outside", "outside--private", "knative-alb-default-internet"]);
+    assert_eq!(plan.classes.len(), 2);
+    let written = serde_json::to_value(&plan.balancers).expect("JSON");
+    // What a user set stays, and nothing but listeners is spoken of.
+    assert_eq!(
+        written[0]["spec"],
+        json!({"listeners": [
+            {"port": 80, "protocol": "HTTP", "aclConfig": {"aclIds": ["acl-1"]}},
+            {"port": 443, "protocol": "HTTPS", "requestTimeout": 180, "idleTimeout": 60}]})
+    );
+    assert_eq!(plan.balancers.len(), 1);
+}
+
+#[test]
+fn listeners_of_our_own_are_never_taken_away() {
+    let ingresses = [simple("a", 0)];
+    let settings = Settings {
+        vswitches: Some(vec!["vsw-a".to_owned(), "vsw-b".to_owned()]),
+        cluster_id: Some("c-1".to_owned()),
+        ..Settings::default()
+    };
+    let make = |balancers: &[AlbConfig]| {
+        plan(&Context::new(&ingresses, &settings), &Existing { ingresses: &[], balancers }).balancers
+    };
+    let first = make(&[]);
+    assert_eq!(
+        serde_json::to_value(&first[0].spec).expect("JSON"),
+        json!({"config": {"name": "knative-internet", "addressType": "Internet", "addressAllocatedMode": "Dynamic",
+                "edition": "Standard", "zoneMappings": [{"vSwitchId": "vsw-a"}, {"vSwitchId": "vsw-b"}],
+                "billingConfig": {"payType": "PostPay"}, "tags": [{"key": "knative-alb", "value": "c-1"}]},
+            "listeners": [{"port": 80, "protocol": "HTTP", "requestTimeout": 180, "idleTimeout": 60}]})
+    );
+    let mut known = first.clone();
+    let secure =
+        json!({"port": 443, "protocol": "HTTPS", "requestTimeout": 7, "certificates": [{"CertificateId": "x"}]});
+    known[0].spec.listeners.push(serde_json::from_value(secure).expect("a listener"));
+    let again = serde_json::to_value(&make(&known)[0].spec.listeners).expect("JSON");
+    assert_eq!(
+        again[1],
+        json!({"port": 443, "protocol": "HTTPS", "requestTimeout": 180, "idleTimeout": 60, "certificates": [{"CertificateId": "x"}]})
+    );
+}
+
+#[test]
+fn where_pods_have_no_addresses_only_ports_of_nodes_are_used() {
+    let ingresses = [simple("a", 0)];
+    for (mode, wanted) in
+        [(Mode::Hold, Some("UnsupportedBackend")), (Mode::Header, Some("UnsupportedBackend")), (Mode::Port, None)]
+    {
+        let settings = Settings { mode, eni: false, ..Settings::default() };
+        let plan = plan(&Context::new(&ingresses, &settings), &Existing::default());
+        assert_eq!(refused(&plan).first().map(|(_, reason)| *reason), wanted, "{mode:?}");
+    }
+}
+
+#[test]
+fn health_checks_and_draining_are_what_is_set() {
+    let ingresses = [simple("a", 0)];
+    let settings = Settings { tcp_health_checks: true, connection_drain: Some(30), ..Settings::default() };
+    let plan = plan(&Context::new(&ingresses, &settings), &Existing::default());
+    let object = named(&plan, "a");
+    for (key, value) in [
+        ("healthcheck-enabled", "true"),
+        ("healthcheck-protocol", "TCP"),
+        ("connection-drain-enabled", "true"),
+        ("connection-drain-timeout", "30"),
+    ] {
+        assert_eq!(annotation(object, key), Some(value), "{key}");
+        assert_eq!(annotation(named(&planned(&ingresses, Mode::Header), "a"), key), None, "{key}");
+    }
+}
+
+#[test]
+fn times_the_load_balancer_cannot_keep_are_told() {
+    let ingresses = [stored(kingress("a", &[("a-1", 100)], Some(("t", "a-2")), false, true), 0)];
+    let revision = |name: &str, seconds: Option<i64>| -> Revision {
+        let spec = json!({"containers": [], "timeoutSeconds": seconds});
+        serde_json::from_value(json!({"apiVersion": "serving.knative.dev/v1", "kind": "Revision",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+        .expect("a revision")
+    };
+    let settings = Settings::default();
+    for (first, second, wanted) in [
+        (None, Some(60), vec!["TimeoutExceedsListener"]),
+        (Some(180), Some(59), vec!["ShortGrace"]),
+        (Some(181), Some(1), vec!["TimeoutExceedsListener", "ShortGrace"]),
+    ] {
+        // Of the third nothing is said: no rule leads there.
+        let revisions = [revision("a-1", first), revision("a-2", second), revision("a-3", Some(1))];
+        let context = Context { revisions: &revisions, ..Context::new(&ingresses, &settings) };
+        let plan = plan(&context, &Existing::default());
+        assert_eq!(reasons(&plan.outcomes[0]), wanted);
+    }
+}
+
+#[test]
+fn what_no_rule_can_split_goes_to_an_activator() {
+    let many: Vec<(String, u32)> = (1..=6).map(|n| (format!("a-{n}"), 10)).collect();
+    let many: Vec<(&str, u32)> = many.iter().map(|(name, percent)| (name.as_str(), *percent)).collect();
+    let wide = stored(kingress("a", &many, None, false, true), 0);
+    let mut odd = stored(kingress("b", &[("b-1", 50), ("b-2", 50)], None, false, true), 1);
+    for rule in &mut odd.spec.rules {
+        rule.http.as_mut().expect("paths").paths[0].splits[0].append_headers.insert("x".to_owned(), "y".to_owned());
+    }
+    let ingresses = [wide, odd];
+    assert_eq!(
+        refused(&planned(&ingresses, Mode::Header)),
+        [("a", "TooManyTargets"), ("b", "PerSplitHeadersUnsupported")]
+    );
+    let plan = planned(&ingresses, Mode::Port);
+    assert_eq!(refused(&plan), []);
+    for (name, outcome) in ["a", "b"].iter().zip(&plan.outcomes) {
+        let service = format!("{name}-alb-split-1");
+        assert_eq!(reasons(outcome), ["SplitDelegated"]);
+        assert!(outcome.remarks[0].is_normal());
+        assert_eq!(outcome.delegated.keys().collect::<Vec<_>>(), [&service]);
+        assert_eq!(outcome.delegated[&service].len(), outcome.routed.len());
+        assert!(annotation(named(&plan, name), "actions.forward-default").is_some_and(|text| {
+            text.contains(&format!(r#""ServerGroups":[{{"ServiceName":"{service}","ServicePort":80,"Weight":100}}]"#))
+        }));
+    }
+}
+
+#[test]
+fn a_mapping_leads_where_its_target_does() {
+    let mapping = |target: &str| {
+        stored(
+            json!({"apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": {"name": "shop.example.org", "namespace": "default"},
+            "spec": {"rules": [{"hosts": ["shop.example.org"], "http": {"paths": [{"rewriteHost": target,
+                "splits": [{"serviceName": "a", "serviceNamespace": "default", "servicePort": 80, "percent": 100}]}]}}]}}),
+            5,
+        )
+    };
+    let service = |kind: &str| -> CoreService {
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a", "namespace": "default"}, "spec": {"type": kind}}))
+        .expect("a Service")
+    };
+    let target = "a.default.svc.cluster.local";
+    let settings = Settings::default();
+    let alone = [mapping(target)];
+    let others = [simple("a", 0)];
+    let of = |ingresses: &[Ingress], others: &[Ingress], services: &[CoreService]| {
+        let context = Context { others, services, ..Context::new(ingresses, &settings) };
+        plan(&context, &Existing::default())
+    };
+    assert_eq!(refused(&of(&alone, &[], &[])), [("shop.example.org", "RewriteTargetNotFound")]);
+    let placeholder = [service("ExternalName")];
+    assert_eq!(refused(&of(&alone, &others, &placeholder)), [("shop.example.org", "UnsupportedBackend")]);
+    let plan = of(&alone, &others, &[service("ClusterIP")]);
+    let actions = annotation(named(&plan, "shop.example.org"), "actions.forward-default").expect("actions");
+    assert!(actions.contains(&format!(r#"{{"type":"Rewrite","RewriteConfig":{{"Host":"{target}"}}}}"#)), "{actions}");
+    // Where a KIngress of the class has it, its rules are planned under the new host, and no host is changed.
+    let both = [simple("a", 0), secured(mapping(target), "Enabled")];
+    let plan = of(&both, &[], &placeholder);
+    assert_eq!(refused(&plan), []);
+    let object = named(&plan, "shop.example.org");
+    assert!(!serde_json::to_string(&object).expect("JSON").contains("Rewrite"));
+    assert_eq!(plan.outcomes[1].routed, ["a-1".to_owned()].into());
+    assert_eq!(annotation(object, "listen-ports"), Some(r#"[{"HTTP":80},{"HTTPS":443}]"#));
+    // A mapping of a mapping leads nowhere a load balancer could follow.
+    let mut chain = mapping("shop.example.org");
+    chain.metadata.name = Some("second.example.org".to_owned());
+    chain.spec.rules[0].hosts = vec!["second.example.org".to_owned()];
+    let three = [both[0].clone(), both[1].clone(), chain];
+    assert_eq!(refused(&of(&three, &[], &placeholder)), [("second.example.org", "UnsupportedBackend")]);
+}
+
+#[test]
+fn grpc_beside_http_has_an_ingress_of_its_own() {
+    let mut ingress = secured(simple("a", 0), "Enabled");
+    ingress.metadata.annotations =
+        Some([("knative.alibabacloud.com/grpc".to_owned(), "grpcbin.GRPCBin, b.B".to_owned())].into());
+    let ingresses = [ingress];
+    let settings = Settings::default();
+    let with = |ports: &[i32]| {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port})).collect();
+        let service: CoreService = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a-1", "namespace": "default"}, "spec": {"ports": ports}}))
+        .expect("a Service");
+        let services = [service];
+        plan(&Context { services: &services, ..Context::new(&ingresses, &settings) }, &Existing::default())
+    };
+    let plan = with(&[80]);
+    assert_eq!((refused(&plan), reasons(&plan.outcomes[0])), (vec![], vec!["DualProtocolUnavailable"]));
+    assert_eq!(names(&plan), ["a", "a--private", "knative-alb-default-internet"]);
+
+    let plan = with(&[80, 81]);
+    assert_eq!(names(&plan), ["a", "a--grpc", "a--grpc-http", "a--private", "knative-alb-default-internet"]);
+    let grpc = named(&plan, "a--grpc");
+    let order: u16 = annotation(grpc, "order").and_then(|order| order.parse().ok()).expect("an order");
+    assert!(order < 100, "before the primary: {order}");
+    assert_eq!(annotation(grpc, "backend-protocol"), Some("grpc"));
+    assert_eq!(annotation(grpc, "listen-ports"), Some(r#"[{"HTTPS":443}]"#));
+    let host = || "a.default.example.com".to_owned();
+    let paths = [("/grpcbin.GRPCBin/", "forward"), ("/b.B/", "forward")];
+    assert_eq!(outline(grpc), paths.map(|(path, end)| (host(), path.to_owned(), 1, end)));
+    // Over plain HTTP these paths are answered, so that they reach nobody else.
+    let answer = named(&plan, "a--grpc-http");
+    assert_eq!(outline(answer), paths.map(|(path, _)| (host(), path.to_owned(), 1, "fixed")));
+    assert!(annotation(answer, "actions.forward-p0").is_some_and(|text| text.contains(r#""httpCode":"426""#)));
+}
+
 fn planned(ingresses: &[Ingress], mode: Mode) -> Plan {
     let settings = Settings { mode, ..Settings::default() };
-    plan(&Context { ingresses, routes: &[], services: &[], settings: &settings }, &[])
+    plan(&Context::new(ingresses, &settings), &Existing::default())
 }
 
 fn any_kingress() -> impl Strategy<Value = Ingress> {
@@ -294,8 +767,13 @@ fn any_kingress() -> impl Strategy<Value = Ingress> {
         prop::option::of("[\\[\\]{}a-z:,]{0,30}|[{]revision:rev-1,headers:[{]a:b[}][}]"),
     )
         .prop_map(|(rules, name, annotation)| {
-            let mut ingress = Ingress::new(&name, IngressSpec { rules, ..IngressSpec::default() });
+            let hosts = rules.iter().filter(|rule| rule.visibility == "ExternalIP").flat_map(|rule| rule.hosts.clone());
+            let tls = IngressTls { hosts: hosts.collect(), secret_name: "cert".to_owned(), ..IngressTls::default() };
+            let tls = if tls.hosts.len() % 2 == 1 || tls.hosts.is_empty() { Vec::new() } else { vec![tls] };
+            let http_option = if tls.is_empty() { "" } else { "Redirected" }.to_owned();
+            let mut ingress = Ingress::new(&name, IngressSpec { rules, tls, http_option });
             ingress.metadata.namespace = Some("default".to_owned());
+            ingress.metadata.uid = Some(name.clone());
             ingress.metadata.annotations =
                 annotation.map(|text| [("alicloud.serving.knative.dev/headers".to_owned(), text)].into());
             ingress
@@ -310,9 +788,24 @@ proptest! {
     fn what_is_rendered_keeps_the_laws(
         ingresses in prop::collection::vec(any_kingress(), 1..4),
         mode in prop::sample::select(vec![Mode::Hold, Mode::Header, Mode::Port]),
+        probe in prop::sample::select(vec![Probe::Inline, Probe::Rule, Probe::None]),
+        redirect in prop::sample::select(vec![Redirect::Permanent, Redirect::Moved]),
+        rule_budget in prop::sample::select(vec![6, 30, 100]),
+        shared in any::<bool>(),
     ) {
-        let plan = planned(&ingresses, mode);
-        prop_assert_eq!(&plan, &planned(&ingresses, mode));
+        let ingresses: BTreeMap<_, _> = ingresses.into_iter().map(|one| (one.metadata.name.clone(), one)).collect();
+        let ingresses: Vec<Ingress> = ingresses.into_values().collect();
+        let albconfig = shared.then(|| "theirs".to_owned());
+        let settings = Settings { mode, probe, redirect, rule_budget, albconfig, ..Settings::default() };
+        let planned = |existing: &[Published]| {
+            plan(&Context::new(&ingresses, &settings), &Existing { ingresses: existing, balancers: &[] })
+        };
+        let plan = planned(&[]);
+        prop_assert_eq!(&plan, &planned(&[]));
+        // What is written once is not written differently the next time.
+        let again = planned(&plan.ingresses);
+        prop_assert_eq!(&again.ingresses, &plan.ingresses);
+        let mut used: BTreeMap<bool, usize> = BTreeMap::new();
         prop_assert_eq!(plan.outcomes.len(), ingresses.len());
         let mut orders = BTreeSet::new();
         for ingress in &plan.ingresses {
@@ -320,7 +813,10 @@ proptest! {
             let get = |key: &str| annotations.get(&format!("alb.ingress.kubernetes.io/{key}"));
             let order: u16 = get("order").expect("an order").parse().expect("a number");
             prop_assert!((1..=1000).contains(&order));
-            prop_assert!(orders.insert((ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.clone()), order)));
+            let class = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.clone()).expect("a class");
+            prop_assert!(orders.insert((!shared && class.ends_with("intranet"), order)));
+            *used.entry(!shared && class.ends_with("intranet")).or_default() +=
+                rules_of(ingress).len() * get("listen-ports").expect("listeners").matches('{').count();
             for rule in ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten()) {
                 let backend = rule.http.as_ref().and_then(|http| http.paths[0].backend.service.as_ref()).expect("a backend");
                 prop_assert!(backend.name.len() <= 48);
@@ -335,10 +831,11 @@ proptest! {
                         prop_assert!((1..=5).contains(&config.server_groups.len()));
                         prop_assert!(config.server_groups.iter().all(|group| (1..=100).contains(&group.weight)));
                     }
-                    Some(Action::FixedResponse { .. }) => {}
+                    Some(Action::FixedResponse { .. } | Action::Redirect { .. }) => prop_assert_eq!(actions.len(), 1),
                     other => prop_assert!(false, "ends with {:?}", other),
                 }
             }
         }
+        prop_assert!(used.values().all(|used| *used <= rule_budget), "{used:?} of {rule_budget}");
     }
 }

@@ -7,11 +7,11 @@ pub mod canary;
 
 use crate::api::ingress::{HttpPath, Ingress, IngressRule, IngressSplit, IngressTls};
 use crate::api::names::{DEFAULT_ROUTE_HEADER, NAMESPACE_HEADER, REVISION_HEADER, TAG_HEADER};
-use crate::api::serving::Route;
+use crate::api::serving::{Revision, Route};
 use crate::routing::model::{
     Action, COOKIES_ANNOTATION, CUSTOM_ANNOTATION, ClusterLocal, Condition, Fixed, Forward, GRPC_ANNOTATION,
-    HEADERS_ANNOTATION, HeaderValues, InsertHeader, MAX_ACTIONS, MAX_CONDITIONS, MAX_TARGETS, Mode, Remark, Rule,
-    ServerGroup, Settings, Side, Values, digest,
+    HEADERS_ANNOTATION, HeaderValues, InsertHeader, Layout, MAX_ACTIONS, MAX_CONDITIONS, MAX_TARGETS, Mode, Probe,
+    Redirect, RedirectTo, Remark, Rewrite, Rule, ServerGroup, Settings, Side, Values, digest,
 };
 use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +23,13 @@ const ACME_PREFIX: &str = "/.well-known/acme-challenge/";
 const CLUSTER_SUFFIX: &str = ".svc.cluster.local";
 /// The longest name of an action: 63 characters less those of the longest prefix.
 const LONGEST_ACTION: usize = 48;
+/// The header that says which version of the rules is live, and the value by which it is asked for.
+const HASH_HEADER: &str = "K-Network-Hash";
+const HASH_ASKED: &str = "override";
+/// Seconds a request may take where a revision does not say.
+const DEFAULT_TIMEOUT: i64 = 300;
+/// With less, pods that end may be gone before the load balancer has noticed.
+const SHORTEST_GRACE: i64 = 60;
 /// The longest name of a Service.
 const LONGEST_SERVICE: usize = 63;
 
@@ -31,12 +38,26 @@ const LONGEST_SERVICE: usize = 63;
 pub struct Context<'a> {
     /// All KIngresses of the class; a domain mapping leads to one of them.
     pub ingresses: &'a [Ingress],
+    /// KIngresses of other classes.
+    pub others: &'a [Ingress],
     /// Routes, which list the revisions that take part in the traffic.
     pub routes: &'a [Route],
     /// Services of Kubernetes: their kind and their ports.
     pub services: &'a [CoreService],
+    /// Revisions, which say how long requests may take.
+    pub revisions: &'a [Revision],
+    /// Hosts that a ClusterDomainClaim gives to a namespace.
+    pub claims: &'a BTreeMap<String, String>,
     /// The settings.
     pub settings: &'a Settings,
+}
+
+impl<'a> Context<'a> {
+    /// These KIngresses, and nothing known besides.
+    pub fn new(ingresses: &'a [Ingress], settings: &'a Settings) -> Self {
+        static NO_CLAIMS: BTreeMap<String, String> = BTreeMap::new();
+        Self { ingresses, others: &[], routes: &[], services: &[], revisions: &[], claims: &NO_CLAIMS, settings }
+    }
 }
 
 /// What a KIngress becomes.
@@ -46,8 +67,12 @@ pub struct Translation {
     pub parts: Vec<Part>,
     /// What its owner should know although it works.
     pub remarks: Vec<Remark>,
-    /// Revisions that must keep a pod, since a weighted rule leads to their private Service.
+    /// Revisions a rule leads to, also those that get no share of the default.
+    pub routed: BTreeSet<String>,
+    /// Of those, the ones that must keep a pod, since a rule leads to their private Service.
     pub pinned: BTreeSet<String>,
+    /// Services behind which an activator is to split, since a rule cannot.
+    pub delegated: BTreeMap<String, Vec<IngressSplit>>,
 }
 
 /// Which Ingress of a KIngress.
@@ -59,6 +84,8 @@ pub enum Role {
     Grpc,
     /// The answer over plain HTTP on paths that are gRPC.
     GrpcHttp,
+    /// Plain HTTP sent to HTTPS.
+    Redirect,
     /// Names inside the cluster, which must not be where the public ones are.
     Private,
 }
@@ -105,6 +132,7 @@ struct Draft {
     name: Option<String>,
     groups: Vec<ServerGroup>,
     headers: Vec<(String, String)>,
+    rewrite_host: Option<String>,
     h2c: bool,
 }
 
@@ -125,6 +153,10 @@ pub fn translate(ingress: &Ingress, context: &Context<'_>) -> Result<Translation
     for name in [text(meta.name.as_ref()), text(meta.namespace.as_ref())] {
         reserved(name)?;
     }
+    if let Some(host) = ingress.spec.rules.iter().flat_map(|rule| &rule.hosts).find(|host| !is_host(host)) {
+        let message = format!("{host:?} is not a host the load balancer takes: 3 to 256 of a-z, 0-9, '-' and '.'");
+        return Err(Remark::new("InvalidHost", message));
+    }
     for tls in &ingress.spec.tls {
         if !tls.secret_namespace.is_empty() && Some(&tls.secret_namespace) != meta.namespace.as_ref() {
             let message = format!(
@@ -135,13 +167,15 @@ pub fn translate(ingress: &Ingress, context: &Context<'_>) -> Result<Translation
             return Err(Remark::new("TLSSecretNamespace", message));
         }
     }
-    let mut work = Work { ingress, context, remarks: Vec::new(), pinned: BTreeSet::new(), plain: true };
+    let done = Translation::default();
+    let mut work = Work { ingress, context, done, plain: true };
     let drafts = work.drafts()?;
     let parts = work.place(drafts)?;
     for part in &parts {
         balancer(context.settings, part.side)?;
     }
-    Ok(Translation { parts, remarks: work.remarks, pinned: work.pinned })
+    work.timeouts();
+    Ok(Translation { parts, ..work.done })
 }
 
 /// Whether there can be a load balancer of this side.
@@ -169,8 +203,8 @@ fn balancer(settings: &Settings, side: Side) -> Result<(), Remark> {
 struct Work<'a> {
     ingress: &'a Ingress,
     context: &'a Context<'a>,
-    remarks: Vec<Remark>,
-    pinned: BTreeSet<String>,
+    /// What is known of the outcome so far.
+    done: Translation,
     /// Whether the rules follow from the spec of the KIngress alone.
     plain: bool,
 }
@@ -241,9 +275,20 @@ impl Work<'_> {
                 format!("the path {path_text} leads nowhere: no split has a share"),
             ));
         }
-        if splits.len() > MAX_TARGETS {
+        let others = |split: &IngressSplit| -> Vec<(String, String)> {
+            split.append_headers.iter().filter(|(key, _)| !is_revision_header(key)).map(own).collect()
+        };
+        let further = others(splits[0]);
+        let alike = splits.iter().all(|split| others(split) == further);
+        let whole = if splits.len() > MAX_TARGETS || !alike { self.delegate(path, &path_text, &splits)? } else { None };
+        if !alike && whole.is_none() {
+            let message = format!("the targets of {path_text} set different headers; a rule sets the same for all");
+            return Err(Remark::new("PerSplitHeadersUnsupported", message));
+        }
+        if splits.len() > MAX_TARGETS && whole.is_none() {
             let message = format!(
-                "the path {path_text} is split over {} targets; a rule takes {MAX_TARGETS}. Lead less revisions",
+                "the path {path_text} is split over {} targets; a rule takes {MAX_TARGETS}. Give the traffic to fewer \
+                 revisions",
                 splits.len()
             );
             return Err(Remark::new("TooManyTargets", message));
@@ -273,17 +318,11 @@ impl Work<'_> {
         let mut headers = revision_headers;
         let is_kept = |key: &str| class == Class::Default || !key.eq_ignore_ascii_case(DEFAULT_ROUTE_HEADER);
         headers.extend(path.append_headers.iter().filter(|(key, _)| is_kept(key)).map(own));
-        let others = |split: &IngressSplit| -> Vec<(String, String)> {
-            let revision =
-                |key: &str| key.eq_ignore_ascii_case(REVISION_HEADER) || key.eq_ignore_ascii_case(NAMESPACE_HEADER);
-            split.append_headers.iter().filter(|(key, _)| !revision(key)).map(own).collect()
-        };
-        let further = others(splits[0]);
-        if splits.iter().any(|split| others(split) != further) {
-            let message = format!("the targets of {path_text} set different headers; a rule sets the same for all");
-            return Err(Remark::new("PerSplitHeadersUnsupported", message));
+        match whole {
+            // The activator sets what each split sets.
+            Some(group) => groups = vec![group],
+            None => headers.extend(further),
         }
-        headers.extend(further);
         for (key, value) in &headers {
             if is_reserved_header(key) || !canary::is_header_key(key) || !canary::is_header_value(value) {
                 let message = format!("the load balancer cannot set the header {key:?} to {value:?}");
@@ -300,8 +339,64 @@ impl Work<'_> {
             name: None,
             groups,
             headers,
+            rewrite_host: None,
             h2c: protocols.contains(&true),
         })
+    }
+
+    /// The server group of an activator that splits in the place of a rule; nothing where there is none that can.
+    fn delegate(
+        &mut self,
+        path: &HttpPath,
+        path_text: &str,
+        splits: &[&IngressSplit],
+    ) -> Result<Option<ServerGroup>, Remark> {
+        let revisions = splits.iter().all(|split| lookup(&split.append_headers, REVISION_HEADER).is_some());
+        if self.context.settings.mode != Mode::Port || !revisions {
+            return Ok(None);
+        }
+        self.plain = false;
+        let name = text(self.ingress.metadata.name.as_ref());
+        let known = self.done.delegated.iter().find(|(_, known)| **known == path.splits);
+        let number = self.done.delegated.len() + 1;
+        let service_name = known.map_or_else(|| format!("{name}-alb-split-{number}"), |(service, _)| service.clone());
+        fits(&service_name)?;
+        if known.is_none() {
+            self.done.delegated.insert(service_name.clone(), path.splits.clone());
+            let message = format!(
+                "the path {path_text} is split over {} targets in a way a rule cannot; the activator splits them",
+                splits.len()
+            );
+            self.done.remarks.push(Remark::new("SplitDelegated", message));
+        }
+        Ok(Some(ServerGroup { service_name, service_port: 80, weight: 100 }))
+    }
+
+    /// Says which revisions allow more time than the load balancer, or less than it needs.
+    fn timeouts(&mut self) {
+        let limit = self.context.settings.request_timeout;
+        let of_ours = self.context.revisions.iter().filter(|revision| {
+            revision.metadata.namespace == self.ingress.metadata.namespace
+                && self.done.routed.contains(text(revision.metadata.name.as_ref()))
+        });
+        for revision in of_ours {
+            let name = text(revision.metadata.name.as_ref());
+            let seconds = revision.spec.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT);
+            if seconds > i64::from(limit) {
+                let message = format!(
+                    "{name} allows requests {seconds} s and the load balancer ends them after {limit} s; lower its \
+                     timeoutSeconds, or raise alb-request-timeout"
+                );
+                self.done.remarks.push(Remark::new("TimeoutExceedsListener", message));
+            }
+            if seconds < SHORTEST_GRACE {
+                let message = format!(
+                    "pods of {name} end {seconds} s after they are told to, and the load balancer may still send to them; \
+                     give it a timeoutSeconds of at least {SHORTEST_GRACE}"
+                );
+                self.done.remarks.push(Remark::new("ShortGrace", message));
+            }
+        }
     }
 
     /// The server group of a split, and whether it speaks gRPC.
@@ -328,12 +423,20 @@ impl Work<'_> {
         let port =
             port.ok_or_else(|| unsupported(format!("the port {:?} of {service} is no number", split.service_port)))?;
         let is_revision = lookup(&split.append_headers, REVISION_HEADER).is_some();
-        let found = self.context.services.iter().find(|found| {
-            text(found.metadata.name.as_ref()) == service && text(found.metadata.namespace.as_ref()) == namespace
-        });
-        let type_of = found.and_then(|found| found.spec.as_ref()).and_then(|spec| spec.type_.as_deref());
+        let type_of =
+            self.service(service).and_then(|found| found.spec.as_ref()).and_then(|spec| spec.type_.as_deref());
         if type_of == Some("ExternalName") {
             return Err(unsupported(format!("{service} only names another host; the load balancer needs servers")));
+        }
+        if !self.context.settings.eni {
+            let by_node = is_revision && self.context.settings.mode == Mode::Port;
+            let known = !is_revision && matches!(type_of, Some("NodePort" | "LoadBalancer"));
+            if !by_node && !known {
+                return Err(unsupported(format!(
+                    "eni is \"false\", so the load balancer reaches ports of nodes only, and {service} has none; with \
+                     alb-data-plane: port revisions get some"
+                )));
+            }
         }
         let h2c = is_revision && port == 81;
         let (suffix, port) = match (is_revision, self.context.settings.mode) {
@@ -342,15 +445,14 @@ impl Work<'_> {
             (true, Mode::Port) => ("-alb", 80),
             (true, Mode::Header | Mode::Hold) => ("-private", 80),
         };
+        if is_revision {
+            self.done.routed.insert(service.clone());
+        }
         if suffix == "-private" {
-            self.pinned.insert(service.clone());
+            self.done.pinned.insert(service.clone());
         }
         let service_name = format!("{service}{suffix}");
-        if service_name.len() > LONGEST_SERVICE {
-            let message =
-                format!("the name {service_name} is longer than {LONGEST_SERVICE}; use a shorter revision name");
-            return Err(unsupported(message));
-        }
+        fits(&service_name)?;
         let weight = u8::try_from(split.percent).ok().filter(|weight| *weight <= 100);
         let weight = weight.ok_or_else(|| unsupported(format!("{service} has {} percent", split.percent)))?;
         Ok((ServerGroup { service_name, service_port: port, weight }, h2c))
@@ -372,6 +474,26 @@ impl Work<'_> {
             Some((other, groups[number].paths, default))
         });
         let Some((target, paths, default)) = found else {
+            let elsewhere = |other: &Ingress| {
+                groups(other).iter().any(|group| group.public.iter().chain(&group.local).any(|host| host == wanted))
+            };
+            // Without a KIngress of ours to be planned here, only servers of the namespace can be led to.
+            let served = mapping.splits.iter().all(|split| {
+                self.service(&split.service_name)
+                    .and_then(|service| service.spec.as_ref()?.type_.as_deref())
+                    .is_some_and(|type_| type_ != "ExternalName")
+            });
+            if served {
+                let drafts = self.of_path(self.ingress, mapping, true)?;
+                let rewrite = |draft| Draft { rewrite_host: Some(wanted.clone()), ..draft };
+                return Ok(drafts.into_iter().map(rewrite).collect());
+            }
+            if self.context.others.iter().any(elsewhere) {
+                let message = format!(
+                    "{wanted} is served by a KIngress of another class, where the load balancer has no servers"
+                );
+                return Err(Remark::new("UnsupportedBackend", message));
+            }
             let message = format!("no KIngress of the class serves {wanted}, where this leads");
             return Err(Remark::new("RewriteTargetNotFound", message));
         };
@@ -416,7 +538,7 @@ impl Work<'_> {
                     None => {
                         let message =
                             format!("{key}: whether the route lists {revision} was not checked: no Route is given");
-                        self.remarks.push(Remark::new("CanaryRevisionUnchecked", message));
+                        self.done.remarks.push(Remark::new("CanaryRevisionUnchecked", message));
                     }
                 }
                 let plain = paths.iter().filter(|path| path.headers.is_empty() && !is_acme(&path.path));
@@ -436,6 +558,14 @@ impl Work<'_> {
             }
         }
         Ok(drafts)
+    }
+
+    /// A Service of the namespace.
+    fn service(&self, name: &str) -> Option<&CoreService> {
+        let namespace = &self.ingress.metadata.namespace;
+        let mut services = self.context.services.iter();
+        services
+            .find(|service| text(service.metadata.name.as_ref()) == name && service.metadata.namespace == *namespace)
     }
 
     /// The revisions the route of a KIngress lists; nothing when the route is not known.
@@ -473,22 +603,21 @@ impl Work<'_> {
         let Some(written) = annotation(&self.ingress.metadata, GRPC_ANNOTATION) else { return Ok(Vec::new()) };
         let Some(path) = group.paths.iter().find(|path| is_default_path(path)) else { return Ok(Vec::new()) };
         self.plain = false;
-        let has_both = |split: &IngressSplit| {
-            self.context.services.iter().any(|service| {
-                let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-                let ports: BTreeSet<i32> = ports.map(|port| port.port).collect();
-                text(service.metadata.name.as_ref()) == split.service_name
-                    && service.metadata.namespace == self.ingress.metadata.namespace
-                    && ports.contains(&80)
-                    && ports.contains(&81)
-            })
+        let mut shares = path.splits.iter().filter(|split| split.percent > 0);
+        let both = match (shares.next(), shares.next(), self.context.settings.mode) {
+            // Only the public Service of a revision could have a port for each protocol.
+            (Some(only), None, Mode::Header) => {
+                let ports = self.service(&only.service_name).and_then(|service| service.spec.as_ref()?.ports.as_ref());
+                [80, 81].iter().all(|wanted| ports.into_iter().flatten().any(|port| port.port == *wanted))
+            }
+            _ => false,
         };
-        if !path.splits.iter().filter(|split| split.percent > 0).all(has_both) {
+        if !both {
             let message = format!(
-                "{GRPC_ANNOTATION}: the Service of the revision does not have both ports, 80 and 81; HTTP is served, gRPC \
-                 is not"
+                "{GRPC_ANNOTATION}: the traffic does not go to one revision whose public Service has both ports, 80 and \
+                 81; HTTP is served, gRPC is not"
             );
-            self.remarks.push(Remark::new("DualProtocolUnavailable", message));
+            self.done.remarks.push(Remark::new("DualProtocolUnavailable", message));
             return Ok(Vec::new());
         }
         let mut drafts = Vec::new();
@@ -558,43 +687,61 @@ impl Work<'_> {
                 "{} have no certificate and are not served by the load balancer for gRPC",
                 no_grpc.into_iter().collect::<Vec<_>>().join(", ")
             );
-            self.remarks.push(Remark::new("ClusterLocalGRPCUnavailable", message));
+            self.done.remarks.push(Remark::new("ClusterLocalGRPCUnavailable", message));
         }
         if !uncovered.is_empty() {
             let message =
                 format!("no certificate is named for {}", uncovered.into_iter().collect::<Vec<_>>().join(", "));
-            self.remarks.push(Remark::new("HostWithoutCertificate", message));
+            self.done.remarks.push(Remark::new("HostWithoutCertificate", message));
         }
         let redirected = spec.http_option == "Redirected";
         if redirected && !has_tls {
             let message = "httpOption Redirected has no effect without a certificate";
-            self.remarks.push(Remark::new("RedirectWithoutTLS", message));
+            self.done.remarks.push(Remark::new("RedirectWithoutTLS", message));
         }
         let upgrade = separate_protocols(&by_place, side)?;
+        let settings = self.context.settings;
+        let moved = redirected && has_tls && settings.redirect == Redirect::Moved;
+        let redirects = if moved { redirects(&mut by_place, side, settings) } else { Vec::new() };
         let hash = self.hash(&by_place)?;
         let has_primary = by_place.contains_key(&(Role::Primary, side));
         let mut parts = Vec::new();
         for ((role, of), placed) in by_place {
             let grpc = role == Role::Grpc;
             let https = grpc || (has_tls && role == Role::Primary);
-            let (rules, remarks) = rules_of(&placed, hash.as_deref())?;
-            self.remarks.extend(remarks);
+            let (mut rules, remarks) = rules_of(&placed, hash.as_deref(), settings)?;
+            self.done.remarks.extend(remarks);
             let tls = if https { with_hosts(&spec.tls, &rules) } else { Vec::new() };
             let role = if grpc && !has_primary { Role::Primary } else { role };
+            if role == Role::Redirect {
+                rules.extend(redirects.clone());
+            }
             parts.push(Part {
                 role,
                 side: of,
                 rules,
-                http: !grpc,
+                http: !(grpc || moved && role == Role::Primary),
                 https,
                 grpc,
-                redirect: https && !grpc && redirected,
+                redirect: https && !grpc && redirected && !moved,
                 tls,
             });
         }
+        let answers = Part {
+            role: Role::Redirect,
+            side,
+            rules: redirects,
+            http: true,
+            https: false,
+            grpc: false,
+            redirect: false,
+            tls: Vec::new(),
+        };
+        if !answers.rules.is_empty() && !parts.iter().any(|part| part.role == Role::Redirect) {
+            parts.push(answers.clone());
+        }
         if !upgrade.is_empty() {
-            let (http, https, grpc, redirect, tls) = (true, false, false, false, Vec::new());
-            parts.push(Part { role: Role::GrpcHttp, side, rules: upgrade, http, https, grpc, redirect, tls });
+            parts.push(Part { role: Role::GrpcHttp, rules: upgrade, ..answers });
         }
         parts.sort_by_key(|part| (part.side, part.role));
         Ok(parts)
@@ -603,18 +750,18 @@ impl Work<'_> {
     /// By which it can be seen which version of the rules is live: the hash of the KIngress, and where the rules do not
     /// follow from that alone, of the rules.
     fn hash(&self, placed: &ByPlace) -> Result<Option<String>, Remark> {
-        if !self.context.settings.probe {
+        if self.context.settings.probe == Probe::None {
             return Ok(None);
         }
         let meta = &self.ingress.metadata;
-        let mut bytes = serde_json::to_vec(&self.ingress.spec).expect("a spec is JSON");
+        let mut bytes = self.ingress.spec.go_json().into_bytes();
         bytes.extend(text(meta.namespace.as_ref()).bytes());
         bytes.extend(text(meta.name.as_ref()).bytes());
         let mut hash = digest(&bytes, 64);
         if !self.plain || self.context.settings.mode != Mode::Header {
             let mut rules = Vec::new();
             for drafts in placed.values() {
-                rules.extend(rules_of(drafts, None)?.0);
+                rules.extend(rules_of(drafts, None, self.context.settings)?.0);
             }
             let bytes = serde_json::to_vec(&rules).expect("rules are JSON");
             hash = format!("{hash}.{}", digest(&bytes, 8));
@@ -624,16 +771,30 @@ impl Work<'_> {
 }
 
 /// Drafts in their order, each as one rule or, where it has many hosts, as several.
-fn rules_of(placed: &[(Vec<String>, Draft)], hash: Option<&str>) -> Result<(Vec<Rule>, Vec<Remark>), Remark> {
-    let mut placed: Vec<&(Vec<String>, Draft)> = placed.iter().collect();
+fn rules_of(
+    placed: &[(Vec<String>, Draft)],
+    hash: Option<&str>,
+    settings: &Settings,
+) -> Result<(Vec<Rule>, Vec<Remark>), Remark> {
+    // Whether it is the rule for who asks which version is live.
+    let mut items: Vec<(bool, &[String], Draft)> = Vec::new();
+    for (hosts, draft) in placed {
+        if settings.probe == Probe::Rule && hash.is_some() {
+            let mut conditions = draft.conditions.clone();
+            let config = HeaderValues { key: HASH_HEADER.to_owned(), values: vec![HASH_ASKED.to_owned()] };
+            conditions.push(Condition::Header { config });
+            items.push((true, hosts, Draft { conditions, name: None, ..draft.clone() }));
+        }
+        items.push((false, hosts, draft.clone()));
+    }
     // Stable: what is alike stays in the order it came in, and so do the entries of users.
-    placed.sort_by_key(|(_, draft)| {
+    items.sort_by_key(|(probe, _, draft)| {
         let by_user = matches!(draft.class, Class::UserHeader | Class::UserCookie);
         let conditions = if by_user { 0 } else { draft.conditions.len() };
-        (Reverse(draft.path.len()), draft.class, Reverse(conditions))
+        (Reverse(draft.path.len()), !probe, draft.class, Reverse(conditions))
     });
     let (mut rules, mut remarks, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for (hosts, draft) in placed {
+    for (probe, hosts, draft) in &items {
         let entries: usize = draft.conditions.iter().map(Condition::entries).sum();
         // The path counts too.
         let room = (MAX_CONDITIONS - 1).saturating_sub(entries);
@@ -645,7 +806,14 @@ fn rules_of(placed: &[(Vec<String>, Draft)], hash: Option<&str>) -> Result<(Vec<
             );
             return Err(Remark::new("TooManyConditions", message));
         }
+        let room = if settings.layout == Layout::Split { 1 } else { room };
+        let hash = hash.filter(|_| *probe || settings.probe == Probe::Inline);
         let (actions, dropped) = actions(draft, hash)?;
+        if *probe && dropped.is_some() {
+            let message = format!("the rule for {} has no action left to say which version is live", draft.path);
+            remarks.push(Remark::new("HeaderLeftOut", message));
+            continue;
+        }
         let any = vec![None];
         let hosts: Vec<Option<String>> = if hosts.is_empty() { any } else { hosts.iter().cloned().map(Some).collect() };
         for hosts in hosts.chunks(room) {
@@ -668,12 +836,13 @@ fn rules_of(placed: &[(Vec<String>, Draft)], hash: Option<&str>) -> Result<(Vec<
 
 /// What a rule does, and which header it has no room to set.
 fn actions(draft: &Draft, hash: Option<&str>) -> Result<(Vec<Action>, Option<&'static str>), Remark> {
-    let room = MAX_ACTIONS - 1;
+    let room = MAX_ACTIONS - 1 - usize::from(draft.rewrite_host.is_some());
     let mut headers = draft.headers.clone();
     let mut dropped = None;
     if headers.len() > room {
+        let before = headers.len();
         headers.retain(|(key, _)| !key.eq_ignore_ascii_case(DEFAULT_ROUTE_HEADER));
-        dropped = Some("Knative-Serving-Default-Route");
+        dropped = (headers.len() < before).then_some("Knative-Serving-Default-Route");
     }
     if headers.len() > room {
         let message = format!("the rule for {} sets {} headers; a rule sets at most {room}", draft.path, headers.len());
@@ -681,23 +850,79 @@ fn actions(draft: &Draft, hash: Option<&str>) -> Result<(Vec<Action>, Option<&'s
     }
     if let Some(hash) = hash {
         if headers.len() < room && dropped.is_none() {
-            headers.push(("K-Network-Hash".to_owned(), hash.to_owned()));
+            headers.push((HASH_HEADER.to_owned(), hash.to_owned()));
         } else {
-            dropped = dropped.or(Some("K-Network-Hash"));
+            dropped = dropped.or(Some(HASH_HEADER));
         }
     }
     let insert = |(key, value): (String, String)| Action::InsertHeader {
         config: InsertHeader { key, value, value_type: "UserDefined".to_owned(), cover_enabled: true },
     };
     let mut actions: Vec<Action> = headers.into_iter().map(insert).collect();
+    actions.extend(draft.rewrite_host.clone().map(|host| Action::Rewrite { config: Rewrite { host } }));
     actions.push(Action::ForwardGroup { config: Forward { server_groups: draft.groups.clone() } });
     Ok((actions, dropped))
+}
+
+/// The rules that send plain HTTP to HTTPS. Who gives out certificates asks over plain HTTP, and is let through: those
+/// paths move to the Ingress of the redirects.
+fn redirects(by_place: &mut ByPlace, side: Side, settings: &Settings) -> Vec<Rule> {
+    let Some(primary) = by_place.get_mut(&(Role::Primary, side)) else { return Vec::new() };
+    let (challenges, primary_rest): (Vec<_>, Vec<_>) =
+        std::mem::take(primary).into_iter().partition(|(_, draft)| is_acme(&draft.path));
+    let mut by_path: BTreeMap<(Reverse<usize>, String), Vec<Option<String>>> = BTreeMap::new();
+    for (hosts, draft) in &primary_rest {
+        let of_path = by_path.entry((Reverse(draft.path.len()), draft.path.clone())).or_default();
+        let hosts = if hosts.is_empty() { vec![None] } else { hosts.iter().cloned().map(Some).collect() };
+        for host in hosts {
+            if !of_path.contains(&host) {
+                of_path.push(host);
+            }
+        }
+    }
+    if primary_rest.is_empty() {
+        by_place.remove(&(Role::Primary, side));
+    } else {
+        *primary = primary_rest;
+    }
+    if !challenges.is_empty() {
+        by_place.insert((Role::Redirect, side), challenges);
+    }
+    let to = RedirectTo {
+        host: "${host}".to_owned(),
+        path: "${path}".to_owned(),
+        port: "443".to_owned(),
+        protocol: "https".to_owned(),
+        query: "${query}".to_owned(),
+        http_code: "301".to_owned(),
+    };
+    let room = if settings.layout == Layout::Split { 1 } else { MAX_CONDITIONS - 1 };
+    let mut rules: Vec<Rule> = Vec::new();
+    for ((_, path), mut hosts) in by_path {
+        if hosts.contains(&None) {
+            hosts = vec![None];
+        }
+        for hosts in hosts.chunks(room) {
+            let further: Vec<String> = hosts[1..].iter().flatten().cloned().collect();
+            let further = (!further.is_empty()).then_some(Condition::Host { config: Values { values: further } });
+            rules.push(Rule {
+                name: format!("redirect-{}", rules.len() + 1),
+                host: hosts[0].clone(),
+                path: path.clone(),
+                conditions: further.into_iter().collect(),
+                actions: vec![Action::Redirect { config: to.clone() }],
+            });
+        }
+    }
+    rules
 }
 
 /// A name no other rule of the Ingress has.
 fn action_name(wanted: Option<&str>, number: usize, taken: &mut BTreeSet<String>) -> String {
     let mut name = wanted.map_or_else(|| format!("forward-p{number}"), ToOwned::to_owned);
-    if name.len() > LONGEST_ACTION {
+    // It is the name of a Service as far as Kubernetes knows; what a tag is called need not be one.
+    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.len() > LONGEST_ACTION || !name.bytes().all(letters) || name.ends_with('-') {
         name = format!("fwd-{}", digest(name.as_bytes(), 10));
     }
     if !taken.insert(name.clone()) {
@@ -818,6 +1043,18 @@ fn reserved(name: &str) -> Result<(), Remark> {
         return Err(Remark::new("ReservedName", format!("{name}: names that begin with aliyun are the cloud's own")));
     }
     Ok(())
+}
+
+fn fits(service: &str) -> Result<(), Remark> {
+    if service.len() > LONGEST_SERVICE {
+        let message = format!("the name {service} is longer than {LONGEST_SERVICE}; use a shorter revision name");
+        return Err(Remark::new("UnsupportedBackend", message));
+    }
+    Ok(())
+}
+
+fn is_revision_header(key: &str) -> bool {
+    key.eq_ignore_ascii_case(REVISION_HEADER) || key.eq_ignore_ascii_case(NAMESPACE_HEADER)
 }
 
 fn is_reserved_header(key: &str) -> bool {
