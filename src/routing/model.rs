@@ -269,7 +269,6 @@ impl Settings {
                 }
                 ("eni", "" | "true") => this.eni = true,
                 ("eni", "false") => this.eni = false,
-                ("eni", _) => refuse("true or false"),
                 ("alb-redirect", "" | "308") => this.redirect = Redirect::Permanent,
                 ("alb-redirect", "301") => this.redirect = Redirect::Moved,
                 ("alb-redirect", _) => refuse("308 or 301"),
@@ -283,7 +282,7 @@ impl Settings {
                 }
                 ("alb-manage-listeners", "" | "false") => this.manage_listeners = false,
                 ("alb-manage-listeners", "true") => this.manage_listeners = true,
-                ("alb-manage-listeners", _) => refuse("true or false"),
+                ("alb-manage-listeners" | "eni", _) => refuse("true or false"),
                 ("alb-deletion-policy", "" | "Retain") => this.unused = Unused::Retain,
                 ("alb-deletion-policy", "Delete") => this.unused = Unused::Delete,
                 ("alb-deletion-policy", _) => refuse("Retain or Delete"),

@@ -479,12 +479,12 @@ fn what_is_published_keeps_its_room_and_its_hosts() {
     // The younger has its rule already; what the older wants beyond that must wait.
     let mut grown = old.clone();
     grown.spec.rules[1].hosts = (0..25).map(|n| format!("h{n}.example.com")).collect();
-    let existing = published(&[new.clone()]);
+    let existing = published(std::slice::from_ref(&new));
     let plan = with(&[grown.clone(), new.clone()], &existing, &settings);
     assert_eq!(refused(&plan), [("old", "RuleBudgetExceeded")]);
     assert!(plan.outcomes[0].refused.as_ref().is_some_and(|remark| remark.message.starts_with("6 rules are needed")));
     // What grew keeps what it had, so there is room for one more and not for two.
-    let existing = published(&[old.clone()]);
+    let existing = published(std::slice::from_ref(&old));
     let third = simple("third", 10);
     let plan = with(&[grown, new.clone(), third], &existing, &settings);
     assert_eq!(refused(&plan), [("old", "RuleBudgetExceeded"), ("third", "RuleBudgetExceeded")]);
