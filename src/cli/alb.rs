@@ -1,5 +1,7 @@
 //! `ebb alb`: what Knative's traffic becomes on Alibaba Cloud's load balancer.
 
+mod diff;
+
 use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{Condition, READY, Status};
 use crate::api::ingress::Ingress as KIngress;
@@ -34,15 +36,17 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     Render(Render),
+    Diff(Diff),
 }
 
-/// Print the Ingresses, IngressClasses and AlbConfigs that Knative's traffic becomes; no cluster is
-/// needed.
+/// Print the objects that Knative's traffic becomes; no cluster is needed.
+///
+/// These are Ingresses, IngressClasses and AlbConfigs.
 ///
 /// Of the files, KIngresses of the class alb.ingress.networking.knative.dev are rendered, and Knative
-/// Services, for which the KIngress Knative would make is derived first. Routes, Kubernetes Services,
-/// Ingresses and the ConfigMaps config-network and config-domain are taken into account; other
-/// objects are skipped. Without config-network it is not known in which vSwitches a load balancer
+/// Services, for which the KIngress Knative would make is derived first. Routes, Revisions, Kubernetes
+/// Services, Ingresses, AlbConfigs, ClusterDomainClaims and the ConfigMaps config-network and
+/// config-domain are taken into account; other objects are skipped. Without config-network it is not known in which vSwitches a load balancer
 /// would be, and no AlbConfig is printed.
 ///
 /// What cannot be expressed is told on standard error with its reason; everything else is printed all
@@ -71,6 +75,38 @@ struct Render {
     output: Format,
 }
 
+/// Show what differs in a live cluster from what its traffic should become.
+///
+/// Every KIngress of the class alb.ingress.networking.knative.dev counts, whatever its namespace: they
+/// share load balancers. Nothing is written. What is shown is what would be: "+" is put there, "-" is
+/// taken away; fields nobody planned, such as what a user set on a load balancer, are left out. A
+/// KIngress that cannot be expressed keeps what it has, and is named on standard error.
+///
+/// The exit code is 0 when nothing differs, 1 when something does or cannot be expressed, and 2 when
+/// there is no answer: a cluster that cannot be read.
+///
+/// Example:
+///   ebb alb diff --context production
+#[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
+struct Diff {
+    /// The kubeconfig that says where the cluster is [default: as kubectl finds it].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig [default: its current one].
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+
+    /// Where Knative's ConfigMaps are.
+    #[arg(long, env = "SYSTEM_NAMESPACE", value_name = "NAME", default_value = crate::api::names::SYSTEM_NAMESPACE)]
+    system_namespace: String,
+
+    /// How revisions are reached [default: alb-data-plane of config-network, and header for auto].
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<ModeFlag>,
+}
+
 /// How revisions are reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum ModeFlag {
@@ -80,6 +116,16 @@ enum ModeFlag {
     Header,
     /// Through Services of their own, a port of the activator for each.
     Port,
+}
+
+impl From<ModeFlag> for Mode {
+    fn from(flag: ModeFlag) -> Self {
+        match flag {
+            ModeFlag::Hold => Self::Hold,
+            ModeFlag::Header => Self::Header,
+            ModeFlag::Port => Self::Port,
+        }
+    }
 }
 
 /// How objects are printed.
@@ -93,7 +139,15 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let Command::Render(args) = &args.command;
+    match &args.command {
+        Command::Render(args) => render(args),
+        Command::Diff(args) => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(diff::run(args))
+        }
+    }
+}
+
+fn render(args: &Render) -> anyhow::Result<Exit> {
     let found = manifest::documents(&args.filenames);
     for problem in found.unreadable.iter().chain(&found.malformed) {
         eprintln!("ebb: {problem}");
@@ -106,11 +160,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         input.network.domain.clone_from(domain);
     }
     if let Some(mode) = args.mode {
-        input.settings.mode = match mode {
-            ModeFlag::Hold => Mode::Hold,
-            ModeFlag::Header => Mode::Header,
-            ModeFlag::Port => Mode::Port,
-        };
+        input.settings.mode = mode.into();
     }
     let unserved = input.derive();
     let plan = input.plan();
@@ -151,7 +201,7 @@ fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
         }
     }
     if plan.outcomes.is_empty() && unserved.is_empty() {
-        eprintln!("warning: nothing of the class {CLASS} is in the files");
+        eprintln!("warning: there is no KIngress of the class {CLASS}");
     }
     if input.settings.vswitches.is_none() && !plan.classes.is_empty() {
         eprintln!("warning: VSwitchMissing: without config-network no AlbConfig can be printed");
@@ -347,7 +397,8 @@ fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-fn print(plan: &Plan, format: Format) -> anyhow::Result<String> {
+/// Everything of a plan, in the order it can be applied.
+fn objects(plan: &Plan) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for balancer in &plan.balancers {
         objects.push(value(balancer)?);
@@ -358,6 +409,11 @@ fn print(plan: &Plan, format: Format) -> anyhow::Result<String> {
     for ingress in &plan.ingresses {
         objects.push(value(ingress)?);
     }
+    Ok(objects)
+}
+
+fn print(plan: &Plan, format: Format) -> anyhow::Result<String> {
+    let objects = objects(plan)?;
     Ok(match format {
         Format::Json => format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": objects})),
         Format::Yaml => {

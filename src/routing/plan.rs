@@ -3,7 +3,7 @@
 //! A KIngress that cannot be expressed is left out with its reason; the others are not touched by it.
 
 use crate::api::alb_config::{AlbConfig, AlbConfigSpec, Billing, Listener, LoadBalancer, Tag, ZoneMapping};
-use crate::api::conditions::Conditions;
+use crate::api::conditions::{Conditions, READY, Status, find};
 use crate::api::ingress::Ingress as KIngress;
 use crate::api::ingress::{IngressSplit, LoadBalancerAddress, LoadBalancerStatus};
 use crate::api::names::{ROUTE_LABEL, ROUTE_NAMESPACE_LABEL, SERVICE_LABEL, SYSTEM_NAMESPACE};
@@ -37,6 +37,9 @@ pub struct Plan {
     /// The load balancers of those; none where it is not known in which zones. Of one that somebody else made only the
     /// listeners, and only where Ebb is to manage them.
     pub balancers: Vec<AlbConfig>,
+    /// Ingresses of ours that are in the way of nothing any more, by namespace and name: of a KIngress that needs them no
+    /// longer, or that is another class's by now and served there.
+    pub stale: Vec<(String, String)>,
     /// What became of each KIngress, the oldest first.
     pub outcomes: Vec<Outcome>,
 }
@@ -235,11 +238,27 @@ pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
             }
         }
     }
+    plan.stale = stale(&plan, &room, context, &ingresses);
     for placed in placed {
         plan.outcomes[placed.owner].parts.push((placed.name, placed.part));
     }
     plan.ingresses.sort_by_key(|object| (object.metadata.namespace.clone(), object.metadata.name.clone()));
     plan
+}
+
+/// Ingresses of KIngresses that are known and that the plan has no more use for. Those of a KIngress that is gone go with
+/// it by themselves.
+fn stale(plan: &Plan, room: &Room<'_>, context: &Context<'_>, ingresses: &[&KIngress]) -> Vec<(String, String)> {
+    let identity = |object: &Ingress| (object.metadata.namespace.clone(), object.metadata.name.clone());
+    let kept: BTreeSet<_> = plan.ingresses.iter().chain(room.left.iter().copied()).map(identity).collect();
+    let ready = |other: &&KIngress| {
+        let conditions = other.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        find(conditions, READY).is_some_and(|ready| ready.status == Status::True)
+    };
+    let owners = ingresses.iter().copied().chain(context.others.iter().filter(ready));
+    let owned = owners.flat_map(|owner| room.of(owner));
+    let stale = owned.map(identity).filter(|identity| !kept.contains(identity));
+    stale.filter_map(|(namespace, name)| Some((namespace?, name?))).collect()
 }
 
 /// What is taken already, by load balancer.
@@ -587,12 +606,13 @@ fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
 
 fn is_ours(object: &Ingress, ingress: &KIngress) -> bool {
     let mut owners = object.metadata.owner_references.iter().flatten();
-    owners.any(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == "Ingress"
-            && Some(&owner.name) == ingress.metadata.name.as_ref()
-            && owner.api_version.starts_with("networking.internal.knative.dev/")
-    })
+    object.metadata.namespace == ingress.metadata.namespace
+        && owners.any(|owner| {
+            owner.controller == Some(true)
+                && owner.kind == "Ingress"
+                && Some(&owner.name) == ingress.metadata.name.as_ref()
+                && owner.api_version.starts_with("networking.internal.knative.dev/")
+        })
 }
 
 fn order_of(object: &Ingress) -> Option<u16> {
@@ -815,7 +835,7 @@ fn load_balancer(side: Side, https: bool, settings: &Settings, known: Option<&Al
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::conditions::{INGRESS, READY, Status};
+    use crate::api::conditions::INGRESS;
     use crate::units::Timestamp;
 
     #[test]

@@ -1,13 +1,18 @@
 //! Knative's traffic on Alibaba Cloud's load balancer: `ebb alb render` on whole objects, and the laws of the translation.
 
+use crate::apiserver::Served;
 use ebb::api::alb_config::AlbConfig;
 use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit, IngressTls};
 use ebb::api::serving::Revision;
+use ebb::local::apiserver::kubeconfig;
 use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings};
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
 use ebb::routing::translate::Context;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::api::networking::v1::Ingress as Published;
+use kube::Api;
+use kube::api::{DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::discovery::Scope;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -733,6 +738,131 @@ fn grpc_beside_http_has_an_ingress_of_its_own() {
     let answer = named(&plan, "a--grpc-http");
     assert_eq!(outline(answer), paths.map(|(path, _)| (host(), path.to_owned(), 1, "fixed")));
     assert!(annotation(answer, "actions.forward-p0").is_some_and(|text| text.contains(r#""httpCode":"426""#)));
+}
+
+async fn diff(served: &Served) -> (String, String, Option<i32>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("kubeconfig");
+    std::fs::write(&file, kubeconfig(served.addr)).expect("a writable directory");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_ebb"));
+    let output = command.args(["alb", "diff", "--kubeconfig"]).arg(&file).output().await.expect("ebb runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+async fn create(served: &Served, object: &Value) {
+    let object: DynamicObject = serde_json::from_value(object.clone()).expect("an object");
+    let (group, version) = match object.types.as_ref().expect("its kind").api_version.split_once('/') {
+        Some((group, version)) => (group.to_owned(), version.to_owned()),
+        None => (String::new(), object.types.as_ref().expect("its kind").api_version.clone()),
+    };
+    let kind = GroupVersionKind::gvk(&group, &version, &object.types.as_ref().expect("its kind").kind);
+    let client = served.client();
+    let (resource, capabilities) = kube::discovery::pinned_kind(&client, &kind).await.expect("a known kind");
+    let api: Api<DynamicObject> = match &object.metadata.namespace {
+        Some(namespace) if capabilities.scope == Scope::Namespaced => {
+            Api::namespaced_with(client, namespace, &resource)
+        }
+        _ => Api::all_with(client, &resource),
+    };
+    let name = object.metadata.name.clone().expect("a name");
+    let params = PatchParams::apply("test").force();
+    api.patch(&name, &params, &Patch::Apply(&object)).await.expect("applied");
+}
+
+#[tokio::test]
+async fn a_live_cluster_is_compared_with_what_it_should_be() {
+    let served = Served::start().await;
+    let (_, told, code) = diff(&served).await;
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("there is no ConfigMap knative-serving/config-network"), "{told}");
+
+    let map = |vswitches: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config-network", "namespace": "knative-serving"},
+            "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": vswitches}})
+    };
+    create(&served, &map("vsw-a,vsw-b")).await;
+    let (text, told, code) = diff(&served).await;
+    assert_eq!((text.as_str(), code), ("", Some(0)), "{told}");
+
+    let mut other = kingress("other", &[("other-1", 100)], None, false, true);
+    other["metadata"]["annotations"] =
+        json!({"networking.knative.dev/ingress.class": "kourier.ingress.networking.knative.dev"});
+    create(&served, &other).await;
+    create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+    let (text, told, code) = diff(&served).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("note: default/other is of the class"), "{told}");
+    for line in [
+        "+++ AlbConfig knative-internet (planned)",
+        "+++ IngressClass knative-alb-ingress-internet (planned)",
+        "+++ Ingress default/a (planned)",
+        "+++ Ingress knative-serving/knative-alb-default-internet (planned)",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert_eq!(text.matches("--- /dev/null").count(), 4, "{text}");
+
+    // Once it is there, nothing differs: what a server adds and a user set does not count.
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "albconfigs.alibabacloud.com"},
+        "spec": {"group": "alibabacloud.com", "scope": "Cluster",
+            "names": {"kind": "AlbConfig", "plural": "albconfigs", "singular": "albconfig", "listKind": "AlbConfigList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    create(&served, &definition).await;
+    let mut planned = planned_in(&served).await;
+    for object in &mut planned {
+        object["metadata"]["annotations"]["somebody"] = json!("else");
+        if object["kind"] == "AlbConfig" {
+            object["spec"]["config"]["accessLogConfig"] = json!({"logStore": "x"});
+        }
+        create(&served, object).await;
+    }
+    let (text, told, code) = diff(&served).await;
+    assert_eq!((text.as_str(), code), ("", Some(0)), "{told}");
+
+    // A value that differs, and an annotation that has no rule any more.
+    let mut changed = planned.iter().find(|object| object["metadata"]["name"] == "a").expect("a").clone();
+    changed["metadata"]["annotations"]["alb.ingress.kubernetes.io/order"] = json!("1000");
+    changed["metadata"]["annotations"]["alb.ingress.kubernetes.io/actions.old"] = json!("[]");
+    create(&served, &changed).await;
+    let (text, _, code) = diff(&served).await;
+    assert_eq!(code, Some(1));
+    let changes: Vec<&str> = text.lines().filter(|line| line.starts_with(['-', '+'])).map(str::trim_end).collect();
+    assert_eq!(
+        changes,
+        [
+            "--- Ingress default/a (live)",
+            "+++ Ingress default/a (planned)",
+            "-    alb.ingress.kubernetes.io/actions.old: \"[]\"",
+            "-    alb.ingress.kubernetes.io/order: \"1000\"",
+            "+    alb.ingress.kubernetes.io/order: \"100\"",
+        ]
+    );
+
+    // What cannot be expressed keeps what it has.
+    create(&served, &map("vsw-a")).await;
+    let (text, told, code) = diff(&served).await;
+    assert_eq!(code, Some(1));
+    assert!(told.contains("error: default/a: VSwitchMissing"), "{told}");
+    assert!(!text.contains("Ingress default/a"), "{text}");
+}
+
+/// What `ebb alb diff` compares with, made here from what is in the API.
+async fn planned_in(served: &Served) -> Vec<Value> {
+    let all: Api<Ingress> = Api::all(served.client());
+    let ingresses = all.list(&ListParams::default()).await.expect("a list").items;
+    let ingresses: Vec<Ingress> =
+        ingresses.into_iter().filter(|one| one.metadata.name.as_deref() == Some("a")).collect();
+    let vswitches = Some(vec!["vsw-a".to_owned(), "vsw-b".to_owned()]);
+    let settings = Settings { vswitches, ..Settings::default() };
+    let plan = plan(&Context::new(&ingresses, &settings), &Existing::default());
+    let value = |object| serde_json::to_value::<&Published>(object).expect("JSON");
+    let mut objects: Vec<Value> = plan.ingresses.iter().map(value).collect();
+    objects.extend(plan.classes.iter().map(|object| serde_json::to_value(object).expect("JSON")));
+    objects.extend(plan.balancers.iter().map(|object| serde_json::to_value(object).expect("JSON")));
+    objects
 }
 
 fn planned(ingresses: &[Ingress], mode: Mode) -> Plan {

@@ -1,6 +1,6 @@
 //! `ebb check`: Knative Services and ConfigMaps judged before a cluster sees them, or as they run.
 
-mod cluster;
+pub(super) mod cluster;
 mod item;
 mod report;
 
