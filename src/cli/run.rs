@@ -12,8 +12,11 @@ use crate::k8s::dial::SystemDial;
 use crate::k8s::pace;
 use crate::observe::metrics::endpoint::Endpoint;
 use crate::observe::telemetry::{self, Log, LogFormat};
-use crate::ownership::Choice;
 use crate::ownership::holder::{Identity, STATS_PORT, StatefulSet};
+use crate::ownership::{Choice, Ownership};
+use crate::routing::controller::{self, Controller};
+use crate::routing::live::SystemVips;
+use crate::routing::model;
 use crate::units::Span;
 use anyhow::Context as _;
 use kube::Client;
@@ -24,7 +27,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -69,6 +73,11 @@ pub struct Args {
     #[arg(long, env = "EBB_SHADOW")]
     shadow: bool,
 
+    /// Whether to program Alibaba Cloud's load balancer (ALB) for Knative's traffic. auto is on where config-network names
+    /// its ingress class. It must be the only controller of that class.
+    #[arg(long, env = "EBB_ALB", value_enum, value_name = "WHEN", default_value_t)]
+    alb: Alb,
+
     /// Where activators and other autoscalers report load [default: port 8080 of every address].
     #[arg(long, env = "EBB_STATS", value_name = "ADDR")]
     stats: Option<SocketAddr>,
@@ -103,6 +112,18 @@ pub struct Args {
     kube_api_burst: Option<i64>,
 }
 
+/// When to program the load balancer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+enum Alb {
+    /// Where the cluster's ingress class is its.
+    #[default]
+    Auto,
+    /// For KIngresses of its class, whatever the cluster's is.
+    On,
+    /// Not at all.
+    Off,
+}
+
 /// The port for health and state.
 const ADMIN_PORT: u16 = 8008;
 /// The oldest Kubernetes that Knative Serving itself starts on.
@@ -118,6 +139,8 @@ const STOP: Duration = Duration::from_secs(20);
 const THREADS: usize = 2;
 /// Threads for what blocks, which is looking up names.
 const BLOCKING_THREADS: usize = 16;
+/// How long the controller of the load balancer may take to finish what it is writing.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// The file that names the cluster's domain.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -206,30 +229,55 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         info!(admin = %admin_address, "ready");
         return Ok(Running::Shadow(shadow));
     }
+    let alb = match args.alb {
+        Alb::Auto => start.network.ingress_class == model::CLASS,
+        Alb::On => true,
+        Alb::Off => false,
+    };
+    let alb_setup = |ownership: &Ownership| controller::Setup {
+        client: client.clone(),
+        clock: Clock::system(),
+        ownership: ownership.clone(),
+        namespace: maps.namespace.clone(),
+        vips: Arc::new(SystemVips),
+    };
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
     let options = app::Options {
-        client,
+        client: client.clone(),
         clock: Clock::system(),
         compat,
         dial: Arc::new(SystemDial),
         cluster_domain: cluster_domain::of(variable.as_deref(), resolv_conf.as_deref()),
         ownership: Choice::Cluster { identity, stateful_set: StatefulSet::from_env(environment) },
-        maps,
+        maps: maps.clone(),
         start,
         stats: Listen::OnceReady(args.stats.map_or_else(|| everywhere(STATS_PORT), |address| vec![address])),
         admin,
         metrics,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
+    let alb = alb.then(|| {
+        info!("Knative's traffic is programmed on the ALB");
+        let cancel = CancellationToken::new();
+        let controller = Controller::new(alb_setup(autoscaler.ownership()), &cancel);
+        let task = tokio::spawn(controller.run(cancel.clone()));
+        Routing { cancel, task: Mutex::new(task) }
+    });
     info!(stats = %autoscaler.stats_address(), admin = %admin_address, "ready");
-    Ok(Running::Autoscaler(autoscaler))
+    Ok(Running::Autoscaler(autoscaler, alb))
+}
+
+/// The running controller of the load balancer.
+struct Routing {
+    cancel: CancellationToken,
+    task: Mutex<JoinHandle<()>>,
 }
 
 /// What runs.
 enum Running {
-    /// The cluster's autoscaler.
-    Autoscaler(Autoscaler),
+    /// The cluster's autoscaler, and the controller of its load balancer.
+    Autoscaler(Autoscaler, Option<Routing>),
     /// One beside it, that only compares.
     Shadow(ShadowAutoscaler),
 }
@@ -237,7 +285,7 @@ enum Running {
 impl Running {
     fn process(&self) -> watch::Receiver<settings::Process> {
         match self {
-            Self::Autoscaler(autoscaler) => autoscaler.process(),
+            Self::Autoscaler(autoscaler, _) => autoscaler.process(),
             Self::Shadow(shadow) => shadow.process(),
         }
     }
@@ -245,7 +293,16 @@ impl Running {
     /// Returns when a part of it has failed without which there is no point in going on.
     async fn failed(&self) {
         match self {
-            Self::Autoscaler(autoscaler) => autoscaler.failed().await,
+            Self::Autoscaler(autoscaler, None) => autoscaler.failed().await,
+            Self::Autoscaler(autoscaler, Some(routing)) => {
+                tokio::select! {
+                    () = autoscaler.failed() => {}
+                    // It ends when it is asked to, and no sooner.
+                    _ = async { (&mut *routing.task.lock().await).await } => {
+                        error!("the controller of the load balancer ended unasked");
+                    }
+                }
+            }
             // Nobody depends on it.
             Self::Shadow(_) => std::future::pending().await,
         }
@@ -253,7 +310,16 @@ impl Running {
 
     async fn stop(&self) {
         match self {
-            Self::Autoscaler(autoscaler) => autoscaler.stop().await,
+            Self::Autoscaler(autoscaler, routing) => {
+                // First it writes nothing more; then the buckets are given up.
+                if let Some(routing) = routing {
+                    routing.cancel.cancel();
+                    if tokio::time::timeout(LAST_LOOK, &mut *routing.task.lock().await).await.is_err() {
+                        warn!("the controller of the load balancer did not end in {LAST_LOOK:?}");
+                    }
+                }
+                autoscaler.stop().await;
+            }
             Self::Shadow(shadow) => shadow.stop().await,
         }
     }

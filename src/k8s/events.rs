@@ -67,6 +67,15 @@ impl Events {
 
     /// Something its owner should mend.
     pub fn warn(&self, about: ObjectReference, reason: &str, note: &str) {
+        self.write("Warning", about, reason, note);
+    }
+
+    /// Something its owner may want to know.
+    pub fn note(&self, about: ObjectReference, reason: &str, note: &str) {
+        self.write("Normal", about, reason, note);
+    }
+
+    fn write(&self, type_: &'static str, about: ObjectReference, reason: &str, note: &str) {
         let Some(writer) = self.writer.clone() else { return };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             DROPPED_EVENTS.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +84,7 @@ impl Events {
         };
         let (reason, note) = (reason.to_owned(), shortened(note));
         tokio::spawn(async move {
-            let written = writer.flow.write(Urgency::Event, || writer.write(&about, &reason, &note)).await;
+            let written = writer.flow.write(Urgency::Event, || writer.write(type_, &about, &reason, &note)).await;
             if let Err(error) = written {
                 warn!(%error, "event not written");
             }
@@ -85,7 +94,7 @@ impl Events {
 }
 
 impl Writer {
-    async fn write(&self, about: &ObjectReference, reason: &str, note: &str) -> Result<(), kube::Error> {
+    async fn write(&self, type_: &str, about: &ObjectReference, reason: &str, note: &str) -> Result<(), kube::Error> {
         // Objects of the whole cluster have their events in the namespace kubectl looks in.
         let namespace = about.namespace.as_deref().unwrap_or("default");
         let events: Api<Event> = Api::namespaced(self.flow.client().clone(), namespace);
@@ -108,7 +117,7 @@ impl Writer {
                 ..ObjectMeta::default()
             },
             involved_object: about.clone(),
-            type_: Some("Warning".to_owned()),
+            type_: Some(type_.to_owned()),
             reason: Some(reason.to_owned()),
             message: Some(note.to_owned()),
             source: Some(EventSource { component: Some(self.controller.clone()), host: None }),

@@ -1,9 +1,12 @@
 //! Alibaba Cloud's Application Load Balancer ("ALB") as Knative's network: KIngresses become Ingresses with the annotations
-//! the ALB Ingress controller documents. No I/O.
+//! the ALB Ingress controller documents.
 //!
 //! Reading order: [`model`] (settings, annotation JSON, why something cannot be expressed), [`translate`] (one KIngress to
-//! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits).
+//! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits); these do no I/O. Then
+//! [`controller`] (applies the plan and tells what became of it) and [`live`] (asks the load balancer whether it follows).
 
+pub mod controller;
+pub mod live;
 pub mod model;
 pub mod plan;
 pub mod translate;

@@ -81,16 +81,6 @@ pub enum Layout {
     Split,
 }
 
-/// What becomes of a load balancer nobody needs any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Unused {
-    /// It stays.
-    #[default]
-    Retain,
-    /// It goes, if it was made here.
-    Delete,
-}
-
 /// Whose KIngresses have a class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gateway {
@@ -187,8 +177,6 @@ pub struct Settings {
     pub connection_drain: Option<u32>,
     /// Whether listeners are added to an AlbConfig that somebody else made.
     pub manage_listeners: bool,
-    /// What becomes of load balancers nobody needs any more.
-    pub unused: Unused,
     /// What load balancers are tagged with, so that they can be found in the cloud.
     pub cluster_id: Option<String>,
     /// Rules we may use on each load balancer; one counts once for each listener.
@@ -215,7 +203,6 @@ impl Default for Settings {
             tcp_health_checks: false,
             connection_drain: None,
             manage_listeners: false,
-            unused: Unused::Retain,
             cluster_id: None,
             rule_budget: 100,
             request_timeout: 180,
@@ -283,9 +270,9 @@ impl Settings {
                 ("alb-manage-listeners", "" | "false") => this.manage_listeners = false,
                 ("alb-manage-listeners", "true") => this.manage_listeners = true,
                 ("alb-manage-listeners" | "eni", _) => refuse("true or false"),
-                ("alb-deletion-policy", "" | "Retain") => this.unused = Unused::Retain,
-                ("alb-deletion-policy", "Delete") => this.unused = Unused::Delete,
-                ("alb-deletion-policy", _) => refuse("Retain or Delete"),
+                ("alb-deletion-policy", other) if !matches!(other, "" | "Retain") => {
+                    refuse("Retain; load balancers that nobody needs any more are not deleted");
+                }
                 ("alb-cluster-id", _) => this.cluster_id = (!value.is_empty()).then(|| value.to_owned()),
                 ("alb-connection-drain", "" | "0") => this.connection_drain = None,
                 ("alb-connection-drain", _) => match value.parse() {

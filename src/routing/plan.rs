@@ -14,10 +14,13 @@ use k8s_openapi::api::networking::v1::{
     IngressClassSpec, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS, ServiceBackendPort,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 const PREFIX: &str = "alb.ingress.kubernetes.io/";
+/// Annotations under these are ours on objects that are.
+pub const OURS: [&str; 2] = [PREFIX, "knative-alb/"];
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGER: &str = "knative-alb";
 /// The longest name of an Ingress; the cloud makes names of its own from it.
@@ -81,6 +84,8 @@ pub enum Progress {
     New,
     /// It cannot be expressed; what was applied before stays.
     Refused(Remark),
+    /// It leads to Services that do not exist yet, named here; what was applied before stays.
+    WaitingForServices(String),
     /// Applied; the load balancer has no address yet.
     WaitingForAddress,
     /// Applied; it is not seen yet that the load balancer follows.
@@ -108,6 +113,10 @@ impl Progress {
                 }
             }
             Self::Refused(remark) => conditions.mark_false(CONFIGURED, remark.reason, &remark.message),
+            Self::WaitingForServices(names) => {
+                let message = format!("It leads to Services that do not exist yet: {names}.");
+                conditions.mark_unknown(CONFIGURED, "WaitingForServices", &message);
+            }
             Self::WaitingForAddress => {
                 conditions.mark_true(CONFIGURED);
                 conditions.mark_unknown(BALANCER, "WaitingForAddress", "The load balancer has no address yet.");
@@ -281,9 +290,6 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn new(ingresses: &[&KIngress], context: &Context<'a>, existing: &Existing<'a>) -> Self {
-        let is_made_here = |object: &&Ingress| {
-            object.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
-        };
         let all = existing.ingresses;
         let mut this = Self {
             settings: context.settings,
@@ -464,6 +470,34 @@ pub fn rules_of(object: &Ingress) -> Vec<Rule> {
         Some(Rule { name, host: rule.host.clone(), path: path.to_owned(), conditions, actions })
     };
     rules.filter_map(read).collect()
+}
+
+/// Whether an Ingress says it was made here.
+pub fn is_made_here(object: &Ingress) -> bool {
+    object.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
+}
+
+/// Whether a live object is what is planned: it has all of that, and no annotation of ours beside it.
+pub fn is_applied(live: &Value, planned: &Value) -> bool {
+    let annotations = |object: &Value| -> BTreeSet<String> {
+        let all = object.pointer("/metadata/annotations").and_then(Value::as_object);
+        let ours = all.into_iter().flatten().map(|(key, _)| key);
+        ours.filter(|key| OURS.iter().any(|prefix| key.starts_with(prefix))).cloned().collect()
+    };
+    covers(live, planned) && annotations(live) == annotations(planned)
+}
+
+/// Whether `live` has all that `planned` has; lists are as long.
+fn covers(live: &Value, planned: &Value) -> bool {
+    match (live, planned) {
+        (Value::Object(live), Value::Object(planned)) => {
+            planned.iter().all(|(key, value)| live.get(key).is_some_and(|live| covers(live, value)))
+        }
+        (Value::Array(live), Value::Array(planned)) => {
+            live.len() == planned.len() && live.iter().zip(planned).all(|(live, planned)| covers(live, planned))
+        }
+        (live, planned) => live == planned,
+    }
 }
 
 fn class_of(object: &Ingress) -> Option<&String> {
@@ -844,6 +878,7 @@ mod tests {
         for (progress, configured, balancer, ready) in [
             (Progress::New, Unknown, Unknown, Unknown),
             (Progress::Refused(Remark::new("InvalidPath", "a path")), False, Unknown, False),
+            (Progress::WaitingForServices("a".to_owned()), Unknown, Unknown, Unknown),
             (Progress::WaitingForAddress, True, Unknown, Unknown),
             (Progress::Probing, True, Unknown, Unknown),
             (Progress::ProgrammingFailed("quota".to_owned()), True, False, False),

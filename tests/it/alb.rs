@@ -1,23 +1,38 @@
 //! Knative's traffic on Alibaba Cloud's load balancer: `ebb alb render` on whole objects, and the laws of the translation.
 
 use crate::apiserver::Served;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use ebb::api::alb_config::AlbConfig;
 use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit, IngressTls};
 use ebb::api::serving::Revision;
+use ebb::clock::Clock;
 use ebb::local::apiserver::kubeconfig;
+use ebb::ownership::Ownership;
+use ebb::routing::controller::{Controller, Setup};
+use ebb::routing::live::Vips;
 use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings};
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
 use ebb::routing::translate::Context;
+use ebb::units::RevisionKey;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::api::networking::v1::Ingress as Published;
+use k8s_openapi::api::networking::v1::IngressClass;
 use kube::Api;
 use kube::api::{DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::discovery::Scope;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 fn golden(file: &str) -> PathBuf {
     crate::root().join("tests/golden/kingress").join(file)
@@ -770,6 +785,16 @@ async fn create(served: &Served, object: &Value) {
     api.patch(&name, &params, &Patch::Apply(&object)).await.expect("applied");
 }
 
+/// The kind of load balancers.
+fn definition(scope: &str) -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "albconfigs.alibabacloud.com"},
+        "spec": {"group": "alibabacloud.com", "scope": scope,
+            "names": {"kind": "AlbConfig", "plural": "albconfigs", "singular": "albconfig", "listKind": "AlbConfigList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+}
+
 #[tokio::test]
 async fn a_live_cluster_is_compared_with_what_it_should_be() {
     let served = Served::start().await;
@@ -804,13 +829,7 @@ async fn a_live_cluster_is_compared_with_what_it_should_be() {
     assert_eq!(text.matches("--- /dev/null").count(), 4, "{text}");
 
     // Once it is there, nothing differs: what a server adds and a user set does not count.
-    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "albconfigs.alibabacloud.com"},
-        "spec": {"group": "alibabacloud.com", "scope": "Cluster",
-            "names": {"kind": "AlbConfig", "plural": "albconfigs", "singular": "albconfig", "listKind": "AlbConfigList"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
-    create(&served, &definition).await;
+    create(&served, &definition("Cluster")).await;
     let mut planned = planned_in(&served).await;
     for object in &mut planned {
         object["metadata"]["annotations"]["somebody"] = json!("else");
@@ -968,4 +987,148 @@ proptest! {
         }
         prop_assert!(used.values().all(|used| *used <= rule_budget), "{used:?} of {rule_budget}");
     }
+}
+
+/// Addresses of a load balancer that exists in this test only.
+struct Fixed(SocketAddr);
+
+impl Vips for Fixed {
+    fn resolve<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Ok(vec![self.0]) })
+    }
+}
+
+/// Answers as an activator behind the load balancer does, once there is something to answer with.
+async fn balancer(hash: Arc<Mutex<Option<String>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound listener");
+    let answer = move || {
+        let hash = hash.lock().expect("a lock").clone();
+        async move {
+            match hash {
+                Some(hash) => (StatusCode::OK, [("K-Network-Hash", hash)]).into_response(),
+                None => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
+    };
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    address
+}
+
+/// Waits until the KIngress has these conditions, network then load balancer, and their reasons.
+async fn settles(served: &Served, name: &str, wanted: [&str; 2]) -> Ingress {
+    let api: Api<Ingress> = Api::namespaced(served.client(), "default");
+    let mut found = [String::new(), String::new()];
+    let settled = async {
+        loop {
+            let ingress = api.get(name).await.expect("a KIngress");
+            let conditions = ingress.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+            found = ["NetworkConfigured", "LoadBalancerReady"].map(|type_| {
+                let condition = conditions.iter().find(|condition| condition.type_ == type_);
+                condition.map_or_else(String::new, |it| format!("{:?} {}", it.status, it.reason).trim().to_owned())
+            });
+            if found == wanted {
+                return ingress;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_mins(1), settled).await;
+    settled.unwrap_or_else(|_| panic!("{name} has {found:?} and not {wanted:?}"))
+}
+
+async fn published(served: &Served, name: &str) -> Option<Published> {
+    Api::namespaced(served.client(), "default").get_opt(name).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
+    let served = Served::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
+    create(&served, &map).await;
+    create(&served, &definition("Cluster")).await;
+    create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+    create(&served, &kingress("aliyun-b", &[("b-1", 100)], None, false, true)).await;
+    let hash = Arc::new(Mutex::new(None));
+    let vips = Arc::new(Fixed(balancer(Arc::clone(&hash)).await));
+    let cancel = CancellationToken::new();
+    let clock = Clock::system();
+    let setup = Setup {
+        client: served.client(),
+        clock,
+        ownership: Ownership::single(clock),
+        namespace: "knative-serving".to_owned(),
+        vips,
+    };
+    let controller = Controller::new(setup, &cancel);
+    let mut routed = controller.routed();
+    let running = tokio::spawn(Arc::clone(&controller).run(cancel.clone()));
+
+    // Nothing is published that would lead nowhere, and what cannot be expressed is told.
+    settles(&served, "a", ["Unknown WaitingForServices", "Unknown"]).await;
+    settles(&served, "aliyun-b", ["False ReservedName", "Unknown"]).await;
+    assert!(published(&served, "a").await.is_none());
+    assert!(routed.borrow_and_update().revisions.contains(&RevisionKey::new("default", "a-1")));
+
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]}});
+    create(&served, &service).await;
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    let object = published(&served, "a").await.expect("an Ingress");
+    assert_eq!(annotation(&object, "listen-ports"), Some(r#"[{"HTTP":80}]"#));
+    let class: IngressClass =
+        Api::all(served.client()).get("knative-alb-ingress-internet").await.expect("an IngressClass");
+    assert_eq!(class.spec.and_then(|spec| spec.controller).as_deref(), Some("ingress.k8s.alibabacloud/alb"));
+    let balancers: Api<AlbConfig> = Api::all(served.client());
+    assert_eq!(balancers.get("knative-internet").await.expect("an AlbConfig").spec.listeners.len(), 1);
+
+    // The cloud gives it a name; then it is asked until it follows.
+    let named = json!({"status": {"loadBalancer": {"ingress": [{"hostname": "alb-1.example.com"}]}}});
+    let api: Api<Published> = Api::namespaced(served.client(), "default");
+    api.patch_status("a", &PatchParams::default(), &Patch::Merge(&named)).await.expect("patched");
+    let ingress = settles(&served, "a", ["True", "Unknown Probing"]).await;
+    let status = ingress.status.expect("a status");
+    for side in [status.public_load_balancer, status.private_load_balancer] {
+        assert_eq!(side.expect("a side").ingress[0].domain, "alb-1.example.com");
+    }
+    let wanted = rules_of(&object)[0].actions.iter().find_map(|action| match action {
+        Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
+        _ => None,
+    });
+    *hash.lock().expect("a lock") = wanted;
+    let ready = settles(&served, "a", ["True", "True"]).await;
+    assert_eq!(ready.status.expect("a status").observed_generation, ready.metadata.generation.unwrap_or(0));
+
+    // Its owner breaks it: what is published stays, and only the condition says so.
+    let before = published(&served, "a").await.expect("an Ingress");
+    let kingresses: Api<Ingress> = Api::namespaced(served.client(), "default");
+    let broken = json!({"metadata": {"annotations": {"alicloud.serving.knative.dev/headers": "nonsense"}}});
+    kingresses.patch("a", &PatchParams::default(), &Patch::Merge(&broken)).await.expect("patched");
+    settles(&served, "a", ["False InvalidCanaryAnnotation", "True"]).await;
+    assert_eq!(published(&served, "a").await.expect("an Ingress").spec, before.spec);
+    let mended = json!({"metadata": {"annotations": {"alicloud.serving.knative.dev/headers": null}}});
+    kingresses.patch("a", &PatchParams::default(), &Patch::Merge(&mended)).await.expect("patched");
+    settles(&served, "a", ["True", "True"]).await;
+
+    // The load balancer's controller complains.
+    let complaint = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a.1", "namespace": "default"},
+        "involvedObject": {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "namespace": "default", "name": "a"},
+        "type": "Warning", "reason": "FailedBuildModel", "message": "no vSwitch", "lastTimestamp": "2099-01-01T00:00:00Z"});
+    create(&served, &complaint).await;
+    settles(&served, "a", ["True", "False ALBProgrammingFailed"]).await;
+
+    let events: Api<Event> = Api::namespaced(served.client(), "default");
+    let told = events.list(&ListParams::default()).await.expect("events").items;
+    let about = |name: &str, reason: &str| {
+        told.iter()
+            .filter(|event| {
+                event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
+            })
+            .count()
+    };
+    assert_eq!(about("aliyun-b", "ReservedName"), 1);
+    cancel.cancel();
+    running.await.expect("it ends in order");
 }

@@ -5,7 +5,7 @@ use crate::api::alb_config::AlbConfig;
 use crate::api::ingress::Ingress as KIngress;
 use crate::cli::check::cluster::configuration;
 use crate::cli::exit::Exit;
-use crate::routing::plan::Plan;
+use crate::routing::plan::{OURS, Plan};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::IngressClass;
@@ -19,8 +19,6 @@ use std::io::Write as _;
 
 /// Objects asked for at once.
 const PAGE: u32 = 500;
-/// Annotations under these are ours: one that is not planned would be taken away.
-const OURS: [&str; 2] = ["alb.ingress.kubernetes.io/", "knative-alb/"];
 
 /// Kind, namespace and name.
 type Key = (String, String, String);

@@ -147,6 +147,16 @@ struct Group<'a> {
     paths: &'a [HttpPath],
 }
 
+/// The Services the rules of an Ingress to be lead to.
+pub fn services_of(part: &Part) -> impl Iterator<Item = &String> {
+    let actions = part.rules.iter().flat_map(|rule| &rule.actions);
+    let groups = actions.filter_map(|action| match action {
+        Action::ForwardGroup { config } => Some(&config.server_groups),
+        _ => None,
+    });
+    groups.flatten().map(|group| &group.service_name)
+}
+
 /// Translates one KIngress.
 pub fn translate(ingress: &Ingress, context: &Context<'_>) -> Result<Translation, Remark> {
     let meta = &ingress.metadata;

@@ -1,0 +1,660 @@
+//! Applies the plan: KIngresses of the class in, Ingresses, IngressClasses and AlbConfigs out, and what became of each in
+//! its conditions.
+//!
+//! All KIngresses share load balancers, so one look is at all of them. A look writes only what differs from what there
+//! is; applying the same plan twice writes nothing. An Ingress is written only from a plan that stands: what cannot be
+//! expressed, and what would lead to a Service that does not exist, keeps what it has.
+
+use crate::api::alb_config::AlbConfig;
+use crate::api::conditions::{Conditions, INGRESS, same_but_for_time, settle_times};
+use crate::api::ingress::{Ingress as KIngress, IngressStatus};
+use crate::api::names::INGRESS_CLASS_ANNOTATION;
+use crate::api::serving::{Revision, Route};
+use crate::clock::Clock;
+use crate::k8s::cache::Cache;
+use crate::k8s::events::Events;
+use crate::k8s::flow::{Flow, Urgency, WriteError};
+use crate::k8s::follow::{Change, follow};
+use crate::k8s::queue::{Lane, Queue, Turn, Workers};
+use crate::k8s::slim::Guarded;
+use crate::ownership::Ownership;
+use crate::routing::live::{Live, Seen, Vips};
+use crate::routing::model::{CLASS, Probe, Settings, Side};
+use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
+use crate::routing::translate::{Context, services_of};
+use crate::units::{RevisionKey, Span, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Service};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
+use kube::core::{NamespaceResourceScope, Resource};
+use kube::discovery::Scope;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Who is on record for the fields that are applied.
+pub const FIELD_MANAGER: &str = "ebb-alb";
+/// Where Knative's settings of the network are.
+const NETWORK_MAP: &str = "config-network";
+/// Everything is looked at again, so that what was taken away by somebody comes back.
+const AGAIN: Span = Span::from_seconds(10 * 60);
+/// The namespace an AlbConfig is looked for in where the kind is namespaced.
+const OLD_NAMESPACE: &str = "kube-system";
+/// Events of one KIngress that were told; beyond that they may be told again.
+const MOST_TOLD: usize = 10_000;
+
+/// What the controller works with.
+pub struct Setup {
+    /// The cluster.
+    pub client: Client,
+    /// The time.
+    pub clock: Clock,
+    /// Whether this replica is the one that writes.
+    pub ownership: Ownership,
+    /// Where Knative's ConfigMaps are.
+    pub namespace: String,
+    /// How the addresses of a load balancer are found.
+    pub vips: Arc<dyn Vips>,
+}
+
+/// What leads to the load balancers at the moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Routed {
+    /// Revisions a rule leads to.
+    pub revisions: BTreeSet<RevisionKey>,
+    /// Of those, the ones that must keep a pod.
+    pub pinned: BTreeSet<RevisionKey>,
+}
+
+/// The controller.
+pub struct Controller {
+    clock: Clock,
+    ownership: Ownership,
+    namespace: String,
+    flow: Flow,
+    events: Events,
+    queue: Queue,
+    key: RevisionKey,
+    kingresses: Cache<KIngress>,
+    routes: Cache<Route>,
+    revisions: Cache<Revision>,
+    services: Cache<Service>,
+    ingresses: Cache<Ingress>,
+    settings: watch::Sender<Option<Network>>,
+    live: Live,
+    routed: watch::Sender<Routed>,
+    state: Mutex<State>,
+}
+
+/// `config-network`, as far as the load balancer goes.
+#[derive(Clone, PartialEq, Debug)]
+struct Network {
+    settings: Settings,
+    class: String,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether AlbConfigs are namespaced, once that is known.
+    scope: Option<Scope>,
+    /// What was told of each KIngress in which generation.
+    told: BTreeSet<(RevisionKey, &'static str, i64)>,
+    /// When the Ingresses were written, and what the load balancer's controller complained of since.
+    written: HashMap<RevisionKey, Timestamp>,
+    complaints: HashMap<RevisionKey, (Timestamp, String)>,
+}
+
+/// Why a look ended early.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Read(#[from] kube::Error),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+impl Controller {
+    /// A controller; [`Controller::run`] lets it work.
+    pub fn new(setup: Setup, cancel: &CancellationToken) -> Arc<Self> {
+        let Setup { client, clock, ownership, namespace, vips } = setup;
+        let flow = Flow::new(client, clock);
+        let queue = Queue::new(clock);
+        let key = RevisionKey::new(&namespace, "alb");
+        let live = {
+            let (queue, key) = (queue.clone(), key.clone());
+            Live::new(clock, vips, cancel.clone(), move || queue.add(key.clone(), Lane::Fast))
+        };
+        Arc::new(Self {
+            clock,
+            ownership,
+            namespace,
+            events: Events::new(flow.clone(), clock, "alb-controller"),
+            flow,
+            queue,
+            key,
+            kingresses: Cache::packed(),
+            routes: Cache::packed(),
+            revisions: Cache::packed(),
+            services: Cache::packed(),
+            ingresses: Cache::packed(),
+            settings: watch::Sender::new(None),
+            live,
+            routed: watch::Sender::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// What leads to the load balancers, as it changes.
+    pub fn routed(&self) -> watch::Receiver<Routed> {
+        self.routed.subscribe()
+    }
+
+    /// Watches and works until `cancel`.
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        let tasks = TaskTracker::new();
+        self.keep(&tasks, &self.kingresses, &cancel);
+        self.keep(&tasks, &self.routes, &cancel);
+        self.keep(&tasks, &self.revisions, &cancel);
+        self.keep(&tasks, &self.services, &cancel);
+        self.keep(&tasks, &self.ingresses, &cancel);
+        tasks.spawn(Arc::clone(&self).follow_settings(cancel.clone()));
+        tasks.spawn(Arc::clone(&self).follow_complaints(cancel.clone()));
+        let synced = async {
+            tokio::join!(
+                self.kingresses.synced(),
+                self.routes.synced(),
+                self.revisions.synced(),
+                self.services.synced(),
+                self.ingresses.synced(),
+                async {
+                    let _ = self.settings.subscribe().wait_for(Option::is_some).await;
+                }
+            );
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = synced => {
+                self.queue.add(self.key.clone(), Lane::Fast);
+                let this = Arc::clone(&self);
+                let work = move |_| {
+                    let this = Arc::clone(&this);
+                    async move { this.ownership.act(&this.key, this.look()).await.unwrap_or(Turn::Done) }
+                };
+                // A bucket that comes to this replica is noticed by looking.
+                let nudge = {
+                    let this = Arc::clone(&self);
+                    let mut holder = this.ownership.watch(this.ownership.bucket_of(&this.key));
+                    let cancel = cancel.clone();
+                    async move {
+                        loop {
+                            this.queue.add(this.key.clone(), Lane::Slow);
+                            tokio::select! {
+                                () = cancel.cancelled() => return,
+                                changed = holder.changed() => if changed.is_err() { return cancel.cancelled().await },
+                                () = tokio::time::sleep(AGAIN.to_std()) => {}
+                            }
+                        }
+                    }
+                };
+                tokio::join!(self.queue.run(Workers::each(1), cancel.clone(), work), nudge);
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Keeps a cache of one kind, and looks again at whatever changes.
+    fn keep<K>(self: &Arc<Self>, tasks: &TaskTracker, cache: &Cache<K>, cancel: &CancellationToken)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api: Api<Guarded<K>> = Api::all(self.flow.client().clone());
+        let (this, cache, cancel) = (Arc::clone(self), cache.clone(), cancel.clone());
+        tasks.spawn(async move {
+            follow(api, watcher::Config::default(), cancel, move |mut change| {
+                if let Change::Put(_, object) = &mut change {
+                    object.meta_mut().managed_fields = None;
+                }
+                cache.take_in(change);
+                this.queue.add(this.key.clone(), Lane::Fast);
+            })
+            .await;
+        });
+    }
+
+    async fn follow_settings(self: Arc<Self>, cancel: CancellationToken) {
+        let api: Api<Guarded<ConfigMap>> = Api::namespaced(self.flow.client().clone(), &self.namespace);
+        let config = watcher::Config::default().fields(&format!("metadata.name={NETWORK_MAP}"));
+        let this = Arc::clone(&self);
+        follow(api, config, cancel, move |change| {
+            let Change::Put(_, map) = change else { return };
+            this.take_settings(&map);
+            this.queue.add(this.key.clone(), Lane::Fast);
+        })
+        .await;
+    }
+
+    fn take_settings(&self, map: &ConfigMap) {
+        let data = map.data.clone().unwrap_or_default();
+        let class = data.get("ingress-class").or_else(|| data.get("ingress.class")).cloned().unwrap_or_default();
+        match Settings::parse(&data) {
+            Ok(settings) => _ = self.settings.send_replace(Some(Network { settings, class })),
+            Err(wrong) => {
+                let wrong = wrong.join("; ");
+                warn!(wrong, "config-network cannot be used for the load balancer; what was in force stays");
+                self.events.warn(map.object_ref(&()), "InvalidConfiguration", &wrong);
+            }
+        }
+    }
+
+    /// What the load balancer's controller says of Ingresses.
+    async fn follow_complaints(self: Arc<Self>, cancel: CancellationToken) {
+        let api: Api<Guarded<Event>> = Api::all(self.flow.client().clone());
+        let config = watcher::Config::default().fields("involvedObject.kind=Ingress,type=Warning");
+        let this = Arc::clone(&self);
+        follow(api, config, cancel, move |change| {
+            let Change::Put(_, event) = change else { return };
+            let about = &event.involved_object;
+            if !about.api_version.as_deref().unwrap_or_default().starts_with("networking.k8s.io/") {
+                return;
+            }
+            let (Some(namespace), Some(name)) = (&about.namespace, &about.name) else { return };
+            let at = event.last_timestamp.as_ref().or(event.first_timestamp.as_ref());
+            let Some(at) = at.map(|at| crate::api::conditions::from_jiff(at.0)) else { return };
+            let text =
+                format!("{}: {}", event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default());
+            this.lock().complaints.insert(RevisionKey::new(namespace, name), (at, text));
+            this.queue.add(this.key.clone(), Lane::Fast);
+        })
+        .await;
+    }
+
+    async fn look(&self) -> Turn {
+        match self.plan_and_apply().await {
+            Ok(turn) => turn,
+            Err(error) => {
+                warn!(%error, "the load balancers' objects could not be written; tried again");
+                let away = matches!(&error, LookError::Write(error) if error.is_unavailable());
+                if away { Turn::Unavailable } else { Turn::Retry }
+            }
+        }
+    }
+
+    async fn plan_and_apply(&self) -> Result<Turn, LookError> {
+        let Some(Network { settings, class }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
+        let owned = |list: Vec<Arc<KIngress>>| list.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>();
+        let (ours, others): (Vec<KIngress>, Vec<KIngress>) = owned(self.kingresses.select(|_, _| true))
+            .into_iter()
+            .filter(|one| one.metadata.deletion_timestamp.is_none())
+            .partition(|one| one.annotations().get(INGRESS_CLASS_ANNOTATION).unwrap_or(&class).as_str() == CLASS);
+        let existing: Vec<Ingress> = self.ingresses.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
+        let routes: Vec<Route> = self.routes.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
+        let revisions: Vec<Revision> =
+            self.revisions.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
+        let services: Vec<Service> = self.services.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
+        if ours.is_empty() && !existing.iter().any(plan::is_made_here) {
+            self.routed.send_if_modified(|routed| std::mem::take(routed) != Routed::default());
+            return Ok(Turn::Done);
+        }
+        let balancers = self.balancers(&settings).await?;
+        let claims = self.claims().await?;
+        let context = Context {
+            ingresses: &ours,
+            others: &others,
+            routes: &routes,
+            services: &services,
+            revisions: &revisions,
+            claims: &claims,
+            settings: &settings,
+        };
+        let known = balancers.as_deref().unwrap_or_default();
+        let plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
+        self.tell_routed(&plan);
+        let missing = missing(&plan, &services);
+        let mut unwritten = None;
+        if let Err(error) = self.apply(&plan, &existing, &missing, balancers.as_deref()).await {
+            unwritten = Some(error);
+        }
+        let mut turn = Turn::Done;
+        for outcome in &plan.outcomes {
+            let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+            let Some(kingress) = self.kingresses.get(&key) else { continue };
+            let progress = self.progress(outcome, &plan, &missing, &settings, known, balancers.is_none());
+            self.tell(&key, &kingress, outcome);
+            if let Err(error) = self.write_status(&key, &kingress, outcome, &progress, &settings, known).await {
+                if !error.is_not_found() && !error.is_conflict() {
+                    warn!(%error, ingress = %key, "status not written; tried again");
+                }
+                turn = Turn::Retry;
+            }
+        }
+        unwritten.map_or(Ok(turn), Err)
+    }
+
+    /// The load balancers there are; nothing where the kind is not known.
+    async fn balancers(&self, settings: &Settings) -> Result<Option<Vec<AlbConfig>>, kube::Error> {
+        let Some(api) = self.balancer_api().await? else { return Ok(None) };
+        let mut found: Vec<AlbConfig> = Vec::new();
+        let names: BTreeSet<String> =
+            [Side::Internet, Side::Intranet].into_iter().map(|side| settings.balancer(side)).collect();
+        for name in names {
+            let object = api.get_opt(&name).await?;
+            match object.map(DynamicObject::try_parse) {
+                Some(Ok(object)) => found.push(object),
+                Some(Err(error)) => warn!(%error, name, "AlbConfig cannot be understood"),
+                None => {}
+            }
+        }
+        Ok(Some(found))
+    }
+
+    async fn balancer_api(&self) -> Result<Option<Api<DynamicObject>>, kube::Error> {
+        let client = self.flow.client().clone();
+        let resource = ApiResource::erase::<AlbConfig>(&());
+        let known = self.lock().scope.clone();
+        let scope = if let Some(scope) = known {
+            scope
+        } else {
+            let kind = GroupVersionKind::gvk(&resource.group, &resource.version, &resource.kind);
+            match kube::discovery::pinned_kind(&client, &kind).await {
+                Ok((_, capabilities)) => {
+                    self.lock().scope = Some(capabilities.scope.clone());
+                    capabilities.scope
+                }
+                Err(kube::Error::Discovery(_)) => return Ok(None),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Some(match scope {
+            Scope::Cluster => Api::all_with(client, &resource),
+            Scope::Namespaced => Api::namespaced_with(client, OLD_NAMESPACE, &resource),
+        }))
+    }
+
+    async fn claims(&self) -> Result<BTreeMap<String, String>, kube::Error> {
+        let resource = ApiResource {
+            group: "networking.internal.knative.dev".to_owned(),
+            version: "v1alpha1".to_owned(),
+            api_version: "networking.internal.knative.dev/v1alpha1".to_owned(),
+            kind: "ClusterDomainClaim".to_owned(),
+            plural: "clusterdomainclaims".to_owned(),
+        };
+        let api: Api<DynamicObject> = Api::all_with(self.flow.client().clone(), &resource);
+        let list = match api.list(&ListParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(BTreeMap::new()),
+            list => list?,
+        };
+        let claim = |object: DynamicObject| {
+            Some((object.name_any(), object.data.pointer("/spec/namespace")?.as_str()?.to_owned()))
+        };
+        Ok(list.items.into_iter().filter_map(claim).collect())
+    }
+
+    fn tell_routed(&self, plan: &Plan) {
+        let mut routed = Routed::default();
+        for outcome in &plan.outcomes {
+            let keys = |names: &BTreeSet<String>| {
+                names.iter().map(|name| RevisionKey::new(&outcome.namespace, name)).collect::<Vec<_>>()
+            };
+            routed.revisions.extend(keys(&outcome.routed));
+            routed.pinned.extend(keys(&outcome.pinned));
+        }
+        self.routed.send_if_modified(|present| std::mem::replace(present, routed.clone()) != routed);
+    }
+
+    async fn apply(
+        &self,
+        plan: &Plan,
+        existing: &[Ingress],
+        missing: &BTreeMap<RevisionKey, BTreeSet<String>>,
+        balancers: Option<&[AlbConfig]>,
+    ) -> Result<(), LookError> {
+        let client = self.flow.client();
+        if let (Some(known), Some(api)) = (balancers, self.balancer_api().await?) {
+            for balancer in &plan.balancers {
+                let planned = serde_json::to_value(balancer)?;
+                let live = known.iter().find(|live| live.metadata.name == balancer.metadata.name);
+                if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
+                    continue;
+                }
+                // Not forced: what a user set on a load balancer is theirs.
+                self.put(&api, &balancer.name_any(), &planned, false).await?;
+            }
+        }
+        let classes: Api<IngressClass> = Api::all(client.clone());
+        for class in &plan.classes {
+            let (name, planned) = (class.name_any(), serde_json::to_value(class)?);
+            let live = classes.get_opt(&name).await?;
+            if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
+                continue;
+            }
+            self.put(&classes, &name, &planned, true).await?;
+        }
+        for object in &plan.ingresses {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            let key = RevisionKey::new(&namespace, &name);
+            if missing.contains_key(&key) {
+                continue;
+            }
+            let planned = serde_json::to_value(object)?;
+            let same =
+                |live: &&Ingress| live.metadata.name == object.metadata.name && live.namespace() == object.namespace();
+            let live = existing.iter().find(same).map(serde_json::to_value).transpose()?;
+            if live.is_some_and(|live| is_applied(&live, &planned)) {
+                continue;
+            }
+            let api: Api<Ingress> = Api::namespaced(client.clone(), &namespace);
+            let written = self.put(&api, &name, &planned, true).await?;
+            info!(ingress = %key, "written for the load balancer");
+            self.lock().written.insert(key.clone(), self.clock.now());
+            self.ingresses.note_written(&key, written);
+        }
+        for (namespace, name) in &plan.stale {
+            let api: Api<Ingress> = Api::namespaced(client.clone(), namespace);
+            let deleted = self
+                .flow
+                .write(Urgency::Routing, || async { api.delete(name, &DeleteParams::background()).await.map(drop) });
+            match deleted.await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => info!(namespace, name, "taken from the load balancer"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn put<K>(&self, api: &Api<K>, name: &str, planned: &Value, force: bool) -> Result<K, WriteError>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let params = PatchParams { force, ..PatchParams::apply(FIELD_MANAGER) };
+        self.flow.write(Urgency::Routing, || async { api.patch(name, &params, &Patch::Apply(planned)).await }).await
+    }
+
+    fn progress(
+        &self,
+        outcome: &Outcome,
+        plan: &Plan,
+        missing: &BTreeMap<RevisionKey, BTreeSet<String>>,
+        settings: &Settings,
+        balancers: &[AlbConfig],
+        unknown_kind: bool,
+    ) -> Progress {
+        let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+        if let Some(refused) = &outcome.refused {
+            return Progress::Refused(refused.clone());
+        }
+        let keys: Vec<RevisionKey> =
+            outcome.parts.iter().map(|(name, _)| RevisionKey::new(&outcome.namespace, name)).collect();
+        let absent: BTreeSet<&String> = keys.iter().filter_map(|key| missing.get(key)).flatten().collect();
+        if !absent.is_empty() {
+            let absent: Vec<&str> = absent.into_iter().map(String::as_str).collect();
+            return Progress::WaitingForServices(absent.join(", "));
+        }
+        if keys.iter().any(|key| !is_written(plan, &self.ingresses, key)) {
+            return Progress::New;
+        }
+        if unknown_kind {
+            let message = "AlbConfig is no kind of this cluster; install the ALB Ingress controller";
+            return Progress::ProgrammingFailed(message.to_owned());
+        }
+        let state = self.lock();
+        for key in &keys {
+            let Some((at, complaint)) = state.complaints.get(key) else { continue };
+            // What was said before the present version was written is not about it.
+            if state.written.get(key).is_none_or(|written| *written <= *at) {
+                let quota = complaint.to_ascii_lowercase().contains("quota");
+                let complaint = complaint.clone();
+                return if quota { Progress::Quota(complaint) } else { Progress::ProgrammingFailed(complaint) };
+            }
+        }
+        drop(state);
+        let Some(names) = self.names(outcome, settings, balancers) else { return Progress::WaitingForAddress };
+        match self.live.look(&key, &outcome.parts, &names, settings.probe == Probe::None) {
+            Seen::NotYet => Progress::Probing,
+            Seen::Late => Progress::ProbeTimeout,
+            Seen::Live => Progress::Ready,
+        }
+    }
+
+    /// The DNS name of each load balancer a KIngress has Ingresses on, once all have one.
+    fn names(&self, outcome: &Outcome, settings: &Settings, balancers: &[AlbConfig]) -> Option<BTreeMap<Side, String>> {
+        let mut names = BTreeMap::new();
+        for (name, part) in &outcome.parts {
+            if names.contains_key(&part.side) {
+                continue;
+            }
+            let told = self.ingresses.get(&RevisionKey::new(&outcome.namespace, name)).and_then(|object| {
+                object.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.hostname.clone()
+            });
+            let of_balancer = || {
+                let name = settings.balancer(part.side);
+                let balancer = balancers.iter().find(|balancer| balancer.name_any() == name)?;
+                Some(balancer.status.as_ref()?.load_balancer.as_ref()?.dnsname.clone())
+            };
+            let found = told.filter(|name| !name.is_empty()).or_else(of_balancer).filter(|name| !name.is_empty());
+            if let Some(found) = found {
+                names.insert(part.side, found);
+            }
+        }
+        let sides: BTreeSet<Side> = outcome.parts.iter().map(|(_, part)| part.side).collect();
+        (sides.len() == names.len()).then_some(names)
+    }
+
+    /// Remarks and refusals, once for each generation.
+    fn tell(&self, key: &RevisionKey, kingress: &KIngress, outcome: &Outcome) {
+        let generation = kingress.metadata.generation.unwrap_or(0);
+        for remark in outcome.refused.iter().chain(&outcome.remarks) {
+            let mut state = self.lock();
+            if state.told.len() >= MOST_TOLD {
+                state.told.clear();
+            }
+            if !state.told.insert((key.clone(), remark.reason, generation)) {
+                continue;
+            }
+            drop(state);
+            let about = kingress.object_ref(&());
+            if remark.is_normal() {
+                self.events.note(about, remark.reason, &remark.message);
+            } else {
+                self.events.warn(about, remark.reason, &remark.message);
+            }
+        }
+    }
+
+    async fn write_status(
+        &self,
+        key: &RevisionKey,
+        kingress: &KIngress,
+        outcome: &Outcome,
+        progress: &Progress,
+        settings: &Settings,
+        balancers: &[AlbConfig],
+    ) -> Result<(), WriteError> {
+        let now = self.clock.now();
+        let stored = kingress.status.clone().unwrap_or_default();
+        let mut status =
+            IngressStatus { observed_generation: kingress.metadata.generation.unwrap_or(0), ..stored.clone() };
+        let mut conditions = Conditions::of(&INGRESS, &mut status.conditions, now);
+        progress.mark(&mut conditions);
+        settle_times(&mut status.conditions, &stored.conditions, now);
+        let names = self.names(outcome, settings, balancers).unwrap_or_default();
+        if outcome.refused.is_none()
+            && let Some((public, private)) = addresses(&outcome.parts, settings, |side| names.get(&side).cloned())
+        {
+            (status.public_load_balancer, status.private_load_balancer) = (Some(public), Some(private));
+        }
+        let same = same_but_for_time(&status.conditions, &stored.conditions)
+            && status.observed_generation == stored.observed_generation
+            && status.public_load_balancer == stored.public_load_balancer
+            && status.private_load_balancer == stored.private_load_balancer;
+        if same {
+            return Ok(());
+        }
+        let api: Api<KIngress> = Api::namespaced(self.flow.client().clone(), key.namespace());
+        let object = KIngress { status: Some(status), ..kingress.clone() };
+        let written = self
+            .flow
+            .write(Urgency::Status, || async { api.replace_status(key.name(), &PostParams::default(), &object).await })
+            .await?;
+        self.kingresses.note_written(key, written);
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The Services each planned Ingress leads to and that do not exist. An empty server group answers 503.
+fn missing(plan: &Plan, services: &[Service]) -> BTreeMap<RevisionKey, BTreeSet<String>> {
+    let present: BTreeSet<(Option<&String>, Option<&String>)> =
+        services.iter().map(|service| (service.metadata.namespace.as_ref(), service.metadata.name.as_ref())).collect();
+    let mut missing = BTreeMap::new();
+    for outcome in &plan.outcomes {
+        for (name, part) in &outcome.parts {
+            let absent: BTreeSet<String> = services_of(part)
+                .filter(|service| !present.contains(&(Some(&outcome.namespace), Some(*service))))
+                .cloned()
+                .collect();
+            if !absent.is_empty() {
+                missing.insert(RevisionKey::new(&outcome.namespace, name), absent);
+            }
+        }
+    }
+    missing
+}
+
+/// Whether the cluster has an Ingress as it is planned.
+fn is_written(plan: &Plan, ingresses: &Cache<Ingress>, key: &RevisionKey) -> bool {
+    let of_key = |object: &&Ingress| {
+        object.metadata.name.as_deref() == Some(key.name())
+            && object.metadata.namespace.as_deref() == Some(key.namespace())
+    };
+    let Some(planned) = plan.ingresses.iter().find(of_key) else { return false };
+    let Some(live) = ingresses.get(key) else { return false };
+    match (serde_json::to_value(&*live), serde_json::to_value(planned)) {
+        (Ok(live), Ok(planned)) => is_applied(&live, &planned),
+        _ => false,
+    }
+}
