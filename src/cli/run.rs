@@ -19,7 +19,9 @@ use crate::routing::live::SystemVips;
 use crate::routing::model;
 use crate::units::Span;
 use anyhow::Context as _;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -74,7 +76,7 @@ pub struct Args {
     shadow: bool,
 
     /// Whether to program Alibaba Cloud's load balancer (ALB) for Knative's traffic. auto is on where config-network names
-    /// its ingress class. It must be the only controller of that class.
+    /// its ingress class and Ebb's account may write Ingresses. Nobody else may program that class.
     #[arg(long, env = "EBB_ALB", value_enum, value_name = "WHEN", default_value_t)]
     alb: Alb,
 
@@ -115,7 +117,7 @@ pub struct Args {
 /// When to program the load balancer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 enum Alb {
-    /// Where the cluster's ingress class is its.
+    /// Where the cluster's ingress class is its, and Ebb is allowed to.
     #[default]
     Auto,
     /// For KIngresses of its class, whatever the cluster's is.
@@ -230,7 +232,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         return Ok(Running::Shadow(shadow));
     }
     let alb = match args.alb {
-        Alb::Auto => start.network.ingress_class == model::CLASS,
+        Alb::Auto => start.network.ingress_class == model::CLASS && may_write_ingresses(&client).await,
         Alb::On => true,
         Alb::Off => false,
     };
@@ -266,6 +268,30 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     });
     info!(stats = %autoscaler.stats_address(), admin = %admin_address, "ready");
     Ok(Running::Autoscaler(autoscaler, alb))
+}
+
+/// Whether this account may write Ingresses. Where it may not, somebody else programs the load balancer.
+async fn may_write_ingresses(client: &Client) -> bool {
+    let asked = ResourceAttributes {
+        group: Some("networking.k8s.io".to_owned()),
+        resource: Some("ingresses".to_owned()),
+        verb: Some("patch".to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(asked), non_resource_attributes: None };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await;
+    let allowed = match answer {
+        Ok(answer) => answer.status.is_some_and(|status| status.allowed),
+        Err(error) => {
+            warn!(%error, "whether Ingresses may be written cannot be found out");
+            false
+        }
+    };
+    if !allowed {
+        info!("the load balancer is left to others: Ingresses may not be written, and --alb is auto");
+    }
+    allowed
 }
 
 /// The running controller of the load balancer.

@@ -423,6 +423,7 @@ impl Controller {
         self.routed.send_if_modified(|present| std::mem::replace(present, routed.clone()) != routed);
     }
 
+    /// Writes what differs. What cannot be written keeps nothing else from being written; the last failure is told.
     async fn apply(
         &self,
         plan: &Plan,
@@ -430,7 +431,31 @@ impl Controller {
         missing: &BTreeMap<RevisionKey, BTreeSet<String>>,
         balancers: Option<&[AlbConfig]>,
     ) -> Result<(), LookError> {
-        let client = self.flow.client();
+        let mut outcome = self.apply_balancers(plan, balancers).await;
+        for object in &plan.ingresses {
+            let key = RevisionKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+            if missing.contains_key(&key) {
+                continue;
+            }
+            if let Err(error) = self.apply_ingress(&key, object, existing).await {
+                warn!(%error, ingress = %key, "not written for the load balancer");
+                outcome = Err(error);
+            }
+        }
+        for (namespace, name) in &plan.stale {
+            let api: Api<Ingress> = Api::namespaced(self.flow.client().clone(), namespace);
+            let deleted = self
+                .flow
+                .write(Urgency::Routing, || async { api.delete(name, &DeleteParams::background()).await.map(drop) });
+            match deleted.await {
+                Err(error) if !error.is_not_found() => outcome = Err(error.into()),
+                _ => info!(namespace, name, "taken from the load balancer"),
+            }
+        }
+        outcome
+    }
+
+    async fn apply_balancers(&self, plan: &Plan, balancers: Option<&[AlbConfig]>) -> Result<(), LookError> {
         if let (Some(known), Some(api)) = (balancers, self.balancer_api().await?) {
             for balancer in &plan.balancers {
                 let planned = serde_json::to_value(balancer)?;
@@ -439,10 +464,17 @@ impl Controller {
                     continue;
                 }
                 // Not forced: what a user set on a load balancer is theirs.
-                self.put(&api, &balancer.name_any(), &planned, false).await?;
+                match self.put(&api, &balancer.name_any(), &planned, false).await {
+                    Err(error) if error.is_conflict() => {
+                        let note = format!("somebody else set what config-network says: {error}");
+                        warn!(balancer = balancer.name_any(), note, "AlbConfig not written");
+                        self.events.warn(balancer.object_ref(&()), "AlbConfigConflict", &note);
+                    }
+                    written => _ = written?,
+                }
             }
         }
-        let classes: Api<IngressClass> = Api::all(client.clone());
+        let classes: Api<IngressClass> = Api::all(self.flow.client().clone());
         for class in &plan.classes {
             let (name, planned) = (class.name_any(), serde_json::to_value(class)?);
             let live = classes.get_opt(&name).await?;
@@ -451,35 +483,22 @@ impl Controller {
             }
             self.put(&classes, &name, &planned, true).await?;
         }
-        for object in &plan.ingresses {
-            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            let key = RevisionKey::new(&namespace, &name);
-            if missing.contains_key(&key) {
-                continue;
-            }
-            let planned = serde_json::to_value(object)?;
-            let same =
-                |live: &&Ingress| live.metadata.name == object.metadata.name && live.namespace() == object.namespace();
-            let live = existing.iter().find(same).map(serde_json::to_value).transpose()?;
-            if live.is_some_and(|live| is_applied(&live, &planned)) {
-                continue;
-            }
-            let api: Api<Ingress> = Api::namespaced(client.clone(), &namespace);
-            let written = self.put(&api, &name, &planned, true).await?;
-            info!(ingress = %key, "written for the load balancer");
-            self.lock().written.insert(key.clone(), self.clock.now());
-            self.ingresses.note_written(&key, written);
+        Ok(())
+    }
+
+    async fn apply_ingress(&self, key: &RevisionKey, object: &Ingress, existing: &[Ingress]) -> Result<(), LookError> {
+        let planned = serde_json::to_value(object)?;
+        let same =
+            |live: &&Ingress| live.metadata.name == object.metadata.name && live.namespace() == object.namespace();
+        let live = existing.iter().find(same).map(serde_json::to_value).transpose()?;
+        if live.is_some_and(|live| is_applied(&live, &planned)) {
+            return Ok(());
         }
-        for (namespace, name) in &plan.stale {
-            let api: Api<Ingress> = Api::namespaced(client.clone(), namespace);
-            let deleted = self
-                .flow
-                .write(Urgency::Routing, || async { api.delete(name, &DeleteParams::background()).await.map(drop) });
-            match deleted.await {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => info!(namespace, name, "taken from the load balancer"),
-            }
-        }
+        let api: Api<Ingress> = Api::namespaced(self.flow.client().clone(), key.namespace());
+        let written = self.put(&api, key.name(), &planned, true).await?;
+        info!(ingress = %key, "written for the load balancer");
+        self.lock().written.insert(key.clone(), self.clock.now());
+        self.ingresses.note_written(key, written);
         Ok(())
     }
 

@@ -640,7 +640,9 @@ fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
 
 fn is_ours(object: &Ingress, ingress: &KIngress) -> bool {
     let mut owners = object.metadata.owner_references.iter().flatten();
-    object.metadata.namespace == ingress.metadata.namespace
+    // Another controller's Ingress may have the same owner.
+    is_made_here(object)
+        && object.metadata.namespace == ingress.metadata.namespace
         && owners.any(|owner| {
             owner.controller == Some(true)
                 && owner.kind == "Ingress"
