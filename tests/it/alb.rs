@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::api::networking::v1::Ingress as Published;
 use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
 use kube::api::{DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::discovery::Scope;
@@ -1131,4 +1132,26 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     assert_eq!(about("aliyun-b", "ReservedName"), 1);
     cancel.cancel();
     running.await.expect("it ends in order");
+}
+
+#[test]
+fn the_rights_are_those_that_are_explained() {
+    let read = |path: &str| std::fs::read_to_string(crate::root().join(path)).expect("a file");
+    let text = read("deploy/overlays/alb/rbac.yaml");
+    let role = text.split("---").next().expect("a role");
+    let role: ClusterRole = serde_saphyr::from_str(role).expect("a ClusterRole");
+    let group = |name: &str| if name.is_empty() { "core".to_owned() } else { format!("`{name}`") };
+    let row = |rule: PolicyRule| {
+        let (groups, resources) = (rule.api_groups.unwrap_or_default(), rule.resources.unwrap_or_default());
+        assert_eq!((groups.len(), resources.len()), (1, 1), "one of each in a rule");
+        format!("| {} | `{}` | {} | ", group(&groups[0]), resources[0], rule.verbs.join(", "))
+    };
+    let allowed: Vec<String> = role.rules.unwrap_or_default().into_iter().map(row).collect();
+    let page = read("docs/alb.md");
+    let table = page.split("## Permissions").nth(1).expect("a table");
+    let explained: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert_eq!(allowed.len(), explained.len());
+    for (allowed, explained) in allowed.iter().zip(explained) {
+        assert!(explained.starts_with(allowed), "{allowed} is explained as {explained}");
+    }
 }
