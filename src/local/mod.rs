@@ -14,12 +14,13 @@
 //! ```
 //!
 //! Reading order: [`apiserver`] (the objects), [`manifest`] (what a user hands over), [`knative`] (what becomes of it),
-//! [`pods`] (what runs), [`services`] and [`gateway`] (how it is reached), [`sample`] (what runs when there is nothing
-//! else).
+//! [`pods`] (what runs), [`services`] and [`gateway`] (how it is reached), [`alb`] (a cloud's load balancer in its place),
+//! [`sample`] (what runs when there is nothing else).
 //!
 //! Everything acts on the objects and on nothing else: whatever a part does can be seen, and caused, with kubectl.
 //! Everything is driven by watches; an idle cluster does nothing.
 
+pub mod alb;
 pub mod apiserver;
 pub mod gateway;
 pub mod knative;

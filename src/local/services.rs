@@ -14,6 +14,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Label: the Service a slice belongs to.
@@ -27,6 +28,7 @@ const MOST_ALIASES: usize = 4;
 #[derive(Clone, Default, Debug)]
 pub struct Services {
     state: Arc<RwLock<State>>,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default, Debug)]
@@ -67,9 +69,20 @@ impl Services {
         let services: Api<Guarded<Service>> = Api::all(client.clone());
         let slices: Api<Guarded<EndpointSlice>> = Api::all(client);
         tokio::join!(
-            follow(services, watcher::Config::default(), cancel.clone(), |change| self.take_in_service(change)),
-            follow(slices, watcher::Config::default(), cancel, |change| self.take_in_slice(change)),
+            follow(services, watcher::Config::default(), cancel.clone(), |change| {
+                self.take_in_service(change);
+                self.changes.send_modify(|count| *count += 1);
+            }),
+            follow(slices, watcher::Config::default(), cancel, |change| {
+                self.take_in_slice(change);
+                self.changes.send_modify(|count| *count += 1);
+            }),
         );
+    }
+
+    /// Tells when something has changed; how often it did, as a number.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Where `port` of `service` leads; `None` when there is no such Service or port. One that is only another name for a

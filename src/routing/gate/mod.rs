@@ -574,6 +574,7 @@ impl Gate {
     }
 
     /// The next state, if this is not where to be.
+    #[expect(clippy::match_same_arms, reason = "a line for each way out of a state, state by state")]
     fn next(&self, now: Timestamp, seen: &Seen<'_>, aim: &Result<(), Reason>) -> Option<(State, Reason)> {
         use State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
         let because = || aim.clone().err().unwrap_or(self.because.clone());
