@@ -18,6 +18,7 @@ mod shipped;
 mod standby;
 mod stats;
 mod system;
+mod zero;
 
 use std::path::PathBuf;
 

@@ -66,7 +66,10 @@ pub(super) async fn read(args: &Args) -> anyhow::Result<Live> {
 }
 
 /// As kubectl does it: the file named, else $KUBECONFIG, else ~/.kube/config, else the pod this runs in.
-pub(in crate::cli) async fn configuration(file: Option<&Path>, context: Option<&str>) -> anyhow::Result<(String, Config)> {
+pub(in crate::cli) async fn configuration(
+    file: Option<&Path>,
+    context: Option<&str>,
+) -> anyhow::Result<(String, Config)> {
     let kubeconfig = match file {
         Some(file) => Kubeconfig::read_from(file)
             .with_context(|| {

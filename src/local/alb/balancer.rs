@@ -301,6 +301,11 @@ impl Balancer {
         }
     }
 
+    /// Changes how it follows, from the next change on.
+    pub fn set_manners(&mut self, manners: Manners) {
+        self.manners = manners;
+    }
+
     /// Takes over other rules, and the members of their groups. What did not change changes nothing.
     pub fn want(&mut self, now: Timestamp, rules: Vec<Rule>, members: BTreeMap<GroupKey, Vec<SocketAddr>>) {
         // A group is made and filled before a rule may name it. One that no rule names any more is forgotten in time.
