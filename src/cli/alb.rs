@@ -337,6 +337,12 @@ impl Input {
             match derived(service, &self.network) {
                 Ok((route, ingress)) => {
                     if annotation(&ingress.metadata, INGRESS_CLASS_ANNOTATION) == Some(CLASS) {
+                        // Of earlier revisions it is not known what they were made with.
+                        let name = latest(service);
+                        if !self.revisions.iter().any(|revision| revision.metadata.name.as_ref() == Some(&name)) {
+                            let of = meta.name.as_deref().unwrap_or_default();
+                            self.revisions.push(ready_revision(&name, of, service));
+                        }
                         self.routes.push(route);
                         self.ingresses.push(ingress);
                     } else {
@@ -357,9 +363,7 @@ impl Input {
 /// The Route and the KIngress of a Service, once all its revisions are ready.
 fn derived(of: &Service, network: &route::Network) -> Result<(Route, KIngress), String> {
     let name = of.metadata.name.clone().unwrap_or_default();
-    let ready = of.status.as_ref().and_then(|status| status.latest_ready_revision_name.clone());
-    let named = of.spec.template.metadata.as_ref().and_then(|meta| meta.name.clone());
-    let latest = named.or(ready).unwrap_or_else(|| format!("{name}-00001"));
+    let latest = latest(of);
     let mut route = service::route(of);
     let mut configuration = service::configuration(of, None);
     configuration.status.get_or_insert_default().latest_ready_revision_name = Some(latest.clone());
@@ -375,6 +379,13 @@ fn derived(of: &Service, network: &route::Network) -> Result<(Route, KIngress), 
     route.status.get_or_insert_default().traffic = names.iter().map(listed).collect();
     let ingress = route::ingress(&route, &traffic, network);
     Ok((route, ingress))
+}
+
+/// The name of the revision the template of a Service makes.
+fn latest(of: &Service) -> String {
+    let ready = of.status.as_ref().and_then(|status| status.latest_ready_revision_name.clone());
+    let named = of.spec.template.metadata.as_ref().and_then(|meta| meta.name.clone());
+    named.or(ready).unwrap_or_else(|| format!("{}-00001", of.metadata.name.as_deref().unwrap_or_default()))
 }
 
 fn ready_revision(name: &str, service: &str, of: &Service) -> Revision {

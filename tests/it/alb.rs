@@ -22,7 +22,7 @@ use k8s_openapi::api::networking::v1::Ingress as Published;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
-use kube::api::{DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::discovery::Scope;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -230,6 +230,10 @@ fn a_service_alone_is_enough() {
     let (items, told, code) = rendered(service, &["--domain", "shop.test"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("VSwitchMissing"), "{told}");
+    assert!(
+        told.contains("warning: default/hello: TimeoutExceedsListener: hello-00002 allows requests 300 s"),
+        "{told}"
+    );
     let kinds: Vec<&str> = items.iter().filter_map(|item| item["kind"].as_str()).collect();
     assert_eq!(kinds, ["IngressClass", "Ingress", "Ingress"]);
     assert_eq!(items[1]["spec"]["rules"][0]["host"], "hello.default.shop.test");
@@ -1042,6 +1046,45 @@ async fn published(served: &Served, name: &str) -> Option<Published> {
     Api::namespaced(served.client(), "default").get_opt(name).await.expect("an answer")
 }
 
+fn setup(served: &Served, vips: Arc<dyn Vips>) -> Setup {
+    let clock = Clock::system();
+    let ownership = Ownership::single(clock);
+    Setup { client: served.client(), clock, ownership, namespace: "knative-serving".to_owned(), vips }
+}
+
+#[tokio::test]
+async fn where_a_load_balancer_is_kept_is_found_out() {
+    for (scope, wanted) in [(None, "False ALBProgrammingFailed"), (Some("Namespaced"), "Unknown WaitingForAddress")] {
+        let served = Served::start().await;
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "config-network", "namespace": "knative-serving"},
+            "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
+        create(&served, &map).await;
+        if let Some(scope) = scope {
+            create(&served, &definition(scope)).await;
+        }
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
+            "spec": {"ports": [{"port": 80}]}});
+        create(&served, &service).await;
+        create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+        let cancel = CancellationToken::new();
+        let vips = Arc::new(Fixed(SocketAddr::from(([127, 0, 0, 1], 1))));
+        let running = tokio::spawn(Controller::new(setup(&served, vips), &cancel).run(cancel.clone()));
+        settles(&served, "a", ["True", wanted]).await;
+        assert!(published(&served, "a").await.is_some());
+        if scope.is_some() {
+            let balancers = Api::<DynamicObject>::namespaced_with(
+                served.client(),
+                "kube-system",
+                &ApiResource::erase::<AlbConfig>(&()),
+            );
+            balancers.get("knative-internet").await.expect("an AlbConfig");
+        }
+        cancel.cancel();
+        running.await.expect("it ends in order");
+    }
+}
+
 #[tokio::test]
 async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     let served = Served::start().await;
@@ -1055,15 +1098,7 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     let hash = Arc::new(Mutex::new(None));
     let vips = Arc::new(Fixed(balancer(Arc::clone(&hash)).await));
     let cancel = CancellationToken::new();
-    let clock = Clock::system();
-    let setup = Setup {
-        client: served.client(),
-        clock,
-        ownership: Ownership::single(clock),
-        namespace: "knative-serving".to_owned(),
-        vips,
-    };
-    let controller = Controller::new(setup, &cancel);
+    let controller = Controller::new(setup(&served, vips), &cancel);
     let mut routed = controller.routed();
     let running = tokio::spawn(Arc::clone(&controller).run(cancel.clone()));
 
@@ -1112,6 +1147,9 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     let mended = json!({"metadata": {"annotations": {"alicloud.serving.knative.dev/headers": null}}});
     kingresses.patch("a", &PatchParams::default(), &Patch::Merge(&mended)).await.expect("patched");
     settles(&served, "a", ["True", "True"]).await;
+    // Nothing was written of what had not changed.
+    let after = published(&served, "a").await.expect("an Ingress");
+    assert_eq!(after.metadata.resource_version, before.metadata.resource_version);
 
     // The load balancer's controller complains.
     let complaint = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a.1", "namespace": "default"},
