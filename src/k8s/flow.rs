@@ -257,7 +257,9 @@ impl Flow {
             let place = self.place(ticket, since).await?;
             let started = shared.clock.now();
             counters.waited.observe(started.since(asked).seconds_f64());
-            let outcome = tokio::time::timeout(ATTEMPT.to_std(), attempt()).await;
+            // Made only now, and on the heap: a request takes 10 kB, and thousands may wait for their turn.
+            let request = Box::pin(attempt());
+            let outcome = tokio::time::timeout(ATTEMPT.to_std(), request).await;
             let now = shared.clock.now();
             counters.took.observe(now.since(started).seconds_f64());
             let (error, trouble) = match outcome {
