@@ -11,18 +11,22 @@ use crate::clock::Clock;
 use crate::controllers::settings::{self, Maps};
 use crate::dataplane::activator::{self, Activator};
 use crate::k8s::dial::SystemDial;
+use crate::local::alb::balancer::Manners;
 use crate::local::manifest::{self, Manifest};
 use crate::local::pods::kubelet;
 use crate::local::services::LocalDial;
-use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, apiserver, knative};
+use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, alb, apiserver, knative};
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::telemetry::{self, LogFormat};
 use crate::ownership::Choice;
+use crate::routing::controller::{self, Controller};
+use crate::routing::live::Vips;
+use crate::routing::model::CLASS;
 use crate::stats::client;
 use crate::units::{RevisionKey, Span, Timestamp};
 use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
 use kube::runtime::wait::await_condition;
@@ -83,9 +87,41 @@ pub struct Args {
     #[arg(long, env = "EBB_WINDOW", value_name = "DURATION", default_value = "60s", value_parser = window)]
     window: Span,
 
+    /// What stands at the gateway's address: one that reads Knative's own ingress objects, or a double of Alibaba
+    /// Cloud's ALB, which follows within a second or so the Ingresses that are written for it. Behind the double nothing
+    /// keeps a member of a split from going to zero yet.
+    #[arg(long, env = "EBB_GATEWAY_MODE", value_enum, default_value_t)]
+    gateway_mode: GatewayMode,
+
     /// Whether to decide exactly as the reference does, sharp edges included.
     #[arg(long, env = "EBB_COMPAT", value_enum, default_value_t)]
     compat: CompatMode,
+}
+
+/// What stands at the gateway's address.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum GatewayMode {
+    /// A gateway that reads Knative's ingress objects
+    #[default]
+    Knative,
+    /// A double of Alibaba Cloud's ALB
+    Alb,
+}
+
+/// Where the double answers, whatever it is called.
+struct DoubleVips(SocketAddr);
+
+impl Vips for DoubleVips {
+    fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Ok(vec![self.0]) })
+    }
+}
+
+/// The double of a load balancer here: late enough to be seen, and soon enough to work with.
+fn double() -> alb::Options {
+    let soon = Span::from_millis(100)..=Span::from_millis(1000);
+    let manners = Manners { membership: soon.clone(), rules: soon, ..Manners::default() };
+    alb::Options { config: "local".to_owned(), addresses: 1, manners, seed: rand::random() }
 }
 
 /// How long requests that wait in the activator may take to finish once asked to stop.
@@ -177,15 +213,20 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let stats_sink = client::spawn(&format!("ws://{}", addresses.stats), Arc::new(SystemDial), watches.clone())?;
     let mut connected = stats_sink.connected();
     let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), clock).await?;
-    let options = Options {
+    let balanced = args.gateway_mode == GatewayMode::Alb;
+    let mut options = Options {
         activators: vec![activator_ip],
         pods: kubelet::Settings {
             startup_delay: args.startup_delay.to_std(),
             guarded: true,
             ..kubelet::Settings::default()
         },
+        balancer: balanced.then(double),
         ..Options::default()
     };
+    if balanced {
+        CLASS.clone_into(&mut options.ingress_class);
+    }
     let domain = options.domain.clone();
     let cluster = LocalCluster::start(options, Some(listeners.gateway), kubernetes.clone(), clock, settings).await?;
 
@@ -206,6 +247,16 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         metrics: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
+    if balanced {
+        let setup = controller::Setup {
+            client: kubernetes.clone(),
+            clock,
+            ownership: autoscaler.ownership().clone(),
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            vips: Arc::new(DoubleVips(addresses.gateway)),
+        };
+        tokio::spawn(Controller::new(setup, &watches).run(watches.clone()));
+    }
     let (activator_stop, activator_tasks) = (CancellationToken::new(), TaskTracker::new());
     let feed = activator::feed::run(kubernetes.clone(), activator.backends(), activator_ip, watches.clone());
     activator_tasks.spawn(activator.run(activator_stop.clone()));

@@ -34,9 +34,11 @@ mod write;
 
 pub use world::AutoscalerSettings;
 
+use crate::api::alb_config::AlbConfig;
 use crate::api::names::{ACTIVATOR_SERVICE, QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, SLICE_SERVICE_LABEL, SYSTEM_NAMESPACE};
 use crate::clock::Clock;
 use crate::dataplane::server::Stop;
+use crate::local::alb::Alb;
 use crate::local::gateway::Gateway;
 use crate::local::knative::controllers::Controllers;
 use crate::local::knative::route::{INGRESS_CLASS, Network};
@@ -47,8 +49,9 @@ use crate::local::services::Services;
 use crate::local::world::{Queues, World};
 use k8s_openapi::api::core::v1::{ConfigMap, Service as CoreService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,6 +88,8 @@ pub struct Options {
     /// Whether the pods of Deployments are made here. Not where the cluster has a controller for that; then it also
     /// has to bind them to the node `local`.
     pub deployments: bool,
+    /// A double of a cloud's load balancer in place of the gateway; somebody has to write Ingresses for it.
+    pub balancer: Option<alb::Options>,
 }
 
 impl Default for Options {
@@ -96,6 +101,7 @@ impl Default for Options {
             activators: Vec::new(),
             pods: kubelet::Settings::default(),
             deployments: true,
+            balancer: None,
         }
     }
 }
@@ -135,7 +141,7 @@ impl LocalCluster {
     /// Requests come in by `listener`, if there is one; otherwise by another ingress.
     pub async fn start(
         options: Options,
-        listener: Option<TcpListener>,
+        mut listener: Option<TcpListener>,
         client: Client,
         clock: Clock,
         settings: AutoscalerSettings,
@@ -162,7 +168,16 @@ impl LocalCluster {
         });
 
         let (gateway_stop, gateway_tasks) = (Stop::default(), TaskTracker::new());
-        if let Some(listener) = listener {
+        if let (Some(listener), Some(balancer)) = (listener.take_if(|_| options.balancer.is_some()), &options.balancer)
+        {
+            let serving = Alb::new(balancer.clone(), clock, services.clone());
+            tasks.spawn({
+                let (serving, client, cancel) = (serving.clone(), client.clone(), cancel.clone());
+                async move { serving.follow(client, cancel).await }
+            });
+            let stop = gateway_stop.clone();
+            gateway_tasks.spawn(async move { serving.serve(0, ("HTTP", 80), listener, stop).await });
+        } else if let Some(listener) = listener {
             let options = gateway::Options { class: options.ingress_class.clone(), domain: options.domain.clone() };
             let serving = Gateway::new(options, clock, services.clone());
             tasks.spawn({
@@ -224,13 +239,20 @@ impl Debug for LocalCluster {
 
 /// Writes what the cluster itself needs.
 async fn furnish(client: &Client, options: &Options, gateway: Option<SocketAddr>) -> Result<(), StartError> {
+    let mut network = json!({"ingress-class": options.ingress_class});
+    if let Some(balancer) = &options.balancer {
+        network["albconfig"] = balancer.config.clone().into();
+        let (definition, config) = alb::objects(&balancer.config);
+        create_wide(client, &object::<CustomResourceDefinition>(definition)).await?;
+        create_wide(client, &object::<AlbConfig>(config)).await?;
+    }
     let maps = [
         ("config-autoscaler", json!({})),
         ("config-deployment", json!({"queue-sidecar-image": QUEUE_PROXY_IMAGE})),
         ("config-domain", json!({ &options.domain: "" })),
         ("config-leader-election", json!({})),
         ("config-logging", json!({})),
-        ("config-network", json!({"ingress-class": options.ingress_class})),
+        ("config-network", network),
         ("config-observability", json!({})),
     ];
     for (name, data) in maps {
@@ -300,6 +322,17 @@ where
     match api.create(&PostParams::default(), object).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => settle::<K>(other.map(drop), name),
+    }
+}
+
+async fn create_wide<K>(client: &Client, object: &K) -> Result<(), StartError>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let name = object.meta().name.clone().unwrap_or_default();
+    match Api::<K>::all(client.clone()).create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => settle::<K>(other.map(drop), &name),
     }
 }
 
