@@ -173,7 +173,7 @@ impl LocalCluster {
             let serving = Alb::new(balancer.clone(), clock, services.clone());
             tasks.spawn({
                 let (serving, client, cancel) = (serving.clone(), client.clone(), cancel.clone());
-                async move { serving.follow(client, cancel).await }
+                async move { Box::pin(serving.follow(client, cancel)).await }
             });
             let stop = gateway_stop.clone();
             gateway_tasks.spawn(async move { serving.serve(0, ("HTTP", 80), listener, stop).await });
