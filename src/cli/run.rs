@@ -72,7 +72,7 @@ pub struct Args {
     compat: CompatMode,
 
     /// Only compare with the autoscaler that runs the cluster: take no lease, write nothing, listen to no activator.
-    #[arg(long, env = "EBB_SHADOW")]
+    #[arg(long, env = "EBB_SHADOW", value_parser = clap::builder::BoolishValueParser::new())]
     shadow: bool,
 
     /// Whether to program Alibaba Cloud's load balancer (ALB) for Knative's traffic. auto is on where config-network names

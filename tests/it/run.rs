@@ -379,6 +379,13 @@ async fn an_environment_or_a_cluster_that_will_not_do_is_told_with_the_way_out()
     assert!(error.contains("POD_NAME is not set") && error.contains("POD_IP is not set"), "{error}");
     assert!(error.contains("metadata.name") && !error.contains("SYSTEM_NAMESPACE"), "{error}");
 
+    // Switches in the environment are written in more ways than one.
+    let (code, error) = refused(served.addr, |command| {
+        command.env_remove("POD_NAME").env("EBB_SHADOW", "1");
+    })
+    .await;
+    assert!(code == Some(2) && error.contains("POD_NAME is not set"), "{error}");
+
     let (code, error) = refused(served.addr, |command| {
         command.env("KUBERNETES_MIN_VERSION", "v1.99.0");
     })
