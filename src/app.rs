@@ -15,6 +15,7 @@ use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS};
 use crate::api::pod_autoscaler::PodAutoscaler;
 use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
+use crate::controllers::pod_autoscaler::gauges::Gauges;
 use crate::controllers::pod_autoscaler::probe::Prober;
 use crate::controllers::settings;
 use crate::controllers::writes::Statuses;
@@ -29,14 +30,16 @@ use crate::k8s::events::Events;
 use crate::k8s::flow::Flow;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::pods::PodIndex;
-use crate::k8s::queue::{Lane, Queue, Queues, Turn, Workers};
+use crate::k8s::queue::{KnativeQueues, Lane, Queue, Queues, Turn, Workers};
+use crate::k8s::requests::Requests;
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::k8s::slim::Guarded;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
 use crate::observe::admin::Inspect;
 use crate::observe::feed::Feed;
-use crate::observe::metrics::Registry;
+use crate::observe::metrics::knative::{self, AllScrapeTimes, Target};
+use crate::observe::metrics::{LabelNames, Registry};
 use crate::ownership::lease::{self, Elections};
 use crate::ownership::{Choice, Duties, Ownership};
 use crate::stats::forward::Forwarder;
@@ -104,6 +107,19 @@ pub struct Options {
     pub admin: TcpListener,
     /// Where Prometheus looks, if it is to; the admin port answers it too.
     pub metrics: Option<TcpListener>,
+    /// What is shown and recorded.
+    pub show: Show,
+}
+
+/// What an autoscaler shows and records, beside what it always does.
+#[derive(Clone, Debug, Default)]
+pub struct Show {
+    /// Whether metrics go by their names up to Knative 1.18 too.
+    pub older_metrics: bool,
+    /// The pod this runs in; empty when it runs in none.
+    pub pod: String,
+    /// The URL of the API server, as far as it is known.
+    pub api: Option<http::Uri>,
 }
 
 /// When to listen.
@@ -167,8 +183,22 @@ impl Autoscaler {
     /// # Errors
     /// When the port for stats cannot be listened on.
     pub async fn start(options: Options, cancel: CancellationToken) -> anyhow::Result<Self> {
-        let Options { client, clock, compat, dial, cluster_domain, ownership, maps, start, stats, admin, metrics } =
-            options;
+        let Options {
+            client,
+            clock,
+            compat,
+            dial,
+            cluster_domain,
+            ownership,
+            maps,
+            start,
+            stats,
+            admin,
+            metrics,
+            show,
+        } = options;
+        let requests = Requests::new(show.api.as_ref(), clock, compat);
+        let client = requests.client(client);
         let tasks = TaskTracker::new();
         // First the writers stop, then what they decide on and who reports it, then the watches they read from.
         let (serving, watches) = (CancellationToken::new(), CancellationToken::new());
@@ -261,6 +291,7 @@ impl Autoscaler {
             queue: pa_queue.clone(),
             events,
             feed: state.feed.clone(),
+            gauges: Gauges::default(),
             complained: Mutex::default(),
         });
         let metric = Arc::new(metric::Controller {
@@ -276,6 +307,7 @@ impl Autoscaler {
             metrics: pa.metrics.clone(),
             deciders: deciders.clone(),
             collector: collector.clone(),
+            times: AllScrapeTimes::new(show.older_metrics),
         });
 
         // Load of a revision nobody has looked at yet: its windows and its decider are made at once.
@@ -409,6 +441,18 @@ impl Autoscaler {
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
         state.metrics.register(flow.clone());
         state.metrics.register(k8s::Counted);
+        let gauges = pa.gauges.clone();
+        show_as_knative(&state, &gauges, &show, namespace.clone(), compat);
+        state.metrics.register(metric.times.clone());
+        state.metrics.register(requests);
+        state.metrics.register(KnativeQueues {
+            queues: vec![
+                ("knative.dev.serving.pkg.reconciler.autoscaling.kpa.Reconciler", pa_queue.clone()),
+                ("knative.dev.serving.pkg.reconciler.metric.reconciler", metric_queue.clone()),
+            ],
+            older: show.older_metrics,
+            compat,
+        });
         let take_in: Arc<dyn Fn(Received) + Send + Sync> = {
             let (deciders, complaints) = (deciders.clone(), OncePerMinute::new(clock));
             Arc::new(move |received| take_in_stat(&deciders, &complaints, received))
@@ -433,6 +477,7 @@ impl Autoscaler {
             autoscalers: (state.autoscalers.clone(), pa_queue.clone()),
             metrics: (pa.metrics.clone(), metric_queue.clone()),
             statuses: (pa.statuses.clone(), metric.statuses.clone()),
+            gauges,
             deciders,
             collector,
             standby,
@@ -586,6 +631,19 @@ fn rows(autoscalers: &Cache<PodAutoscaler>, pods: &PodIndex, deciders: &Deciders
         .collect()
 }
 
+/// Shows what belongs to revisions, and to the process, under the names of the reference.
+fn show_as_knative(state: &State, gauges: &Gauges, show: &Show, namespace: String, compat: Compat) {
+    state.metrics.register(Target { namespace, pod: show.pod.clone() });
+    let read = |gauges: &Gauges| {
+        let (gauges, deciders, pods) = (gauges.clone(), state.deciders.clone(), state.pods.clone());
+        move || gauges.read(&deciders, &pods, compat)
+    };
+    state.metrics.per_revision(LabelNames::Scoped, knative::PRESENT, read(gauges));
+    if show.older_metrics {
+        state.metrics.per_revision(LabelNames::Older, knative::OLDER, read(gauges));
+    }
+}
+
 struct Pods(PodIndex);
 
 impl ReadyPods for Pods {
@@ -600,6 +658,7 @@ struct Post {
     autoscalers: (Cache<PodAutoscaler>, Queue),
     metrics: (Cache<Metric>, Queue),
     statuses: (Statuses<PodAutoscaler>, Statuses<Metric>),
+    gauges: Gauges,
     deciders: Deciders,
     collector: Collector,
     standby: Option<Standby>,
@@ -634,6 +693,7 @@ impl Duties for Post {
         self.collector.forget(of_bucket);
         self.statuses.0.let_go(of_bucket);
         self.statuses.1.let_go(of_bucket);
+        self.gauges.let_go(of_bucket);
         let revisions = self.deciders.let_go(bucket);
         if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
             standby.keep(bucket, revisions);

@@ -407,6 +407,10 @@ pub struct Compat {
     /// Another replica mirrors the owner's windows and deciders and goes on with them when it becomes the owner (the
     /// reference starts with empty ones).
     pub warm_standby: bool,
+    /// Metrics say what they are named for: averages follow the metric a revision scales on now, response codes other
+    /// than 200 are told, and the work under way is a sum beside the longest (the reference fixes the first when a decider
+    /// is made, inverts the second, and shows the longest in place of the sum).
+    pub live_metric_gauges: bool,
 }
 
 impl Compat {
@@ -430,6 +434,7 @@ impl Compat {
         takeover_hold: false,
         keep_early_stats: false,
         warm_standby: false,
+        live_metric_gauges: false,
     };
 
     /// Every improvement on; the default.
@@ -452,6 +457,7 @@ impl Compat {
         takeover_hold: true,
         keep_early_stats: true,
         warm_standby: true,
+        live_metric_gauges: true,
     };
 
     /// `value` as a 32-bit integer under the rule in force.

@@ -3,7 +3,7 @@
 use crate::api::conditions;
 use crate::api::names::{QUEUE_HTTP1_PORT, SYSTEM_NAMESPACE};
 use crate::api::serving::Service;
-use crate::app::{self, Autoscaler, Listen, Row};
+use crate::app::{self, Autoscaler, Listen, Row, Show};
 use crate::cli::exit::Exit;
 use crate::cli::screen::Screen;
 use crate::cli::{CompatMode, Signals, span};
@@ -96,6 +96,11 @@ pub struct Args {
     /// Whether to decide exactly as the reference does, sharp edges included.
     #[arg(long, env = "EBB_COMPAT", value_enum, default_value_t)]
     compat: CompatMode,
+
+    /// Show metrics under the names of Knative up to 1.18 too (autoscaler_desired_pods and so on), for dashboards of that
+    /// time.
+    #[arg(long, env = "EBB_OLDER_METRICS")]
+    older_metrics: bool,
 }
 
 /// What stands at the gateway's address.
@@ -208,7 +213,8 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let store = apiserver::Store::new(clock);
     store.set_admission(knative::admission::admission(settings.clone()));
     let api = tokio::spawn(apiserver::serve(listeners.api, Arc::clone(&store), api_stop.clone()));
-    let kubernetes = kubernetes(addresses.api)?;
+    let api_url: http::Uri = format!("http://{}", addresses.api).parse().context("the API's own address")?;
+    let kubernetes = crate::k8s::pace::connect(kube::Config::new(api_url.clone()))?;
     set_window(&kubernetes, args.window).await?;
     let stats_sink = client::spawn(&format!("ws://{}", addresses.stats), Arc::new(SystemDial), watches.clone())?;
     let mut connected = stats_sink.connected();
@@ -245,6 +251,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         stats: Listen::Now(listeners.stats),
         admin: listeners.admin,
         metrics: None,
+        show: Show { older_metrics: args.older_metrics, api: Some(api_url), ..Show::default() },
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     if balanced {
@@ -348,11 +355,6 @@ fn ready(service: &Service) -> (bool, String) {
     let revision = conditions::find(&status.conditions, "ConfigurationsReady");
     let says = [revision, condition].into_iter().flatten().find(|condition| !condition.message.is_empty());
     (current && is_true, says.map(|condition| condition.message.clone()).unwrap_or_default())
-}
-
-fn kubernetes(address: SocketAddr) -> anyhow::Result<Client> {
-    let url = format!("http://{address}").parse().context("the API's own address")?;
-    Ok(crate::k8s::pace::connect(kube::Config::new(url))?)
 }
 
 /// An activator on the first of its addresses that is free.

@@ -1,7 +1,7 @@
 //! `ebb run`: the autoscaler of a cluster.
 
 use crate::app::shadow::{self, ShadowAutoscaler};
-use crate::app::{self, Autoscaler, Listen};
+use crate::app::{self, Autoscaler, Listen, Show};
 use crate::cli::exit::Exit;
 use crate::cli::{CompatMode, Signals, span};
 use crate::clock::Clock;
@@ -79,6 +79,11 @@ pub struct Args {
     /// its ingress class and Ebb's account may write Ingresses. Nobody else may program that class.
     #[arg(long, env = "EBB_ALB", value_enum, value_name = "WHEN", default_value_t)]
     alb: Alb,
+
+    /// Show metrics under the names of Knative up to 1.18 too (autoscaler_desired_pods and so on), for dashboards of that
+    /// time.
+    #[arg(long, env = "EBB_OLDER_METRICS")]
+    older_metrics: bool,
 
     /// Where activators and other autoscalers report load [default: port 8080 of every address].
     #[arg(long, env = "EBB_STATS", value_name = "ADDR")]
@@ -193,7 +198,9 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         warn!("--kube-api-qps and --kube-api-burst have no effect: requests are paced by what the API server says");
     }
     let compat = args.compat.into();
-    let client = pace::connect(kube_config(&args).await?)?;
+    let config = kube_config(&args).await?;
+    let api = config.cluster_url.clone();
+    let client = pace::connect(config)?;
     check_version(&client, min_version, args.api_patience.to_std()).await?;
 
     let process = settings::read_process(&client, &maps, compat).await?;
@@ -245,6 +252,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     };
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
+    let show = Show { older_metrics: args.older_metrics, pod: identity.pod().to_owned(), api: Some(api) };
     let options = app::Options {
         client: client.clone(),
         clock: Clock::system(),
@@ -257,6 +265,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         stats: Listen::OnceReady(args.stats.map_or_else(|| everywhere(STATS_PORT), |address| vec![address])),
         admin,
         metrics,
+        show,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     let alb = alb.then(|| {

@@ -10,6 +10,8 @@ use crate::deciders::collector::Collector;
 use crate::engine::MetricSpec;
 use crate::k8s::cache::Cache;
 use crate::k8s::queue::Turn;
+use crate::observe::metrics::RevisionLabels;
+use crate::observe::metrics::knative::AllScrapeTimes;
 use crate::stats::fetch::FetchError;
 use crate::stats::scrape::ScrapeError;
 use crate::units::{Aggregation, RevisionKey, Span, Timestamp};
@@ -25,6 +27,8 @@ pub struct Controller {
     pub deciders: Deciders,
     /// What scrapes.
     pub collector: Collector,
+    /// Where the time scrapes take is counted.
+    pub times: AllScrapeTimes,
     /// Where a status goes to be written.
     pub statuses: Statuses<Metric>,
 }
@@ -59,6 +63,7 @@ impl Controller {
         let spec = windows(metric);
         self.deciders.ensure_windows(key, &spec);
         self.collector.ensure(key, &metric.spec.scrape_target, spec.stable_window);
+        self.collector.measure(key, || self.times.of(&RevisionLabels::of(key, metric.metadata.labels.as_ref())));
         self.collector.last_error(key)
     }
 }

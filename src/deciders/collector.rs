@@ -5,6 +5,7 @@ use crate::deciders::Deciders;
 use crate::deciders::schedule::{Cadence, Schedule};
 use crate::k8s::dial::Dial;
 use crate::k8s::pods::PodIndex;
+use crate::observe::metrics::knative::ScrapeTimes;
 use crate::observe::metrics::{self, Histogram, Page, Source};
 use crate::stats::fetch::{Client, Limits};
 use crate::stats::scrape::{ScrapeError, Scraper, Settings};
@@ -66,6 +67,8 @@ struct Target {
     busy: Arc<AtomicBool>,
     cadence: Cadence,
     life: u64,
+    /// Where the time its scrapes take is counted for its configuration.
+    times: Option<Arc<ScrapeTimes>>,
     last_error: Option<ScrapeError>,
 }
 
@@ -156,11 +159,19 @@ impl Collector {
                 busy: Arc::default(),
                 cadence,
                 life,
+                times: None,
                 last_error: None,
             },
         );
         drop(targets);
         self.shared.turns.add(cadence.next(), life, key.clone());
+    }
+
+    /// Counts the time the scrapes of a revision take in `times` too, from now on.
+    pub fn measure(&self, key: &RevisionKey, times: impl FnOnce() -> Arc<ScrapeTimes>) {
+        if let Some(target) = self.lock().get_mut(key) {
+            target.times.get_or_insert_with(times);
+        }
     }
 
     /// Stops scraping a revision. A scrape under way ends by itself and is not recorded.
@@ -226,11 +237,15 @@ impl Collector {
             Err(ScrapeError::DirectScrapingNotAvailable) => 3,
             Err(ScrapeError::Service { .. } | ScrapeError::NoEndpoints | ScrapeError::NoRevision(_)) => 4,
         });
-        if !matches!(result, Ok(None)) {
-            self.shared.took.observe(self.shared.clock.now().since(started).seconds_f64());
+        let took = (!matches!(result, Ok(None))).then(|| self.shared.clock.now().since(started));
+        if let Some(took) = took {
+            self.shared.took.observe(took.seconds_f64());
         }
         let mut targets = self.lock();
         let Some(target) = targets.get_mut(key).filter(|target| target.life == life) else { return };
+        if let (Some(times), Some(took)) = (&target.times, took) {
+            times.observe(took);
+        }
         let (load, error) = match result {
             Ok(load) => (Ok(load), None),
             Err(error) => (Err(()), Some(error)),

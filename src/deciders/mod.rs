@@ -117,6 +117,17 @@ pub struct Counters {
     pub resumed: AtomicU64,
 }
 
+/// A decider as it is shown.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View {
+    /// What it decides by.
+    pub spec: Spec,
+    /// What it last published.
+    pub published: Published,
+    /// Its last valid decision, if there was one.
+    pub latest: Option<Decision>,
+}
+
 /// What became of a stat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Recorded {
@@ -354,6 +365,14 @@ impl Deciders {
     /// The last valid decision on a revision.
     pub fn latest(&self, key: &RevisionKey) -> Option<Decision> {
         self.lock().revisions.get(key)?.revision.latest().cloned()
+    }
+
+    /// What is to be seen of the decider of a revision, all of one moment.
+    pub fn view(&self, key: &RevisionKey) -> Option<View> {
+        let table = self.lock();
+        let revision = &table.revisions.get(key)?.revision;
+        let spec = revision.decider()?.spec().clone();
+        Some(View { spec, published: revision.published()?, latest: revision.latest().cloned() })
     }
 
     /// What was counted since the process started.

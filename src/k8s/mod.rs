@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`slim`] (what is read of an object), [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
 //! (what is counted and what is scaled), [`queue`] (what to look at next), [`pace`] (what the API server asks for) and
-//! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`read_only`]
+//! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`requests`] (what was asked), [`read_only`]
 //! (for who only looks).
 
 pub mod cache;
@@ -14,6 +14,7 @@ pub mod pace;
 pub mod pods;
 pub mod queue;
 pub mod read_only;
+pub mod requests;
 pub mod scale_targets;
 pub mod slim;
 

@@ -9,8 +9,9 @@
 
 use crate::clock::Clock;
 use crate::k8s::pace::{back_off, jittered};
+use crate::observe::metrics::knative::{KUBERNETES_SCOPE, SCOPE_LABELS, SECONDS};
 use crate::observe::metrics::{Histogram, Page, Source, count, latencies};
-use crate::units::{RevisionKey, Span, Timestamp};
+use crate::units::{Compat, RevisionKey, Span, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::future::Future;
@@ -32,6 +33,9 @@ const RETRY_EVERY: Span = Span::from_millis(100);
 const AWAY_FIRST: Span = Span::from_millis(200);
 /// … and the longest, so that a long outage is over soon after it is over.
 const AWAY_MOST: Span = Span::from_seconds(10);
+
+/// Upper bounds of the reconcile times under their older name; in milliseconds.
+const RECONCILE_MILLIS: [f64; 6] = [10.0, 100.0, 1_000.0, 10_000.0, 30_000.0, 60_000.0];
 
 /// Which lane a key waits in, the one served first being the least.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -108,6 +112,13 @@ struct Shared {
     waited: [Histogram; Lane::ALL.len()],
     /// Turns by how they ended, in the order of [`Turn::NAMES`].
     turns: [AtomicU64; Turn::NAMES.len()],
+    /// Keys put in a lane; one that waits already is not put there again.
+    added: AtomicU64,
+    /// How long keys waited in any lane, and how long turns took, as the reference's dashboards have it.
+    queued: Histogram,
+    worked: Histogram,
+    /// How long turns took that ended well, and those that did not; in milliseconds.
+    millis: [Histogram; 2],
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +128,8 @@ struct State {
     next: u64,
     /// Keys in a lane, and keys to be put in one when their present turn ends.
     waiting: HashMap<RevisionKey, Place>,
-    /// The lane each key under way was taken from.
-    working: HashMap<RevisionKey, Lane>,
+    /// The lane each key under way was taken from, and when.
+    working: HashMap<RevisionKey, (Lane, Timestamp)>,
     urgent_turns: usize,
     routine_turns: usize,
     delayed: BinaryHeap<Reverse<(Timestamp, RevisionKey)>>,
@@ -147,6 +158,10 @@ impl Queue {
             urged: Notify::new(),
             waited: Lane::ALL.map(|_| latencies()),
             turns: Turn::NAMES.map(|_| AtomicU64::new(0)),
+            added: AtomicU64::new(0),
+            queued: Histogram::new(SECONDS),
+            worked: Histogram::new(SECONDS),
+            millis: [(), ()].map(|()| Histogram::new(RECONCILE_MILLIS)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -155,6 +170,7 @@ impl Queue {
     pub fn add(&self, key: RevisionKey, lane: Lane) {
         let now = self.shared.clock.now();
         self.lock().add(key, lane, now);
+        self.shared.added.fetch_add(1, Ordering::Relaxed);
         if lane == Lane::Urgent {
             self.shared.urged.notify_waiters();
         }
@@ -226,9 +242,11 @@ impl Queue {
                 let now = self.shared.clock.now();
                 let mut state = self.lock();
                 state.release_due(now);
-                if let Some((key, place)) = state.pop(workers) {
+                if let Some((key, place)) = state.pop(workers, now) {
                     drop(state);
-                    self.shared.waited[place.lane as usize].observe(now.since(place.since).seconds_f64().max(0.0));
+                    let waited = now.since(place.since).seconds_f64().max(0.0);
+                    self.shared.waited[place.lane as usize].observe(waited);
+                    self.shared.queued.observe(waited);
                     return key;
                 }
                 state.delayed.peek().map(|Reverse((at, _))| *at)
@@ -249,10 +267,14 @@ impl Queue {
         self.shared.turns[outcome as usize].fetch_add(1, Ordering::Relaxed);
         let now = self.shared.clock.now();
         let mut state = self.lock();
-        match state.working.remove(key) {
-            Some(Lane::Urgent) => state.urgent_turns -= 1,
-            Some(Lane::Fast | Lane::Slow) => state.routine_turns -= 1,
-            None => {}
+        if let Some((lane, since)) = state.working.remove(key) {
+            match lane {
+                Lane::Urgent => state.urgent_turns -= 1,
+                Lane::Fast | Lane::Slow => state.routine_turns -= 1,
+            }
+            let took = now.since(since).seconds_f64().max(0.0);
+            self.shared.worked.observe(took);
+            self.shared.millis[usize::from(outcome != Turn::Done)].observe(took * 1e3);
         }
         if let Some(place) = state.waiting.remove(key) {
             state.add(key.clone(), place.lane, place.since);
@@ -308,6 +330,169 @@ impl Source for Queues {
     }
 }
 
+/// The same queues under the names of the reference, by what it calls each.
+#[derive(Clone, Debug)]
+pub struct KnativeQueues {
+    /// The queues.
+    pub queues: Vec<(&'static str, Queue)>,
+    /// Whether to show the names up to 1.18 too.
+    pub older: bool,
+    /// Where to differ from the reference.
+    pub compat: Compat,
+}
+
+/// How long the turns under way have taken.
+struct UnderWay {
+    all: f64,
+    longest: f64,
+}
+
+impl Queue {
+    fn under_way(&self) -> UnderWay {
+        let now = self.shared.clock.now();
+        let state = self.lock();
+        let took = |(_, since): &(Lane, Timestamp)| now.since(*since).seconds_f64().max(0.0);
+        let took = state.working.values().map(took);
+        took.fold(UnderWay { all: 0.0, longest: 0.0 }, |so_far, one| UnderWay {
+            all: so_far.all + one,
+            longest: so_far.longest.max(one),
+        })
+    }
+
+    fn whole_depth(&self) -> usize {
+        self.lock().lanes.len()
+    }
+
+    fn retries(&self) -> u64 {
+        count(&self.shared.turns[Turn::Retry as usize]) + count(&self.shared.turns[Turn::Unavailable as usize])
+    }
+}
+
+impl Source for KnativeQueues {
+    fn show(&self, page: &mut Page<'_>) {
+        let [name, schema, version] = SCOPE_LABELS;
+        let labels = ["name", name, schema, version];
+        let scoped = |queue: &'static str| [queue, KUBERNETES_SCOPE, "", ""];
+        let each = || self.queues.iter().map(|(name, queue)| (scoped(name), queue));
+        let told = |what: &str| format!("{what}, by controller.");
+        page.gauges(
+            "kn_workqueue_depth",
+            &told("Objects that wait for a look"),
+            labels,
+            each().map(|(of, queue)| (of, queue.whole_depth())),
+        );
+        page.counters(
+            "kn_workqueue_adds_total",
+            &told("Times an object was to be looked at"),
+            labels,
+            each().map(|(of, queue)| (of, count(&queue.shared.added))),
+        );
+        page.counters(
+            "kn_workqueue_retries_total",
+            &told("Looks that are repeated because they failed"),
+            labels,
+            each().map(|(of, queue)| (of, queue.retries())),
+        );
+        page.histograms(
+            "kn_workqueue_queue_duration_seconds",
+            &told("How long objects waited for a look"),
+            labels,
+            each().map(|(of, queue)| (of, &queue.shared.queued)),
+        );
+        page.histograms(
+            "kn_workqueue_process_duration_seconds",
+            &told("How long looks took"),
+            labels,
+            each().map(|(of, queue)| (of, &queue.shared.worked)),
+        );
+        // The reference puts the longest where the sum belongs, and never shows the longest.
+        let live = self.compat.live_metric_gauges;
+        page.gauges(
+            "kn_workqueue_unfinished_work_seconds",
+            &told("How long the looks under way have taken, together"),
+            labels,
+            each().map(|(of, queue)| {
+                let under_way = queue.under_way();
+                (of, if live { under_way.all } else { under_way.longest })
+            }),
+        );
+        if live {
+            page.gauges(
+                "kn_workqueue_longest_running_processor_seconds",
+                &told("How long the longest look under way has taken"),
+                labels,
+                each().map(|(of, queue)| (of, queue.under_way().longest)),
+            );
+        }
+        if self.older {
+            self.show_older(page);
+        }
+    }
+}
+
+impl KnativeQueues {
+    fn show_older(&self, page: &mut Page<'_>) {
+        let each = || self.queues.iter().map(|(name, queue)| ([*name], queue));
+        let told = |what: &str| format!("{what}, by controller.");
+        page.gauges(
+            "autoscaler_work_queue_depth",
+            &told("Objects that wait for a look"),
+            ["reconciler"],
+            each().map(|(of, queue)| (of, queue.whole_depth())),
+        );
+        let outcomes = |queue: &Queue| {
+            let done = count(&queue.shared.turns[Turn::Done as usize]);
+            [("true", done), ("false", queue.retries())]
+        };
+        // A counter whose name has no suffix, which this exposition would add.
+        page.gauges(
+            "autoscaler_reconcile_count",
+            &told("Looks, by whether they succeeded"),
+            ["reconciler", "success"],
+            each().flat_map(|([of], queue)| outcomes(queue).map(|(success, count)| ([of, success], count))),
+        );
+        page.histograms(
+            "autoscaler_reconcile_latency",
+            &told("How long looks took, in milliseconds, by whether they succeeded"),
+            ["reconciler", "success"],
+            each().flat_map(|([of], queue)| {
+                let [done, failed] = &queue.shared.millis;
+                [([of, "true"], done), ([of, "false"], failed)]
+            }),
+        );
+        page.gauges(
+            "autoscaler_workqueue_depth",
+            &told("Objects that wait for a look"),
+            ["name"],
+            each().map(|(of, queue)| (of, queue.whole_depth())),
+        );
+        page.counters(
+            "autoscaler_workqueue_adds_total",
+            &told("Times an object was to be looked at"),
+            ["name"],
+            each().map(|(of, queue)| (of, count(&queue.shared.added))),
+        );
+        page.counters(
+            "autoscaler_workqueue_retries_total",
+            &told("Looks that are repeated because they failed"),
+            ["name"],
+            each().map(|(of, queue)| (of, queue.retries())),
+        );
+        page.histograms(
+            "autoscaler_workqueue_queue_latency_seconds",
+            &told("How long objects waited for a look"),
+            ["name"],
+            each().map(|(of, queue)| (of, &queue.shared.queued)),
+        );
+        page.histograms(
+            "autoscaler_workqueue_work_duration_seconds",
+            &told("How long looks took"),
+            ["name"],
+            each().map(|(of, queue)| (of, &queue.shared.worked)),
+        );
+    }
+}
+
 struct EndOfTurn {
     queue: Queue,
     key: RevisionKey,
@@ -338,7 +523,7 @@ impl State {
         }
     }
 
-    fn pop(&mut self, workers: Workers) -> Option<(RevisionKey, Place)> {
+    fn pop(&mut self, workers: Workers, now: Timestamp) -> Option<(RevisionKey, Place)> {
         let urgent_free = self.urgent_turns < workers.urgent;
         let routine_free = self.routine_turns < workers.routine;
         let from = if urgent_free { Lane::Urgent } else { Lane::Fast };
@@ -354,7 +539,7 @@ impl State {
             Lane::Urgent => self.urgent_turns += 1,
             Lane::Fast | Lane::Slow => self.routine_turns += 1,
         }
-        self.working.insert(key.clone(), place.lane);
+        self.working.insert(key.clone(), (place.lane, now));
         Some((key, place))
     }
 

@@ -124,6 +124,7 @@ impl Whole {
             stats: Listen::Now(stats),
             admin: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
             metrics: None,
+            show: ebb::app::Show::default(),
         };
         Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler")
     }

@@ -3,8 +3,10 @@
 //! `EBB_WRITE_EXPECTED=1 cargo test --test it metrics` writes `tests/expected/metrics/` and `docs/metrics.md` anew.
 
 use crate::apiserver::Served;
+use ebb::api::pod_autoscaler::PodAutoscaler;
+use ebb::api::serverless_service::ServerlessService;
 use ebb::app::shadow::{self, ShadowAutoscaler};
-use ebb::app::{Autoscaler, Listen, Options};
+use ebb::app::{Autoscaler, Listen, Options, Show};
 use ebb::clock::Clock;
 use ebb::config::observability::MetricsProtocol;
 use ebb::controllers::settings::{self, Maps};
@@ -14,11 +16,11 @@ use ebb::observe::metrics::{Format, Registry};
 use ebb::ownership::Choice;
 use ebb::units::{Compat, Span};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams};
-use serde_json::json;
-use std::collections::BTreeMap;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +28,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// What an autoscaler shows that knows no revision, in both formats.
-async fn autoscaler() -> (String, String) {
+/// What an autoscaler shows, in both formats; with two revisions, or with none.
+async fn autoscaler(show: Show, with_revisions: bool) -> (String, String) {
     let served = Served::start().await;
     furnish(&served.client()).await;
+    if with_revisions {
+        for (name, annotations) in [("demo", json!({})), ("demo-rps", json!({"autoscaling.knative.dev/metric": "rps"}))]
+        {
+            scaled(&served.client(), name, annotations).await;
+        }
+    }
     let free = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let metrics = free().await;
     let address = metrics.local_addr().expect("a bound listener");
@@ -48,6 +56,7 @@ async fn autoscaler() -> (String, String) {
         stats: Listen::Now(free().await),
         admin: free().await,
         metrics: Some(metrics),
+        show,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
     let get = async |accept: &str| {
@@ -57,12 +66,59 @@ async fn autoscaler() -> (String, String) {
         let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
         (kind, response.text().await.expect("a body"))
     };
+    if with_revisions {
+        let until = Clock::system().now() + Span::from_seconds(60);
+        loop {
+            let (_, text) = get("*/*").await;
+            let count = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+            if count("kn_revision_pods_count{") == 2 && count("kn_autoscaler_scrape_duration_seconds_count{") == 2 {
+                break;
+            }
+            assert!(Clock::system().now() < until, "no series of the revisions: {text}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     let (kind, classic) = get("*/*").await;
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     let (kind, open) = get("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3").await;
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     autoscaler.stop().await;
     (classic, open)
+}
+
+/// The PodAutoscaler of a revision, and the ServerlessService it needs as Knative's controller would leave it.
+async fn scaled(client: &kube::Client, service: &str, mut annotations: Value) {
+    let name = format!("{service}-00001");
+    annotations["autoscaling.knative.dev/class"] = json!("kpa.autoscaling.knative.dev");
+    let labels = json!({
+        "serving.knative.dev/configuration": service,
+        "serving.knative.dev/revision": &name,
+        "serving.knative.dev/service": service,
+    });
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": format!("{name}-deployment")});
+    let pa: PodAutoscaler = serde_json::from_value(json!({
+        "apiVersion": "autoscaling.internal.knative.dev/v1alpha1",
+        "kind": "PodAutoscaler",
+        "metadata": {"name": name, "namespace": "default", "labels": labels, "annotations": annotations},
+        "spec": {"scaleTargetRef": &target, "protocolType": "http1", "reachability": "Reachable"},
+    }))
+    .expect("a PodAutoscaler");
+    let api: Api<PodAutoscaler> = Api::namespaced(client.clone(), "default");
+    let uid = api.create(&PostParams::default(), &pa).await.expect("created").metadata.uid.expect("a uid");
+    let sks: ServerlessService = serde_json::from_value(json!({
+        "apiVersion": "networking.internal.knative.dev/v1alpha1",
+        "kind": "ServerlessService",
+        "metadata": {"name": name, "namespace": "default", "ownerReferences": [{
+            "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler", "name": name, "uid": uid,
+            "controller": true, "blockOwnerDeletion": true,
+        }]},
+        "spec": {"mode": "Proxy", "objectRef": &target, "protocolType": "http1", "numActivators": 2},
+    }))
+    .expect("a ServerlessService");
+    let api: Api<ServerlessService> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &sks).await.expect("created");
+    let status = json!({"status": {"serviceName": name, "privateServiceName": format!("{name}-private")}});
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.expect("patched");
 }
 
 /// What a shadow shows that knows no revision.
@@ -101,10 +157,13 @@ async fn furnish(client: &kube::Client) {
     }
 }
 
-/// The same text with `_` for every value, and for what differs between machines and versions.
+/// Families of which there is a series for whatever was asked of the API server so far.
+const BY_REQUEST: [&str; 2] = ["http_client_request_duration_seconds", "kn_k8s_client_http_response_status_code"];
+
+/// The same text with `_` for every value, and for what differs between machines, versions and runs.
 fn without_values(text: &str) -> String {
     let mut out = String::new();
-    for line in text.lines() {
+    for line in text.lines().filter(|line| !BY_REQUEST.iter().any(|name| line.starts_with(name))) {
         match line.rsplit_once(' ') {
             Some((series, _)) if !line.starts_with('#') => {
                 let series = series.replace(env!("CARGO_PKG_VERSION"), "_");
@@ -135,12 +194,16 @@ fn compare(file: &str, text: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_series_of_an_autoscaler_is_there_from_the_start() {
-    let (classic, open) = autoscaler().await;
+    let (classic, open) = autoscaler(Show::default(), false).await;
     let shadow = shadow().await;
+    let of_pod = Show { older_metrics: true, pod: "autoscaler-0".to_owned(), ..Show::default() };
+    let (revisions, _) = autoscaler(of_pod, true).await;
+    as_recorded(&revisions);
+    compare("tests/expected/metrics/revisions.txt", &without_values(&as_knative(&revisions)));
     compare("tests/expected/metrics/autoscaler.txt", &without_values(&classic));
     compare("tests/expected/metrics/shadow.txt", &without_values(&shadow));
-    compare("docs/metrics.md", &table(&[&classic, &shadow]));
-    lint(&shadow);
+    compare("docs/metrics.md", &table(&[&classic, &shadow, &revisions]));
+    lint(&only_ours(&shadow));
 
     // Each family once, all of its samples together, and understood by another's parser.
     let families: Vec<&str> = classic.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -160,17 +223,92 @@ async fn every_series_of_an_autoscaler_is_there_from_the_start() {
 
     // The other format says the same, and where it ends.
     assert!(open.ends_with("\n# EOF\n"));
-    let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    let series = |text: &str| without_values(text).lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(series(&open), series(&classic));
-    lint(&classic);
+    lint(&only_ours(&classic));
+}
+
+/// Whether a family is of our own naming, and so held to Prometheus' conventions.
+fn is_ours(family: &str) -> bool {
+    family.starts_with("ebb_") || family.starts_with("process_")
+}
+
+/// The lines of an exposition whose family is chosen.
+fn families(exposition: &str, keep: impl Fn(&str) -> bool) -> String {
+    let name = |line: &str| {
+        let rest = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE ")).unwrap_or(line);
+        rest.split([' ', '{']).next().unwrap_or_default().to_owned()
+    };
+    let lines = exposition.lines().filter(|line| keep(&name(line)));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn only_ours(exposition: &str) -> String {
+    families(exposition, is_ours)
+}
+
+/// What is shown by the reference's names.
+fn as_knative(exposition: &str) -> String {
+    families(exposition, |family| !is_ours(family))
+}
+
+/// A family as another program sees it: its type, its labels, the bounds of its buckets.
+#[derive(Debug, Default, PartialEq)]
+struct Family {
+    kind: String,
+    labels: BTreeSet<String>,
+    bounds: BTreeSet<String>,
+}
+
+fn read_families(exposition: &str) -> BTreeMap<String, Family> {
+    let mut all: BTreeMap<String, Family> = BTreeMap::new();
+    for line in exposition.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            kind.clone_into(&mut all.entry(name.to_owned()).or_default().kind);
+        }
+        let Some((name, rest)) = line.split_once('{').filter(|_| !line.starts_with('#')) else { continue };
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| all.contains_key(name.strip_suffix(end)?).then(|| name.strip_suffix(end))?);
+        let Some(family) = all.get_mut(family.unwrap_or(name)) else { continue };
+        let Some((labels, _)) = rest.rsplit_once('}') else { continue };
+        for (label, value) in labels.split("\",").filter_map(|pair| pair.split_once('=')) {
+            if label == "le" {
+                family.bounds.insert(value.trim_matches('"').to_owned());
+            } else {
+                family.labels.insert(label.to_owned());
+            }
+        }
+    }
+    all
+}
+
+/// Whether everything a real Knative autoscaler showed is there, as it was: names, types, labels, bounds. The recording
+/// has no more of the Go runtime than is shown here.
+fn as_recorded(exposition: &str) {
+    let ours = read_families(exposition);
+    // What the operating system has to say, where it does.
+    let of_system = |name: &str| name.starts_with("process_") || name.starts_with("go_mem");
+    let is_told = std::path::Path::new("/proc/self/stat").exists();
+    for file in ["exposition-under-load.txt.gz", "exposition-rps.txt.gz"] {
+        let packed =
+            std::fs::read(crate::root().join("tests/golden/cluster").join(file)).expect("a recorded exposition");
+        let mut recorded = String::new();
+        flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut recorded).expect("text");
+        for (name, theirs) in read_families(&recorded) {
+            if is_told || !of_system(&name) {
+                assert_eq!(ours.get(&name), Some(&theirs), "{name}, in {file}");
+            }
+        }
+    }
 }
 
 /// The table of `docs/metrics.md`.
 fn table(expositions: &[&str]) -> String {
     let mut text = String::from(
-        "# Metrics\n\nEvery series Ebb shows under its own names. `GET /metrics` answers on port 9090 when `config-observability` has\n\
-         `metrics-protocol: prometheus`, and on the admin port always; `ebb_shadow_` are those of `ebb run --shadow`. A test\n\
-         compares this table with what the program shows; CONTRIBUTING.md says how it is written anew.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n",
+        "# Metrics\n\n`GET /metrics` answers on port 9090 when `config-observability` has `metrics-protocol: prometheus`, and on the admin\n\
+         port always. A test compares these tables with what the program shows; CONTRIBUTING.md says how they are written\n\
+         anew.\n",
     );
     let mut families: BTreeMap<&str, (&str, &str, Vec<&str>)> = BTreeMap::new();
     for line in expositions.iter().flat_map(|exposition| exposition.lines()) {
@@ -180,9 +318,10 @@ fn table(expositions: &[&str]) -> String {
         } else if let Some((name, kind)) = split("# TYPE ") {
             families.entry(name).or_default().0 = kind;
         } else if let Some((name, rest)) = line.split_once('{') {
-            let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let histogram = histogram.filter(|family| families.contains_key(family));
             let Some((labels, _)) = rest.rsplit_once('}') else { continue };
-            let Some(family) = families.get_mut(name) else { continue };
+            let Some(family) = families.get_mut(histogram.unwrap_or(name)) else { continue };
             for label in labels.split("\",").filter_map(|pair| pair.split_once('=')).map(|(label, _)| label) {
                 if label != "le" && !family.2.contains(&label) {
                     family.2.push(label);
@@ -190,12 +329,49 @@ fn table(expositions: &[&str]) -> String {
             }
         }
     }
-    for (name, (kind, help, labels)) in families {
-        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-        writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).expect("writing to a string");
+    for (title, about, of) in SECTIONS {
+        write!(text, "\n## {title}\n\n{about}\n\n| name | type | labels | meaning |\n|---|---|---|---|\n")
+            .expect("writing to a string");
+        for (name, (kind, help, labels)) in &families {
+            if SECTIONS.iter().find(|(_, _, of)| of.iter().any(|start| name.starts_with(start))).map(|it| it.2)
+                != Some(of)
+            {
+                continue;
+            }
+            let labels = labels.iter().filter(|label| !label.starts_with("otel_scope_"));
+            let labels: Vec<_> = labels.map(|label| format!("`{label}`")).collect();
+            writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).expect("writing to a string");
+        }
     }
     text
 }
+
+/// The parts of the table: what each is called, what is to be said of it, and how the names of its series begin. What no
+/// other part claims belongs to the last.
+const SECTIONS: [(&str, &str, &[&str]); 4] = [
+    ("Ebb's own", "`ebb_shadow_` are those of `ebb run --shadow`.", &["ebb_"]),
+    (
+        "Knative's names up to 1.18",
+        "Shown beside the present ones with `--older-metrics`, so that the dashboards of that time go on. Times are in\n\
+         milliseconds where a name does not say seconds.",
+        &["autoscaler_"],
+    ),
+    (
+        "The process",
+        "The names every Prometheus client uses. Those of the Go runtime have what comes nearest here: tasks for goroutines,\n\
+         and what the operating system says of memory.",
+        &["process_", "go_", "target_info"],
+    ),
+    (
+        "Knative's present names",
+        "Names, types, labels and units are those of Knative's own autoscaler; like its, the series have the labels\n\
+         `otel_scope_name`, `otel_scope_schema_url` and `otel_scope_version`, of which the last two are empty. A revision's\n\
+         series are shown by the replica that owns it and leave with it, those of a configuration with its last revision.\n\
+         A shadow does not show them: they would be counted twice beside the running autoscaler's. At most 20,000 revisions\n\
+         have series of their own.",
+        &[""],
+    ),
+];
 
 /// What `promtool` of the Prometheus project has to say, where it is installed.
 fn lint(exposition: &str) {

@@ -423,6 +423,7 @@ async fn play(history: &History, compat: Compat) -> History {
         stats: Listen::Now(listen().await),
         admin: listen().await,
         metrics: None,
+        show: ebb::app::Show::default(),
     };
     let cancel = CancellationToken::new();
     let autoscaler = Autoscaler::start(options, cancel.clone()).await.expect("an autoscaler");

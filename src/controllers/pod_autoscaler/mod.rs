@@ -5,6 +5,7 @@
 //!
 //! Reading order: [`plan`], [`status`] (both pure), [`probe`] (is the activator in the path?), this file.
 
+pub mod gauges;
 pub mod plan;
 pub mod probe;
 pub mod status;
@@ -30,6 +31,7 @@ use crate::k8s::queue::{Queue, Turn};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::units::{Compat, RevisionKey, Timestamp};
+use gauges::Gauges;
 use kube::Resource as _;
 use kube::api::{ListParams, PostParams};
 use plan::{NotOwned, Scale, ScaleStep, Seen, Write};
@@ -76,6 +78,8 @@ pub struct Controller {
     pub events: Events,
     /// Where changes of scale are told.
     pub feed: Feed,
+    /// What is shown of each revision.
+    pub gauges: Gauges,
     /// The generation of each PodAutoscaler whose annotations were complained of.
     pub complained: Mutex<HashMap<RevisionKey, i64>>,
 }
@@ -136,6 +140,7 @@ impl Controller {
     pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
         let Some(pa) = self.autoscalers.get(&key) else {
             self.deciders.remove_decider(&key);
+            self.gauges.forget(&key);
             self.statuses.forget(&key);
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
@@ -214,6 +219,7 @@ impl Controller {
         self.ensure_metric(key, pa, &resolved, scrape_target, status, now).await?;
 
         let scale = self.plan_scale(key, pa, status, &resolved, published, sks.as_deref(), now).await;
+        self.gauges.note(key, pa.metadata.labels.as_ref(), spec.metric, scale.want);
         if scale.apply {
             self.apply_scale(key, pa, &scale, now).await?;
         }

@@ -30,7 +30,7 @@ use crate::k8s::cache::Cache;
 use crate::k8s::pods::PodIndex;
 use crate::k8s::read_only::Refusals;
 use crate::k8s::scale_targets::ScaleTargets;
-use crate::observe::metrics::{Page, Registry, RevisionLabels, RevisionSeries, Source};
+use crate::observe::metrics::{LabelNames, Page, Registry, RevisionLabels, RevisionSeries, Source};
 use crate::stats::limit::OncePerMinute;
 use crate::units::{Compat, RevisionKey, ScalingMetric, Span, Timestamp};
 use compare::{Answers, Aspect, Basis, Blind, Comparison, Finding, Sight, Tolerance};
@@ -174,7 +174,7 @@ impl Shadow {
     pub fn register(&self, registry: &Registry) {
         registry.register(self.clone());
         let this = Arc::downgrade(&self.shared);
-        registry.per_revision(SERIES, move || {
+        registry.per_revision(LabelNames::Plain, SERIES, move || {
             let Some(shared) = this.upgrade() else { return Vec::new() };
             let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             let values = |followed: &Followed| {

@@ -7,10 +7,11 @@
 //! Numbers of one revision are never stored here. [`Registry::per_revision`] reads them from their owner with every scrape,
 //! so a series comes and goes with its revision, and the number of label values is bounded by [`MOST_REVISIONS`].
 //!
-//! Reading order: this file, [`process`] (what the operating system says of us), [`text`] (the two text formats),
-//! [`endpoint`] (where to listen), [`server`] (`GET /metrics`).
+//! Reading order: this file, [`knative`] (the names dashboards know), [`process`] (what the operating system says of us),
+//! [`text`] (the two text formats), [`endpoint`] (where to listen), [`server`] (`GET /metrics`).
 
 pub mod endpoint;
+pub mod knative;
 pub mod process;
 pub mod server;
 pub mod text;
@@ -179,7 +180,7 @@ pub struct Registry {
 struct Shared {
     registry: RwLock<registry::Registry>,
     compat: Compat,
-    /// Revisions beyond [`MOST_REVISIONS`] at the last scrape, over all sources.
+    /// Revisions beyond [`MOST_REVISIONS`] at the last scrape, of the source that left out most.
     left_out: AtomicU64,
 }
 
@@ -206,20 +207,22 @@ impl Registry {
         registry.register_collector(Box::new(Shown(source)));
     }
 
-    /// Shows `series` of each revision that `read` answers with, from now on. A revision that `read` does not answer with any
-    /// more has no series any more.
+    /// Shows `series` of each revision that `read` answers with, from now on, labelled by `names`. A revision that `read` does
+    /// not answer with any more has no series any more.
     pub fn per_revision<T: 'static>(
         &self,
+        names: LabelNames,
         series: &'static [RevisionSeries<T>],
         read: impl Fn() -> Vec<(RevisionLabels, T)> + Send + Sync + 'static,
     ) {
         let shared = Arc::downgrade(&self.shared);
         let note = move |count| {
             if let Some(shared) = shared.upgrade() {
-                shared.left_out.fetch_add(count, Ordering::Relaxed);
+                shared.left_out.fetch_max(count, Ordering::Relaxed);
             }
         };
-        self.register(PerRevision { series, read: Box::new(read), note: Box::new(note), most: MOST_REVISIONS });
+        let (read, note) = (Box::new(read), Box::new(note));
+        self.register(PerRevision { names, series, read, note, most: MOST_REVISIONS });
     }
 
     /// All numbers as they are now.
@@ -264,15 +267,51 @@ impl RevisionLabels {
     }
 }
 
-impl EncodeLabelSet for RevisionLabels {
+/// What the labels of a revision are called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabelNames {
+    /// As on Knative's present series: `k8s_namespace_name`, `kn_revision_name` and so on.
+    Plain,
+    /// The same, beside the scope that the reference's exporter adds to its own series.
+    Scoped,
+    /// As Knative called them up to 1.18: `namespace_name`, `revision_name` and so on.
+    Older,
+}
+
+/// The labels of a revision under one set of names.
+struct Named<'a>(LabelNames, &'a RevisionLabels);
+
+impl EncodeLabelSet for Named<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let pairs = [
-            ("k8s_namespace_name", self.key.namespace()),
-            ("kn_service_name", &*self.service),
-            ("kn_configuration_name", &*self.configuration),
-            ("kn_revision_name", self.key.name()),
-        ];
-        pairs.encode(encoder)
+        let Self(names, labels) = self;
+        let key = &labels.key;
+        let (configuration, service) = (&*labels.configuration, &*labels.service);
+        match names {
+            LabelNames::Plain => [
+                ("k8s_namespace_name", key.namespace()),
+                ("kn_service_name", service),
+                ("kn_configuration_name", configuration),
+                ("kn_revision_name", key.name()),
+            ]
+            .encode(encoder),
+            LabelNames::Scoped => [
+                ("k8s_namespace_name", key.namespace()),
+                ("kn_configuration_name", configuration),
+                ("kn_revision_name", key.name()),
+                ("kn_service_name", service),
+                (knative::SCOPE_LABELS[0], knative::AUTOSCALER_SCOPE),
+                (knative::SCOPE_LABELS[1], ""),
+                (knative::SCOPE_LABELS[2], ""),
+            ]
+            .encode(encoder),
+            LabelNames::Older => [
+                ("configuration_name", configuration),
+                ("namespace_name", key.namespace()),
+                ("revision_name", key.name()),
+                ("service_name", knative::known(service)),
+            ]
+            .encode(encoder),
+        }
     }
 }
 
@@ -292,6 +331,7 @@ type Note = Box<dyn Fn(u64) + Send + Sync>;
 type Read<T> = Box<dyn Fn() -> Vec<(RevisionLabels, T)> + Send + Sync>;
 
 struct PerRevision<T: 'static> {
+    names: LabelNames,
     series: &'static [RevisionSeries<T>],
     read: Read<T>,
     note: Note,
@@ -316,7 +356,7 @@ impl<T> Source for PerRevision<T> {
             page.family(series.name, series.help, MetricType::Gauge, |mut encoder| {
                 for (labels, revision) in &revisions {
                     if let Some(value) = (series.value)(revision) {
-                        encoder.encode_family(labels)?.encode_gauge(&value)?;
+                        encoder.encode_family(&Named(self.names, labels))?.encode_gauge(&value)?;
                     }
                 }
                 Ok(())
@@ -435,7 +475,7 @@ x_wait_seconds_bucket{le=\"+Inf\"} 1
         let registry = Registry::new(Compat::IMPROVED);
         let table = Arc::new(std::sync::Mutex::new(vec![(labels("web-00001"), 3), (labels("web-00002"), -1)]));
         let read = Arc::clone(&table);
-        registry.per_revision(SERIES, move || read.lock().expect("no panic above").clone());
+        registry.per_revision(LabelNames::Plain, SERIES, move || read.lock().expect("no panic above").clone());
         let text = registry.exposition(Format::Prometheus);
         let of = |name: &str| {
             format!(
@@ -457,7 +497,7 @@ x_wait_seconds_bucket{le=\"+Inf\"} 1
     #[test]
     fn revisions_beyond_the_bound_are_left_out_and_counted() {
         let registry = Registry::new(Compat::IMPROVED);
-        registry.per_revision(SERIES, || {
+        registry.per_revision(LabelNames::Plain, SERIES, || {
             (0..MOST_REVISIONS + 7).rev().map(|n| (labels(&format!("r-{n:06}")), 1)).collect()
         });
         let text = registry.exposition(Format::Prometheus);

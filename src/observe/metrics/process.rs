@@ -25,6 +25,15 @@ impl Source for Process {
         if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
             page.gauge("process_max_fds", "File descriptors that may be open.", soft);
         }
+        if let Ok((soft, _)) = rlimit::Resource::AS.get() {
+            page.gauge("process_virtual_memory_max_bytes", "Address space that may be in use.", soft);
+        }
+        if let Some((received, sent)) = fs::read_to_string("/proc/self/net/netstat").ok().and_then(|text| octets(&text))
+        {
+            let of = "over IP by the network namespace of the process";
+            page.counter("process_network_receive_bytes_total", &format!("Bytes received {of}."), received);
+            page.counter("process_network_transmit_bytes_total", &format!("Bytes sent {of}."), sent);
+        }
     }
 }
 
@@ -61,6 +70,17 @@ impl Usage {
     }
 }
 
+/// Bytes received and sent, from a table that has a line of names and one of numbers.
+fn octets(netstat: &str) -> Option<(u64, u64)> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let of = |wanted: &str| {
+        let place = names.split_ascii_whitespace().position(|name| name == wanted)?;
+        numbers.split_ascii_whitespace().nth(place)?.parse().ok()
+    };
+    Some((of("InOctets")?, of("OutOctets")?))
+}
+
 fn open_files() -> Option<u64> {
     // One of them is the directory that is being read.
     Some((fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
@@ -69,6 +89,13 @@ fn open_files() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_the_network_are_found_by_name() {
+        let netstat = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 123 456\n";
+        assert_eq!(octets(netstat), Some((123, 456)));
+        assert_eq!(octets("IpExt: InOctets\nIpExt: 1\n"), None);
+    }
 
     #[test]
     fn a_line_of_proc_is_read_whatever_the_program_is_called() {

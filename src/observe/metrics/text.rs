@@ -1,7 +1,8 @@
 //! From OpenMetrics to the older text format of Prometheus. Pure.
 //!
-//! They differ in three ways that matter to a reader: in OpenMetrics the family of a counter is named without the `_total`
-//! of its samples, units may stand in lines of their own, and the text ends with a mark.
+//! They differ in four ways that matter to a reader: in OpenMetrics the family of a counter is named without the `_total`
+//! of its samples, units may stand in lines of their own, whole bounds of histograms have a fraction (`1.0`, which Go's
+//! clients write as `1`), and the text ends with a mark.
 
 /// The same samples in Prometheus' text format, version 0.0.4.
 pub fn without_openmetrics(text: &str) -> String {
@@ -24,9 +25,22 @@ pub fn without_openmetrics(text: &str) -> String {
             out.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
             continue;
         }
-        out.extend([line, "\n"]);
+        match whole_bound(line) {
+            Some((before, after)) => out.extend([before, after, "\n"]),
+            None => out.extend([line, "\n"]),
+        }
     }
     out
+}
+
+/// A sample of a bucket whose bound is whole, before and after the `.0` of it. In the value of a label a quote would be
+/// escaped, so what looks like the bound is the bound.
+fn whole_bound(line: &str) -> Option<(&str, &str)> {
+    let start = line.find("{le=\"").or_else(|| line.find(",le=\""))? + 5;
+    let end = start + line[start..].find('"')?;
+    let whole = line[start..end].strip_suffix(".0")?;
+    let bucket = line.split_once('{').is_some_and(|(name, _)| name.ends_with("_bucket"));
+    bucket.then(|| (&line[..start + whole.len()], &line[end..]))
 }
 
 #[cfg(test)]
@@ -43,6 +57,10 @@ a_total{x=\"# EOF\"} 1
 # TYPE b_seconds gauge
 # UNIT b_seconds seconds
 b_seconds 0.5
+# TYPE c histogram
+c_bucket{of=\"le=\",le=\"0.5\"} 1
+c_bucket{of=\"le=\",le=\"10.0\"} 2
+c_bucket{of=\"le=\",le=\"+Inf\"} 2
 # EOF
 ";
         let classic = "\
@@ -52,6 +70,10 @@ a_total{x=\"# EOF\"} 1
 # HELP b_seconds Waiting.
 # TYPE b_seconds gauge
 b_seconds 0.5
+# TYPE c histogram
+c_bucket{of=\"le=\",le=\"0.5\"} 1
+c_bucket{of=\"le=\",le=\"10\"} 2
+c_bucket{of=\"le=\",le=\"+Inf\"} 2
 ";
         assert_eq!(without_openmetrics(open), classic);
     }

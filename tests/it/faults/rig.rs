@@ -78,6 +78,7 @@ impl Rig {
             stats: Listen::Now(stats),
             admin: free().await,
             metrics: None,
+            show: ebb::app::Show::default(),
         };
         let autoscaler = Autoscaler::start(options, cancel.clone()).await.expect("an autoscaler");
         Self { store, client, road, autoscaler, stats: stats_address, cancel }

@@ -136,6 +136,7 @@ async fn start_as(client: kube::Client, cluster: &Cluster, clock: Clock, number:
         stats: Listen::Now(listener),
         admin: free().await,
         metrics: None,
+        show: ebb::app::Show::default(),
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
     Replica { autoscaler: Arc::new(autoscaler), stats }
