@@ -24,6 +24,7 @@ use crate::deciders::collector::{Collector, Proxied};
 use crate::deciders::mirror;
 use crate::deciders::mirror::serve::Serving;
 use crate::deciders::mirror::standby::Standby;
+use crate::deciders::record::record;
 use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -37,7 +38,9 @@ use crate::k8s::slim::Guarded;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
 use crate::observe::admin::Inspect;
+use crate::observe::explain::Account;
 use crate::observe::feed::Feed;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::knative::{self, AllScrapeTimes, Target};
 use crate::observe::metrics::{LabelNames, Registry};
 use crate::ownership::lease::{self, Elections};
@@ -46,7 +49,7 @@ use crate::stats::forward::Forwarder;
 use crate::stats::limit::OncePerMinute;
 use crate::stats::scrape;
 use crate::stats::server::{self, Received};
-use crate::units::{Compat, RevisionKey, Timestamp};
+use crate::units::{Compat, RevisionKey, Span, Timestamp};
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -120,7 +123,12 @@ pub struct Show {
     pub pod: String,
     /// The URL of the API server, as far as it is known.
     pub api: Option<http::Uri>,
+    /// Where every input and decision is recorded, if they are.
+    pub journal: Option<Journal>,
 }
+
+/// How many plans may wait for the journal.
+const WAITING_PLANS: usize = 4_096;
 
 /// When to listen.
 #[derive(Debug)]
@@ -159,6 +167,9 @@ struct State {
     pods: PodIndex,
     deciders: Deciders,
     ownership: Ownership,
+    collector: Collector,
+    gauges: Gauges,
+    clock: Clock,
     feed: Feed,
     metrics: Registry,
     synced: AtomicBool,
@@ -255,11 +266,21 @@ impl Autoscaler {
                 on_error,
             )
         };
+        let (gauges, plans) = match &show.journal {
+            Some(_) => {
+                let (sender, plans) = mpsc::channel(WAITING_PLANS);
+                (Gauges::telling(sender), Some(plans))
+            }
+            None => (Gauges::default(), None),
+        };
         let state = Arc::new(State {
             autoscalers: Cache::packed(),
             pods: pods.clone(),
             deciders: deciders.clone(),
             ownership: ownership.clone(),
+            collector: collector.clone(),
+            gauges: gauges.clone(),
+            clock,
             feed: Feed::default(),
             metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
@@ -291,7 +312,7 @@ impl Autoscaler {
             queue: pa_queue.clone(),
             events,
             feed: state.feed.clone(),
-            gauges: Gauges::default(),
+            gauges: gauges.clone(),
             complained: Mutex::default(),
         });
         let metric = Arc::new(metric::Controller {
@@ -441,7 +462,12 @@ impl Autoscaler {
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
         state.metrics.register(flow.clone());
         state.metrics.register(k8s::Counted);
-        let gauges = pa.gauges.clone();
+        if let (Some(journal), Some(plans)) = (show.journal.clone(), plans) {
+            state.metrics.register(journal.clone());
+            let (deciders, gauges, cancel) = (deciders.clone(), gauges.clone(), watches.clone());
+            let all = Box::new(move || gauges.plans());
+            spawn("journal", Box::pin(record(deciders, journal, plans, all, cancel)));
+        }
         show_as_knative(&state, &gauges, &show, namespace.clone(), compat);
         state.metrics.register(metric.times.clone());
         state.metrics.register(requests);
@@ -583,8 +609,48 @@ impl Inspect for State {
         &self.metrics
     }
 
+    fn explain(&self, key: &RevisionKey, since: Span) -> Option<Account> {
+        self.autoscalers.get(key)?;
+        let at = self.clock.now();
+        let account = account(key, at, since, &self.deciders, &self.pods, &self.collector);
+        let mut notes = account.notes.clone();
+        if !self.ownership.owns(key) {
+            notes.push("another replica owns this revision; ask that one".to_owned());
+        }
+        Some(Account { plan: self.gauges.plan(key), changes: self.feed.recent(key, at - since), notes, ..account })
+    }
+
+    fn keys(&self) -> Vec<RevisionKey> {
+        self.autoscalers.keys()
+    }
+
     fn revisions(&self) -> serde_json::Value {
         self.rows().into_iter().map(describe).collect()
+    }
+}
+
+/// What is known of a revision by those who decide and scrape.
+fn account(
+    key: &RevisionKey,
+    at: Timestamp,
+    since: Span,
+    deciders: &Deciders,
+    pods: &PodIndex,
+    collector: &Collector,
+) -> Account {
+    let view = deciders.view(key);
+    Account {
+        key: key.clone(),
+        at,
+        source: "the running autoscaler".to_owned(),
+        decision: view.as_ref().and_then(|view| view.latest.clone()),
+        spec: view.map(|view| view.spec),
+        plan: None,
+        pods: Some(pods.counts(key)),
+        scrape_error: collector.last_error(key).map(|error| error.to_string()),
+        changes: Vec::new(),
+        since,
+        notes: Vec::new(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The wiring of a shadow: watches, deciders and scrapes as an autoscaler has them, and nothing that writes.
 
-use super::{Pods, Row, describe, keep, rows, told_if_slow};
+use super::{Pods, Row, account, describe, keep, rows, told_if_slow};
 use crate::clock::Clock;
 use crate::controllers::settings;
 use crate::controllers::shadow::report::{Difference, Report};
 use crate::controllers::shadow::{Parts, Shadow};
 use crate::deciders::Deciders;
 use crate::deciders::collector::{Collector, Proxied};
+use crate::deciders::record::record;
 use crate::k8s::cache::Cache;
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -15,17 +16,19 @@ use crate::k8s::pods::PodIndex;
 use crate::k8s::read_only::read_only;
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::admin::Inspect;
+use crate::observe::explain::Account;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::Registry;
 use crate::observe::{admin, metrics};
 use crate::stats::scrape;
-use crate::units::Compat;
+use crate::units::{Compat, RevisionKey, Span};
 use futures::future::BoxFuture;
 use kube::Client;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -48,6 +51,8 @@ pub struct Options {
     pub admin: TcpListener,
     /// Where Prometheus looks, if it is to; the admin port answers it too.
     pub metrics: Option<TcpListener>,
+    /// Where every input and decision is recorded, if they are.
+    pub journal: Option<Journal>,
 }
 
 /// A running shadow.
@@ -62,6 +67,8 @@ struct State {
     autoscalers: Cache<crate::api::pod_autoscaler::PodAutoscaler>,
     pods: PodIndex,
     deciders: Deciders,
+    collector: Collector,
+    clock: Clock,
     shadow: Shadow,
     metrics: Registry,
     synced: AtomicBool,
@@ -70,7 +77,7 @@ struct State {
 impl ShadowAutoscaler {
     /// Starts a shadow and returns once it knows the cluster.
     pub async fn start(options: Options, cancel: CancellationToken) -> Self {
-        let Options { client, clock, compat, dial, maps, start, admin, metrics } = options;
+        let Options { client, clock, compat, dial, maps, start, admin, metrics, journal } = options;
         let (client, refusals) = read_only(client);
         // Nothing is written; what is read obeys the API server all the same.
         let flow = Flow::new(client, clock);
@@ -116,6 +123,8 @@ impl ShadowAutoscaler {
             autoscalers: autoscalers.clone(),
             pods: pods.clone(),
             deciders: deciders.clone(),
+            collector: collector.clone(),
+            clock,
             shadow: shadow.clone(),
             metrics: registry.clone(),
             synced: AtomicBool::new(false),
@@ -151,6 +160,13 @@ impl ShadowAutoscaler {
             told_if_slow("Metrics", objects.synced()),
         );
 
+        if let Some(journal) = journal {
+            state.metrics.register(journal.clone());
+            let (deciders, cancel) = (deciders.clone(), cancel.clone());
+            // Nothing is made of its decisions.
+            let (_, plans) = mpsc::channel(1);
+            spawn("journal", Box::pin(record(deciders, journal, plans, Box::new(Vec::new), cancel)));
+        }
         spawn("deciders", {
             let cancel = cancel.clone();
             Box::pin(async move { deciders.run(cancel).await })
@@ -211,6 +227,17 @@ impl State {
 impl Inspect for State {
     fn not_ready(&self) -> Vec<&'static str> {
         if self.synced.load(Ordering::Acquire) { Vec::new() } else { vec!["caches"] }
+    }
+
+    fn explain(&self, key: &RevisionKey, since: Span) -> Option<Account> {
+        self.autoscalers.get(key)?;
+        let account = account(key, self.clock.now(), since, &self.deciders, &self.pods, &self.collector);
+        let notes = vec!["this is a shadow: it tells what it would do, and changes nothing".to_owned()];
+        Some(Account { source: "the shadow".to_owned(), notes, ..account })
+    }
+
+    fn keys(&self) -> Vec<RevisionKey> {
+        self.autoscalers.keys()
     }
 
     fn revisions(&self) -> Value {

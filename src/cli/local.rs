@@ -6,7 +6,7 @@ use crate::api::serving::Service;
 use crate::app::{self, Autoscaler, Listen, Row, Show};
 use crate::cli::exit::Exit;
 use crate::cli::screen::Screen;
-use crate::cli::{CompatMode, Signals, span};
+use crate::cli::{CompatMode, Signals, recording, span};
 use crate::clock::Clock;
 use crate::controllers::settings::{self, Maps};
 use crate::dataplane::activator::{self, Activator};
@@ -101,6 +101,9 @@ pub struct Args {
     /// time.
     #[arg(long, env = "EBB_OLDER_METRICS")]
     older_metrics: bool,
+
+    #[command(flatten)]
+    recording: recording::Args,
 }
 
 /// What stands at the gateway's address.
@@ -198,6 +201,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let mut signals = Signals::new()?;
     let clock = Clock::system();
     let compat = args.compat.into();
+    let journal = args.recording.open(compat, "", clock)?;
     let listeners = Listeners::bind(&args).await?;
     let addresses = Addresses {
         gateway: listeners.gateway.local_addr()?,
@@ -251,7 +255,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         stats: Listen::Now(listeners.stats),
         admin: listeners.admin,
         metrics: None,
-        show: Show { older_metrics: args.older_metrics, api: Some(api_url), ..Show::default() },
+        show: Show { older_metrics: args.older_metrics, api: Some(api_url), journal, ..Show::default() },
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     if balanced {

@@ -6,8 +6,10 @@ pub mod activator;
 pub mod alb;
 pub mod check;
 pub mod exit;
+pub mod explain;
 pub mod local;
 pub mod queue_proxy;
+pub mod recording;
 pub mod run;
 pub mod screen;
 
@@ -44,6 +46,8 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Alb(alb::Args),
+
+    Explain(explain::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
     /// Kill the processes of pods when the `ebb local` that started them is gone. It starts this itself.
@@ -92,6 +96,8 @@ pub fn run() -> ExitCode {
             start_log("check", Some(args.log.as_deref().unwrap_or("warn")), format).and_then(|()| check::run(&command))
         }
         Command::Alb(command) => alb::run(&command),
+
+        Command::Explain(command) => explain::run(&command),
         Command::QueueProxy(command) => {
             start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
         }

@@ -3,7 +3,7 @@
 use crate::app::shadow::{self, ShadowAutoscaler};
 use crate::app::{self, Autoscaler, Listen, Show};
 use crate::cli::exit::Exit;
-use crate::cli::{CompatMode, Signals, span};
+use crate::cli::{CompatMode, Signals, recording, span};
 use crate::clock::Clock;
 use crate::config::cluster_domain;
 use crate::config::observability::MetricsProtocol;
@@ -84,6 +84,9 @@ pub struct Args {
     /// time.
     #[arg(long, env = "EBB_OLDER_METRICS")]
     older_metrics: bool,
+
+    #[command(flatten)]
+    recording: recording::Args,
 
     /// Where activators and other autoscalers report load [default: port 8080 of every address].
     #[arg(long, env = "EBB_STATS", value_name = "ADDR")]
@@ -231,9 +234,10 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         }
         None
     };
+    let journal = args.recording.open(compat, identity.pod(), Clock::system())?;
     if args.shadow {
         let (clock, dial) = (Clock::system(), Arc::new(SystemDial));
-        let options = shadow::Options { client, clock, compat, dial, maps, start, admin, metrics };
+        let options = shadow::Options { client, clock, compat, dial, maps, start, admin, metrics, journal };
         let shadow = ShadowAutoscaler::start(options, CancellationToken::new()).await;
         info!(admin = %admin_address, "ready");
         return Ok(Running::Shadow(shadow));
@@ -252,7 +256,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     };
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
-    let show = Show { older_metrics: args.older_metrics, pod: identity.pod().to_owned(), api: Some(api) };
+    let show = Show { older_metrics: args.older_metrics, pod: identity.pod().to_owned(), api: Some(api), journal };
     let options = app::Options {
         client: client.clone(),
         clock: Clock::system(),

@@ -10,8 +10,8 @@
 //! a time, so that no stat waits for more than a few of them.
 
 use crate::deciders::Deciders;
-use crate::engine::Input;
 use crate::engine::written::RevisionForm;
+use crate::engine::{Decision, Input, Print};
 use crate::units::{RevisionKey, Timestamp};
 use std::collections::HashSet;
 use tokio::sync::mpsc;
@@ -32,6 +32,8 @@ pub struct News {
     pub states: Vec<(RevisionKey, RevisionForm)>,
     /// Inputs of revisions told of before, in the order they acted.
     pub inputs: Vec<(RevisionKey, Input)>,
+    /// The decisions some of them led to, by the place of the input.
+    pub decisions: Vec<(usize, Print)>,
     /// Whether every revision has been told of.
     pub complete: bool,
     /// Whether this is all there will ever be, because this process has let the bucket go.
@@ -39,6 +41,11 @@ pub struct News {
 }
 
 impl News {
+    fn nothing(now: Timestamp) -> Self {
+        let (states, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, states, inputs, decisions, complete: false, ended: false }
+    }
+
     /// Whether there is nothing to tell but that we are here.
     pub fn is_nothing(&self) -> bool {
         self.states.is_empty() && self.inputs.is_empty() && !self.ended
@@ -63,7 +70,7 @@ pub struct Subscription {
 /// One entry of a follower's queue.
 #[derive(Clone, Debug)]
 pub(super) enum Logged {
-    Input(RevisionKey, Input),
+    Input(RevisionKey, Input, Option<Print>),
     End,
 }
 
@@ -75,7 +82,7 @@ impl Subscription {
     pub fn look(&mut self) -> Result<News, Behind> {
         if self.pending.is_empty() {
             let now = self.deciders.clock().now();
-            let mut news = News { now, states: Vec::new(), inputs: Vec::new(), complete: true, ended: false };
+            let mut news = News { complete: true, ..News::nothing(now) };
             self.drain(&mut news)?;
             // An input may have been made after the clock was read.
             news.now = self.deciders.clock().now();
@@ -85,7 +92,7 @@ impl Subscription {
         // While the table is locked nothing is added to the queue, so what is in it now came before these states.
         let deciders = self.deciders.clone();
         let mut news = deciders.with_states(&next, |now, states| {
-            let mut news = News { now, states, inputs: Vec::new(), complete: false, ended: false };
+            let mut news = News { states, ..News::nothing(now) };
             self.drain(&mut news).map(|()| news)
         })?;
         for key in &next {
@@ -95,12 +102,32 @@ impl Subscription {
         Ok(news)
     }
 
+    /// Begins anew without a gap: the next looks give the state of each of these revisions once more, and whatever is an
+    /// input of a revision before that state is told of no later than it.
+    pub fn renew(&mut self, bucket: usize) -> &[RevisionKey] {
+        self.pending = self.deciders.keys(bucket);
+        &self.pending
+    }
+
+    /// Whether every revision has been told of.
+    pub fn is_complete(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The revisions whose state the next look gives, unless they are gone by then.
+    pub fn told_next(&self) -> &[RevisionKey] {
+        &self.pending[self.pending.len().saturating_sub(STATES_AT_ONCE)..]
+    }
+
     fn drain(&mut self, news: &mut News) -> Result<(), Behind> {
         loop {
             match self.inputs.try_recv() {
                 // The state of a revision that was not told of yet has this in it already, or will.
-                Ok(Logged::Input(key, _)) if self.waiting.contains(&key) => {}
-                Ok(Logged::Input(key, input)) => news.inputs.push((key, input)),
+                Ok(Logged::Input(key, ..)) if self.waiting.contains(&key) => {}
+                Ok(Logged::Input(key, input, decision)) => {
+                    news.decisions.extend(decision.map(|decision| (news.inputs.len(), decision)));
+                    news.inputs.push((key, input));
+                }
                 Ok(Logged::End) => {
                     news.ended = true;
                     return Ok(());
@@ -126,9 +153,9 @@ impl Log {
     }
 
     /// Hands an input to the followers of a bucket, and says how many had to be dropped.
-    pub(super) fn tell(&mut self, bucket: usize, key: &RevisionKey, input: &Input) -> u64 {
+    pub(super) fn tell(&mut self, bucket: usize, key: &RevisionKey, input: &Input, decision: Option<&Decision>) -> u64 {
         match self.followers.get_mut(bucket) {
-            Some(followers) if !followers.is_empty() => tell(followers, key, input),
+            Some(followers) if !followers.is_empty() => tell(followers, key, input, decision.map(Decision::print)),
             _ => 0,
         }
     }
@@ -166,9 +193,9 @@ impl Log {
 }
 
 #[cold]
-fn tell(followers: &mut Vec<mpsc::Sender<Logged>>, key: &RevisionKey, input: &Input) -> u64 {
+fn tell(followers: &mut Vec<mpsc::Sender<Logged>>, key: &RevisionKey, input: &Input, decision: Option<Print>) -> u64 {
     let mut dropped = 0;
-    followers.retain(|follower| match follower.try_send(Logged::Input(key.clone(), input.clone())) {
+    followers.retain(|follower| match follower.try_send(Logged::Input(key.clone(), input.clone(), decision)) {
         Ok(()) => true,
         Err(mpsc::error::TrySendError::Closed(_)) => false,
         Err(mpsc::error::TrySendError::Full(_)) => {

@@ -10,12 +10,13 @@
 //! that differs.
 //!
 //! Reading order: [`schedule`] (ticks), [`log`] (inputs for others), this file, [`collector`] (scraping), [`mirror`]
-//! (fail-over).
+//! (fail-over), [`record`] (the journal).
 
 pub mod collector;
 mod early;
 pub mod log;
 pub mod mirror;
+pub mod record;
 pub mod schedule;
 
 pub use crate::engine::published;
@@ -477,7 +478,8 @@ impl Deciders {
         let Some(entry) = table.revisions.get_mut(key) else { return Applied::default() };
         let input = Input { now, event };
         let applied = entry.revision.apply(&input, self.shared.compat);
-        let behind = table.log.tell(entry.bucket, key, &input);
+        let decision = entry.revision.latest().filter(|_| applied.evaluated);
+        let behind = table.log.tell(entry.bucket, key, &input, decision);
         let counters = &self.shared.counters;
         let add = |counter: &AtomicU64, by: u64| {
             if by > 0 {
@@ -576,6 +578,10 @@ impl Deciders {
     fn unknown(&self) -> Recorded {
         self.shared.counters.unknown_revision.fetch_add(1, Ordering::Relaxed);
         Recorded::UnknownRevision
+    }
+
+    fn buckets(&self) -> usize {
+        self.shared.ring.names().len()
     }
 
     fn clock(&self) -> &Clock {

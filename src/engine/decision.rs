@@ -223,6 +223,41 @@ impl Reason {
         Self::NAMES[self.index()]
     }
 
+    fn fold(&self, fold: &mut Fold) {
+        fold.add(self.index() as u64);
+        match *self {
+            Self::StableTarget { metric: _, load, target, wanted }
+            | Self::PanicTarget { metric: _, load, target, wanted } => {
+                fold.all([load, target, wanted].map(f64::to_bits));
+            }
+            Self::Panic { metric: _, load, wanted, threshold, started } => {
+                fold.all([load, wanted, threshold].map(f64::to_bits));
+                fold.add(started.into());
+            }
+            Self::PanicHolds { floor, wanted, since, window } => {
+                fold.all([floor.into(), wanted.into(), since.nanos(), window.nanos()].map(bits));
+            }
+            Self::PanicEnded { window } => fold.add(bits(window.nanos())),
+            Self::RateLimitedUp { wanted, limit } | Self::RateLimitedDown { wanted, limit } => {
+                fold.all([wanted, limit].map(f64::to_bits));
+            }
+            Self::ActivationScale { floor: one, wanted: other }
+            | Self::RaisedToMin { wanted: one, min: other }
+            | Self::RaisedToInitial { wanted: one, initial: other }
+            | Self::LoweredToMax { wanted: one, max: other } => fold.all([one.into(), other.into()].map(bits)),
+            Self::HeldLoad { since, ago } => fold.all([since.nanos(), ago.nanos()].map(bits)),
+            Self::Unscraped { kept, wanted, since, ago } => {
+                fold.all([kept.into(), wanted.into(), since.nanos(), ago.nanos()].map(bits));
+            }
+            Self::TakenOver { kept, wanted, left } => {
+                fold.all([kept.into(), wanted.into(), left.nanos()].map(bits));
+            }
+            Self::HeldByDelay { wanted, kept, delay } => {
+                fold.all([wanted.into(), kept.into(), delay.nanos()].map(bits));
+            }
+        }
+    }
+
     /// Whether it gave the number another value, rather than only telling that panic begins, goes on or ends, or that
     /// load is not known.
     const fn decides(&self) -> bool {
@@ -234,7 +269,58 @@ impl Reason {
     }
 }
 
+/// A decision in sixteen bytes: enough to tell whether another one is the same, bit for bit, reasons included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Print {
+    /// Pods wanted.
+    pub desired: i32,
+    /// Made of every bit of the decision but its time.
+    pub bits: u64,
+}
+
+/// Folds values into 64 bits, as Fowler, Noll and Vo do.
+struct Fold(u64);
+
+impl Fold {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bits: u64) {
+        for byte in bits.to_le_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn all<const N: usize>(&mut self, bits: [u64; N]) {
+        bits.into_iter().for_each(|bits| self.add(bits));
+    }
+}
+
+/// The bits of a signed number.
+const fn bits(number: i64) -> u64 {
+    number.cast_unsigned()
+}
+
 impl Decision {
+    /// The decision in short.
+    pub fn print(&self) -> Print {
+        let mut fold = Fold::new();
+        fold.all([
+            bits(self.desired.into()),
+            bits(self.excess_burst.into()),
+            self.excess_burst_exact.to_bits(),
+            bits(self.ready.into()),
+            self.observed.stable.to_bits(),
+            self.observed.panic.to_bits(),
+            u64::from(self.metric == ScalingMetric::Rps),
+            self.target.to_bits(),
+            self.panicking_since.map_or(u64::MAX, |since| bits(since.nanos())),
+        ]);
+        self.because.iter().for_each(|reason| reason.fold(&mut fold));
+        Print { desired: self.desired, bits: fold.0 }
+    }
+
     /// The rule that gave the number its value: the last one that acted on it.
     pub fn deciding(&self) -> Option<&Reason> {
         self.because.iter().rev().find(|reason| reason.decides())

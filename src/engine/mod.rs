@@ -35,7 +35,7 @@ pub mod zero;
 pub use bounds::Bounds;
 pub use collection::{Collection, Load, NoData};
 pub use decider::Decider;
-pub use decision::{Decision, Observed, Reason};
+pub use decision::{Decision, Observed, Print, Reason};
 pub use revision::{Applied, Event, Input, Revision};
 pub use spec::{MetricSpec, Spec};
 pub use window::Window;

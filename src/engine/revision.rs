@@ -245,6 +245,15 @@ impl Revision {
         self.decider.as_ref()?.latest.as_ref()
     }
 
+    /// Takes `decision` for its last one where none is known, as after it was read back.
+    pub fn recall(&mut self, decision: Option<Decision>) {
+        if let Some(running) = &mut self.decider
+            && running.latest.is_none()
+        {
+            running.latest = decision;
+        }
+    }
+
     /// When its next tick is due, if it has a decider.
     pub fn next_tick(&self) -> Option<Timestamp> {
         self.decider.as_ref().map(|running| running.cadence.next())

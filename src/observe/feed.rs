@@ -1,10 +1,14 @@
 //! Changes of scale as they happen, for whoever wants to show them.
 
 use crate::units::{RevisionKey, Timestamp};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 /// Changes kept for a listener that is slow; older ones are skipped.
 const KEPT: usize = 1024;
+/// Changes remembered for whoever asks later, of all revisions together.
+const REMEMBERED: usize = 4096;
 
 /// A revision is given another number of pods.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,23 +27,38 @@ pub struct ScaleChange {
 
 /// Where changes of scale are told. Cheap to clone; all clones are one feed.
 #[derive(Clone, Debug)]
-pub struct Feed(broadcast::Sender<ScaleChange>);
+pub struct Feed {
+    sender: broadcast::Sender<ScaleChange>,
+    recent: Arc<Mutex<VecDeque<ScaleChange>>>,
+}
 
 impl Default for Feed {
     fn default() -> Self {
-        Self(broadcast::Sender::new(KEPT))
+        Self { sender: broadcast::Sender::new(KEPT), recent: Arc::default() }
     }
 }
 
 impl Feed {
     /// Tells of a change; nobody need be listening.
     pub fn tell(&self, change: ScaleChange) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back(change.clone());
+        drop(recent);
         // An error only says that nobody listens.
-        let _ = self.0.send(change);
+        let _ = self.sender.send(change);
+    }
+
+    /// The changes of a revision from `since` on, as far as they are remembered.
+    pub fn recent(&self, key: &RevisionKey, since: Timestamp) -> Vec<ScaleChange> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().filter(|change| change.key == *key && change.at >= since).cloned().collect()
     }
 
     /// Listens to the changes from now on.
     pub fn listen(&self) -> broadcast::Receiver<ScaleChange> {
-        self.0.subscribe()
+        self.sender.subscribe()
     }
 }

@@ -1,9 +1,13 @@
 //! What people see of a running Ebb.
 //!
-//! Reading order: [`feed`] (changes of scale as they happen), [`metrics`] (what Prometheus reads), [`admin`] (health and
+//! Reading order: [`feed`] (changes of scale as they happen), [`plan`] (what becomes of decisions), [`journal`] (what was
+//! decided and on what, in files), [`explain`] (why, in words), [`metrics`] (what Prometheus reads), [`admin`] (health and
 //! state over HTTP), [`telemetry`] (logs).
 
 pub mod admin;
+pub mod explain;
 pub mod feed;
+pub mod journal;
 pub mod metrics;
+pub mod plan;
 pub mod telemetry;

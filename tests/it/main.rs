@@ -8,6 +8,7 @@ mod deploy;
 mod faults;
 mod golden;
 mod imports;
+mod journal;
 mod local;
 mod metrics;
 mod ownership;

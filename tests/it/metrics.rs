@@ -11,6 +11,7 @@ use ebb::clock::Clock;
 use ebb::config::observability::MetricsProtocol;
 use ebb::controllers::settings::{self, Maps};
 use ebb::k8s::dial::SystemDial;
+use ebb::observe::journal::{Journal, Options as JournalOptions};
 use ebb::observe::metrics::server;
 use ebb::observe::metrics::{Format, Registry};
 use ebb::ownership::Choice;
@@ -135,6 +136,7 @@ async fn shadow() -> String {
         maps,
         admin: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
         metrics: None,
+        journal: None,
     };
     let shadow = ShadowAutoscaler::start(options, CancellationToken::new()).await;
     let text = shadow.metrics().exposition(Format::Prometheus);
@@ -196,7 +198,11 @@ fn compare(file: &str, text: &str) {
 async fn every_series_of_an_autoscaler_is_there_from_the_start() {
     let (classic, open) = autoscaler(Show::default(), false).await;
     let shadow = shadow().await;
-    let of_pod = Show { older_metrics: true, pod: "autoscaler-0".to_owned(), ..Show::default() };
+    let directory = tempfile::tempdir().expect("a directory");
+    let journal = JournalOptions::new(directory.path().to_owned(), Compat::IMPROVED);
+    let journal = Journal::open(journal, Clock::system()).expect("a journal");
+    let of_pod =
+        Show { older_metrics: true, pod: "autoscaler-0".to_owned(), journal: Some(journal), ..Show::default() };
     let (revisions, _) = autoscaler(of_pod, true).await;
     as_recorded(&revisions);
     compare("tests/expected/metrics/revisions.txt", &without_values(&as_knative(&revisions)));
@@ -349,7 +355,11 @@ fn table(expositions: &[&str]) -> String {
 /// The parts of the table: what each is called, what is to be said of it, and how the names of its series begin. What no
 /// other part claims belongs to the last.
 const SECTIONS: [(&str, &str, &[&str]); 4] = [
-    ("Ebb's own", "`ebb_shadow_` are those of `ebb run --shadow`.", &["ebb_"]),
+    (
+        "Ebb's own",
+        "`ebb_shadow_` are those of `ebb run --shadow`, `ebb_journal_` those of whatever runs with `--journal`.",
+        &["ebb_"],
+    ),
     (
         "Knative's names up to 1.18",
         "Shown beside the present ones with `--older-metrics`, so that the dashboards of that time go on. Times are in\n\

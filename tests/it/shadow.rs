@@ -76,6 +76,7 @@ async fn shadow(client: Client, dial: LocalDial, maps: Maps) -> ShadowAutoscaler
         maps,
         admin: free().await,
         metrics: None,
+        journal: None,
     };
     ShadowAutoscaler::start(options, CancellationToken::new()).await
 }

@@ -4,40 +4,89 @@ use crate::deciders::{Deciders, View};
 use crate::k8s::pods::PodIndex;
 use crate::observe::metrics::RevisionLabels;
 use crate::observe::metrics::knative::RevisionNumbers;
-use crate::units::{Compat, RevisionKey, ScalingMetric};
+use crate::observe::plan::Plan;
+use crate::units::{Compat, RevisionKey, ScalingMetric, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
 
 /// The revisions of this replica. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     known: Arc<Mutex<HashMap<RevisionKey, Known>>>,
+    /// Told of each plan that differs from the one before.
+    changes: Option<mpsc::Sender<(RevisionKey, Plan)>>,
 }
 
 #[derive(Debug)]
 struct Known {
     labels: RevisionLabels,
     requested: Option<i32>,
+    plan: Plan,
     /// The metric its decider was made with.
     first_metric: ScalingMetric,
 }
 
 impl Gauges {
-    /// A revision was looked at: `labels` are those of its PodAutoscaler, `want` is what was asked for, if that is known.
+    /// The same, telling `changes` of each plan that differs from the one before. What finds no place there is dropped.
+    pub fn telling(changes: mpsc::Sender<(RevisionKey, Plan)>) -> Self {
+        Self { known: Arc::default(), changes: Some(changes) }
+    }
+
+    /// A revision was looked at: `labels` are those of its PodAutoscaler, `plan` is what follows.
     pub fn note(
         &self,
         key: &RevisionKey,
         labels: Option<&BTreeMap<String, String>>,
         metric: ScalingMetric,
-        want: Option<i32>,
+        plan: Plan,
     ) {
         let mut known = self.lock();
-        if let Some(known) = known.get_mut(key) {
-            known.requested = want.or(known.requested);
-            return;
+        let differs = match known.get_mut(key) {
+            Some(known) => {
+                known.requested = plan.want.or(known.requested);
+                let differs = plan.differs_from(&known.plan);
+                known.plan.clone_from(&plan);
+                differs
+            }
+            None => {
+                let labels = RevisionLabels::of(key, labels);
+                let fresh = Known { labels, requested: plan.want, plan: plan.clone(), first_metric: metric };
+                known.insert(key.clone(), fresh);
+                true
+            }
+        };
+        drop(known);
+        if differs {
+            self.tell(key, plan);
         }
-        let labels = RevisionLabels::of(key, labels);
-        known.insert(key.clone(), Known { labels, requested: want, first_metric: metric });
+    }
+
+    /// Something about a revision somebody should mend.
+    pub fn trouble(&self, key: &RevisionKey, at: Timestamp, trouble: &str) {
+        let mut known = self.lock();
+        let Some(known) = known.get_mut(key).filter(|known| known.plan.trouble != trouble) else { return };
+        let plan = &mut known.plan;
+        (plan.at, plan.from) = (at, None);
+        trouble.clone_into(&mut plan.trouble);
+        let plan = plan.clone();
+        self.tell(key, plan);
+    }
+
+    fn tell(&self, key: &RevisionKey, plan: Plan) {
+        if let Some(changes) = &self.changes {
+            let _ = changes.try_send((key.clone(), plan));
+        }
+    }
+
+    /// What last became of the decisions on a revision.
+    pub fn plan(&self, key: &RevisionKey) -> Option<Plan> {
+        Some(self.lock().get(key)?.plan.clone())
+    }
+
+    /// The same of every revision.
+    pub fn plans(&self) -> Vec<(RevisionKey, Plan)> {
+        self.lock().iter().map(|(key, known)| (key.clone(), known.plan.clone())).collect()
     }
 
     /// A revision is gone.
@@ -48,11 +97,6 @@ impl Gauges {
     /// The revisions `which` chooses are not this replica's any more.
     pub fn let_go(&self, which: impl Fn(&RevisionKey) -> bool) {
         self.lock().retain(|key, _| !which(key));
-    }
-
-    /// What is asked for of a revision, as far as it was ever known.
-    pub fn requested(&self, key: &RevisionKey) -> Option<i32> {
-        self.lock().get(key)?.requested
     }
 
     /// The numbers of every revision that has a decider here.

@@ -30,6 +30,7 @@ use crate::k8s::pods::PodIndex;
 use crate::k8s::queue::{Queue, Turn};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
+use crate::observe::plan::Plan;
 use crate::units::{Compat, RevisionKey, Timestamp};
 use gauges::Gauges;
 use kube::Resource as _;
@@ -177,6 +178,7 @@ impl Controller {
             }
             Cause::Other => {
                 warn!(revision = %key, %error, "reconcile failed; tried again");
+                self.gauges.trouble(&key, now, &error.to_string());
                 self.events.warn(pa.object_ref(&()), "InternalError", &error.to_string());
                 Turn::Retry
             }
@@ -190,7 +192,7 @@ impl Controller {
         status: &mut PodAutoscalerStatus,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let resolved = self.resolve(key, pa);
+        let (resolved, wrong) = self.resolve(key, pa);
         let bounds = plan::bounds(&resolved, status::is_initialized(status));
 
         let sks = self.services.get(key);
@@ -219,14 +221,26 @@ impl Controller {
         self.ensure_metric(key, pa, &resolved, scrape_target, status, now).await?;
 
         let scale = self.plan_scale(key, pa, status, &resolved, published, sks.as_deref(), now).await;
-        self.gauges.note(key, pa.metadata.labels.as_ref(), spec.metric, scale.want);
-        if scale.apply {
-            self.apply_scale(key, pa, &scale, now).await?;
-        }
-
         let counts = self.pods.counts(key);
         let ready = i32::try_from(counts.ready).unwrap_or(i32::MAX);
         let mode = plan::mode(scale.want, published.excess_burst);
+        let mut told = Plan {
+            at: now,
+            want: scale.want,
+            bound: scale.bound.as_ref().map(ToString::to_string).unwrap_or_default(),
+            zero: plan::zero_in_words(&scale).unwrap_or_default(),
+            min: resolved.min_scale.value,
+            max: resolved.max_scale.value,
+            proxied: mode == Mode::Proxy,
+            pods: counts,
+            trouble: wrong,
+            ..Plan::default()
+        };
+        let scaled = if scale.apply { self.apply_scale(key, pa, &scale, now).await } else { Ok(None) };
+        told.from = scaled.as_ref().ok().copied().flatten();
+        self.gauges.note(key, pa.metadata.labels.as_ref(), spec.metric, told);
+        scaled?;
+
         let activators = number_of_activators(&spec, ready, self.compat);
         let sks = self.ensure_service(key, pa, sks.as_deref(), mode, activators, status, now).await?;
         status.service_name = sks.status.as_ref().map(|status| status.service_name.clone()).unwrap_or_default();
@@ -235,12 +249,13 @@ impl Controller {
         Ok(())
     }
 
-    /// The settings of a revision. What its annotations have wrong is told once per generation; the rest counts.
-    fn resolve(&self, key: &RevisionKey, pa: &PodAutoscaler) -> Resolved {
+    /// The settings of a revision, and what its annotations have wrong, which is told once per generation; the rest counts.
+    fn resolve(&self, key: &RevisionKey, pa: &PodAutoscaler) -> (Resolved, String) {
         let settings = Arc::clone(&self.settings.borrow());
         let none = BTreeMap::new();
         let annotations = pa.metadata.annotations.as_ref().unwrap_or(&none);
         let (overrides, errors) = Overrides::read(annotations, self.compat);
+        let wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if !errors.is_empty() {
             let generation = pa.metadata.generation.unwrap_or_default();
             let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,13 +268,14 @@ impl Controller {
                 self.events.warn(pa.object_ref(&()), "InvalidAnnotation", note.trim_end());
             }
         }
-        resolve(
+        let resolved = resolve(
             &settings.autoscaler,
             &settings.deployment,
             &overrides,
             pa.spec.container_concurrency,
             &pa.spec.reachability,
-        )
+        );
+        (resolved, wrong)
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one thing a plan looks at")]
@@ -304,13 +320,14 @@ impl Controller {
         }
     }
 
+    /// Scales; how many replicas there were before, if that was another number.
     async fn apply_scale(
         &self,
         key: &RevisionKey,
         pa: &PodAutoscaler,
         scale: &Scale,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<i32>, Error> {
         let reference = &pa.spec.scale_target_ref;
         let Some(target) = self.targets.get(key.namespace(), reference).await else {
             return Err(Error::Scale(
@@ -318,7 +335,7 @@ impl Controller {
                 Cause::Other,
             ));
         };
-        let Some(want) = scale.want.filter(|want| *want != target.replicas) else { return Ok(()) };
+        let Some(want) = scale.want.filter(|want| *want != target.replicas) else { return Ok(None) };
         self.targets.scale(key.namespace(), reference, target, want).await.map_err(|error| {
             let text = writes::write_in_words(&error);
             Error::Scale(
@@ -329,7 +346,7 @@ impl Controller {
         let because = plan::because(self.deciders.latest(key).as_ref(), scale);
         tracing::info!(revision = %key, from = target.replicas, to = want, because, "scaled");
         self.feed.tell(ScaleChange { at: now, key: key.clone(), from: target.replicas, to: want, because });
-        Ok(())
+        Ok(Some(target.replicas))
     }
 
     async fn ensure_metric(

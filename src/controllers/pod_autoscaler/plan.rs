@@ -154,8 +154,12 @@ pub fn zero_step(
 pub fn because(decision: Option<&Decision>, scale: &Scale) -> String {
     let rules =
         decision.into_iter().flat_map(|decision| &decision.because).chain(&scale.bound).map(ToString::to_string);
-    let zero = scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string());
-    rules.chain(zero).collect::<Vec<_>>().join("; ")
+    rules.chain(zero_in_words(scale)).collect::<Vec<_>>().join("; ")
+}
+
+/// What held the last pod or let it go, in words, if there was anything to hold.
+pub fn zero_in_words(scale: &Scale) -> Option<String> {
+    scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string())
 }
 
 /// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.

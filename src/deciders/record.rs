@@ -1,0 +1,194 @@
+//! The recorder: follows every bucket and hands what it learns to the journal, ten times a second.
+//!
+//! When a new file is wanted, each revision's state is told of once more. Whatever happened to it before that state goes
+//! to the present file, whatever happened after to the next, so nothing is missing and nothing twice. Where a batch
+//! finds no place, or a follower was too slow, its bucket is followed anew, from fresh states, and that is noted.
+
+use crate::deciders::Deciders;
+use crate::deciders::log::{News, Subscription};
+use crate::observe::journal::{Batch, Journal, Place};
+use crate::observe::plan::Plan;
+use crate::units::RevisionKey;
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_millis(100);
+/// Plans handed over at once; more wait for the next look.
+const MOST_PLANS: usize = 1_000;
+
+/// Every plan there is.
+pub type AllPlans = Box<dyn Fn() -> Vec<(RevisionKey, Plan)> + Send>;
+
+/// Records until `cancel`, and then what is left. `plans` brings what the controller makes of decisions, `all` what it
+/// last made of each.
+pub async fn record(
+    deciders: Deciders,
+    journal: Journal,
+    plans: mpsc::Receiver<(RevisionKey, Plan)>,
+    all: AllPlans,
+    cancel: CancellationToken,
+) {
+    let buckets = (0..deciders.buckets()).map(|_| Bucket::default()).collect();
+    let mut recorder = Recorder { deciders, journal, plans, all, buckets };
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        recorder.look();
+    }
+    recorder.look();
+    let Recorder { journal, .. } = recorder;
+    // It waits for the disk.
+    let _ = tokio::task::spawn_blocking(move || journal.flush()).await;
+}
+
+struct Recorder {
+    deciders: Deciders,
+    journal: Journal,
+    plans: mpsc::Receiver<(RevisionKey, Plan)>,
+    all: AllPlans,
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    follower: Option<Subscription>,
+    known: HashSet<RevisionKey>,
+    /// Inputs are missing before what comes next.
+    lost: bool,
+}
+
+impl Recorder {
+    fn look(&mut self) {
+        for (number, bucket) in self.buckets.iter_mut().enumerate() {
+            if bucket.follower.is_none() {
+                bucket.follower = self.deciders.follow(number);
+            }
+        }
+        if self.journal.wants_file() {
+            self.begin_file();
+        }
+        for bucket in &mut self.buckets {
+            bucket.take_down(&self.journal);
+        }
+        let mut changed = Vec::new();
+        while changed.len() < MOST_PLANS
+            && let Ok(plan) = self.plans.try_recv()
+        {
+            changed.push(plan);
+        }
+        if !changed.is_empty() {
+            let batch = Batch { plans: changed, ..Batch::nothing(self.deciders.clock().now()) };
+            self.journal.write(Place::Present, batch);
+        }
+    }
+
+    fn begin_file(&mut self) {
+        let begun = self.journal.begin(self.deciders.clock().now())
+            && self.buckets.iter_mut().enumerate().all(|(number, bucket)| bucket.tell_anew(number, &self.journal));
+        if !begun {
+            // Tried again with the next look.
+            return;
+        }
+        let batch = Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
+        self.journal.write(Place::Next, batch);
+        self.journal.switch();
+    }
+}
+
+impl Bucket {
+    /// Writes what is new.
+    fn take_down(&mut self, journal: &Journal) {
+        while let Some(follower) = &mut self.follower {
+            let Ok(news) = follower.look() else { return self.lose() };
+            let ended = news.ended;
+            let complete = news.complete;
+            let batch = self.batch(news);
+            if !batch.is_nothing() && !journal.write(Place::Present, batch) {
+                return self.lose();
+            }
+            if ended {
+                self.follower = None;
+            }
+            if complete {
+                return;
+            }
+        }
+    }
+
+    /// Writes the state of each revision to the next file; `false` when that could not be.
+    fn tell_anew(&mut self, number: usize, journal: &Journal) -> bool {
+        let Some(follower) = &mut self.follower else { return true };
+        // Fresh ones were told of nowhere yet.
+        let mut untold: HashSet<RevisionKey> = HashSet::new();
+        if follower.is_complete() {
+            untold.extend(follower.renew(number).iter().cloned());
+            self.known.clear();
+        }
+        loop {
+            let Some(follower) = &mut self.follower else { return true };
+            let next = follower.told_next().to_vec();
+            let Ok(news) = follower.look() else {
+                self.lose();
+                return true;
+            };
+            let (complete, ended) = (news.complete, news.ended);
+            let (before, after) = split(self.batch(news), &untold);
+            let written = [(Place::Present, before), (Place::Next, after)]
+                .into_iter()
+                .all(|(place, batch)| batch.is_nothing() || journal.write(place, batch));
+            if !written {
+                self.lose();
+                return false;
+            }
+            if ended {
+                self.follower = None;
+                return true;
+            }
+            next.iter().for_each(|key| drop(untold.take(key)));
+            if complete {
+                return true;
+            }
+        }
+    }
+
+    fn batch(&mut self, news: News) -> Batch {
+        let News { now, states, inputs, decisions, ended, .. } = news;
+        let keys = states.iter().map(|(key, _)| key).chain(inputs.iter().map(|(key, _)| key));
+        for key in keys {
+            if !self.known.contains(key) {
+                self.known.insert(key.clone());
+            }
+        }
+        let gone = if ended { self.known.drain().collect() } else { Vec::new() };
+        let lost = std::mem::take(&mut self.lost);
+        Batch { states, inputs, decisions, gone, lost, ..Batch::nothing(now) }
+    }
+
+    /// Inputs are missing, so the bucket is followed anew.
+    fn lose(&mut self) {
+        self.follower = None;
+        self.lost = true;
+    }
+}
+
+/// What happened to revisions of which the next file does not know yet, and all else.
+fn split(batch: Batch, untold: &HashSet<RevisionKey>) -> (Batch, Batch) {
+    let (mut before, mut after) = (Batch::nothing(batch.now), Batch::nothing(batch.now));
+    after.states = batch.states;
+    after.lost = batch.lost;
+    let mut decisions = batch.decisions.into_iter().peekable();
+    for (place, (key, input)) in batch.inputs.into_iter().enumerate() {
+        let side = if untold.contains(&key) { &mut before } else { &mut after };
+        if let Some((_, decision)) = decisions.next_if(|(of, _)| *of == place) {
+            side.decisions.push((side.inputs.len(), decision));
+        }
+        side.inputs.push((key, input));
+    }
+    before.gone.clone_from(&batch.gone);
+    after.gone = batch.gone;
+    (before, after)
+}

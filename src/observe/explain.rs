@@ -1,0 +1,591 @@
+//! Why a revision has the pods it has, in words: what is seen, which rule decided, what would change it.
+//!
+//! An [`Account`] is made of what there is to know at one moment, from a running autoscaler or from a journal, and says
+//! it as text or as JSON. Nothing is decided here; the words of each rule are those of the
+//! [`Reason`](crate::engine::Reason) itself.
+
+use crate::api::conditions::to_jiff;
+use crate::api::pods::PodCounts;
+use crate::engine::{Decision, Reason, Spec};
+use crate::observe::feed::ScaleChange;
+use crate::observe::journal::read::JournalError;
+use crate::observe::journal::replay::Step;
+use crate::observe::journal::{Reader, Replay};
+use crate::observe::plan::Plan;
+use crate::units::{RevisionKey, ScalingMetric, Span, Timestamp, count_f64, saturating_i32};
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Changes told of at most; the latest ones.
+pub const MOST_CHANGES: usize = 50;
+/// How alike a name must be to be worth mentioning, from 0 to 1.
+const ALIKE: f64 = 0.7;
+/// Names mentioned at most.
+const MOST_NAMES: usize = 3;
+
+/// What is known of a revision at one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Account {
+    /// Which revision.
+    pub key: RevisionKey,
+    /// The moment.
+    pub at: Timestamp,
+    /// Where this is from, such as `the running autoscaler`.
+    pub source: String,
+    /// What its decider decides by; `None` where it has none.
+    pub spec: Option<Spec>,
+    /// The last decision.
+    pub decision: Option<Decision>,
+    /// What the controller made of it.
+    pub plan: Option<Plan>,
+    /// Pods by state, as far as they are known.
+    pub pods: Option<PodCounts>,
+    /// Why the last scrape of its pods brought nothing, if it did not.
+    pub scrape_error: Option<String>,
+    /// Changes of scale, oldest first.
+    pub changes: Vec<ScaleChange>,
+    /// How far back the changes go.
+    pub since: Span,
+    /// What else is to be said, such as that inputs are missing.
+    pub notes: Vec<String>,
+}
+
+impl Account {
+    /// The whole account as text.
+    pub fn text(&self) -> String {
+        let mut text = format!("{} at {}, from {}\n\n{}\n", self.key, moment(self.at), self.source, self.sentence());
+        let mut part = |title: &str, lines: &[String]| {
+            if !lines.is_empty() {
+                // Writing to a string does not fail.
+                let _ = write!(text, "\n{title}\n");
+                for line in lines {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+        };
+        let sees: Vec<_> = self.sees().into_iter().map(|(name, value)| format!("{name:<18}{value}")).collect();
+        part("What it sees", &sees);
+        part("What decided, in the order the rules acted", &self.rules());
+        part("What would change it", &self.would_change());
+        let changes: Vec<_> = self
+            .changes
+            .iter()
+            .map(|change| {
+                let ScaleChange { at, from, to, because, .. } = change;
+                format!("{}  {from} → {to}  {because}", to_jiff(*at).strftime("%H:%M:%S"))
+            })
+            .collect();
+        let title = format!("Changes of scale in the last {}", self.since);
+        let none = [format!("none in the last {}", self.since)];
+        part(
+            if changes.is_empty() { "Changes of scale" } else { &title },
+            if changes.is_empty() { &none } else { &changes },
+        );
+        part("Note", &self.notes);
+        text
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let decision = self.decision.as_ref();
+        json!({
+            "revision": self.key.as_str(),
+            "at": to_jiff(self.at),
+            "source": self.source,
+            "sentence": self.sentence(),
+            "wanted": self.wanted(),
+            "desired": decision.map(|decision| decision.desired),
+            "pods": self.pods.map(|pods| json!({
+                "ready": pods.ready, "notReady": pods.not_ready, "pending": pods.pending, "terminating": pods.terminating,
+            })),
+            "sees": decision.map(|decision| json!({
+                "metric": decision.metric.to_string(),
+                "stable": decision.observed.stable,
+                "panic": decision.observed.panic,
+                "target": decision.target,
+                "ready": decision.ready,
+                "excessBurstCapacity": decision.excess_burst,
+                "panickingSince": decision.panicking_since.map(to_jiff),
+                "decidedAt": to_jiff(decision.at),
+            })),
+            "rules": decision.map(|decision| decision.because.iter().map(|reason| json!({
+                "rule": reason.name(), "text": reason.to_string(),
+            })).collect::<Vec<_>>()),
+            "decidedBy": decision.and_then(Decision::deciding).map(Reason::name),
+            "plan": self.plan.as_ref().map(|plan| json!({
+                "at": to_jiff(plan.at), "bound": plan.bound, "zero": plan.zero, "minScale": plan.min, "maxScale": plan.max,
+                "activatorInPath": plan.proxied, "trouble": plan.trouble,
+            })),
+            "scrapeError": self.scrape_error,
+            "wouldChange": self.would_change(),
+            "changes": self.changes.iter().map(|change| json!({
+                "at": to_jiff(change.at), "from": change.from, "to": change.to, "because": change.because,
+            })).collect::<Vec<_>>(),
+            "notes": self.notes,
+        })
+    }
+
+    /// The pods wanted, within the bounds.
+    fn wanted(&self) -> Option<i32> {
+        self.plan.as_ref().and_then(|plan| plan.want).or_else(|| Some(self.decision.as_ref()?.desired))
+    }
+
+    /// One sentence for whoever owns the service; it names the cause.
+    pub fn sentence(&self) -> String {
+        let ready = self.pods.map(|pods| pods.ready);
+        let Some(wanted) = self.wanted() else { return self.undecided() };
+        let has = match ready {
+            Some(ready) if count_f64(ready) == f64::from(wanted) => format!("It wants and has {}", pods(wanted)),
+            Some(ready) => format!("It wants {} and has {ready} ready", pods(wanted)),
+            None => format!("It wants {}", pods(wanted)),
+        };
+        let trouble = self.plan.as_ref().map_or("", |plan| &plan.trouble);
+        if !trouble.is_empty() {
+            return format!("{has}, but something is to be mended first: {}", full_stop(trouble));
+        }
+        format!("{has}{}", self.cause(wanted, ready))
+    }
+
+    fn undecided(&self) -> String {
+        let why = match (&self.scrape_error, &self.spec) {
+            (Some(error), _) => format!("no load is known, because the last scrape of its pods failed: {error}"),
+            (None, None) => "it has no decider, so it is being made or is on its way out".to_owned(),
+            (None, Some(_)) => "no load has been reported or scraped since its decider was made".to_owned(),
+        };
+        format!("Nothing is decided yet, and it stays as it is: {}", full_stop(&why))
+    }
+
+    fn cause(&self, wanted: i32, ready: Option<usize>) -> String {
+        let plan = self.plan.clone().unwrap_or_default();
+        let decided = self.decision.as_ref().map_or(0, |decision| decision.desired);
+        if wanted == 0 && ready.is_none_or(|ready| ready == 0) {
+            let window =
+                self.spec.as_ref().map_or_else(|| "its window".to_owned(), |spec| spec.stable_window.to_string());
+            return format!(": it is at zero, because no request came in for {window}. The next one brings it back.");
+        }
+        if !plan.zero.is_empty() && decided <= 0 {
+            return format!(": {}", full_stop(&plan.zero));
+        }
+        let PodCounts { pending, not_ready, .. } = self.pods.unwrap_or_default();
+        if ready == Some(0) && wanted > 0 {
+            let state = match (not_ready, pending) {
+                (0, _) => "none exists yet".to_owned(),
+                (all, pending) if pending > 0 => format!("of {all} that exist {pending} have not started"),
+                (all, _) => format!("{all} run and none is ready"),
+            };
+            return format!(
+                ": requests wait for the first pod, and {state}. `kubectl describe pod` says what they lack."
+            );
+        }
+        if plan.max > 0 && wanted == plan.max && decided > wanted {
+            return format!(
+                ": it is held at max-scale {}, and its load would need {}.{}",
+                plan.max,
+                pods(decided),
+                if plan.proxied { " What the pods cannot take waits in the activator." } else { "" }
+            );
+        }
+        if decided < wanted && !plan.bound.is_empty() {
+            return format!(": {}; its load alone would need {}.", plan.bound, pods(decided));
+        }
+        self.by_rule()
+    }
+
+    /// The rule that decided, in a sentence.
+    fn by_rule(&self) -> String {
+        let Some(decision) = &self.decision else { return ".".to_owned() };
+        let load = |value: f64| amount(value, decision.metric);
+        let window =
+            self.spec.as_ref().map_or_else(|| "stable window".to_owned(), |spec| spec.stable_window.to_string());
+        let target = figure(decision.target);
+        match decision.deciding() {
+            Some(Reason::StableTarget { load: value, .. }) if *value == 0.0 => {
+                format!(": no request came in for {window}.")
+            }
+            Some(Reason::StableTarget { load: value, .. }) => format!(
+                ": on average over the last {window} there were {}, and one pod should have {target}.",
+                load(*value)
+            ),
+            Some(Reason::PanicTarget { load: value, .. }) => format!(
+                ": load rose so fast that the last seconds count: {}, and one pod should have {target}.",
+                load(*value)
+            ),
+            Some(Reason::PanicHolds { floor, wanted, window, .. }) => format!(
+                ": load rose fast a short while ago, so it panics, and keeps {} until there was no cause for {window}. Its load now \
+                 would need {wanted}.",
+                pods(*floor)
+            ),
+            Some(Reason::HeldByDelay { wanted, delay, .. }) => format!(
+                ": its load now would need {}, but the scale-down-delay keeps what was wanted within {delay}.",
+                pods(*wanted)
+            ),
+            Some(other) => format!(": {other}."),
+            None => ".".to_owned(),
+        }
+    }
+
+    fn sees(&self) -> Vec<(&'static str, String)> {
+        let mut sees = Vec::new();
+        if let Some(decision) = &self.decision {
+            let load = |value: f64| amount(value, decision.metric);
+            let window = self.spec.as_ref().map(|spec| format!(", over {}", spec.stable_window)).unwrap_or_default();
+            sees.push(("stable average", format!("{}{window}", load(decision.observed.stable))));
+            sees.push(("panic average", load(decision.observed.panic)));
+            let total = self.spec.as_ref().map_or(decision.target, |spec| spec.total_value);
+            let of = if total == decision.target {
+                String::new()
+            } else {
+                format!(", of the {} it can take", figure(total))
+            };
+            sees.push(("target per pod", format!("{}{of}", figure(decision.target))));
+            let panics = decision
+                .panicking_since
+                .map_or_else(|| "no".to_owned(), |since| format!("last cause at {}", moment(since)));
+            sees.push(("panic", panics));
+        }
+        if let Some(pods) = self.pods {
+            let PodCounts { ready, not_ready, pending, terminating } = pods;
+            sees.push((
+                "pods",
+                format!("{ready} ready, {not_ready} not ready ({pending} not started, {terminating} ending)"),
+            ));
+        }
+        if let Some(decision) = &self.decision {
+            let spare = match self.spec.as_ref().map(|spec| spec.target_burst_capacity) {
+                Some(0.0) => "not asked for, so the activator is in the path at zero only".to_owned(),
+                Some(-1.0) => "unlimited is asked for, so the activator is always in the path".to_owned(),
+                asked => {
+                    let asked =
+                        asked.map(|asked| format!(" beyond the {} asked for", figure(asked))).unwrap_or_default();
+                    let path = if decision.excess_burst < 0 { "in" } else { "out of" };
+                    format!("{}{asked}: the activator is {path} the path", decision.excess_burst)
+                }
+            };
+            sees.push(("spare for bursts", spare));
+        }
+        if let Some(plan) = &self.plan {
+            let most = if plan.max > 0 { plan.max.to_string() } else { "any number".to_owned() };
+            sees.push(("bounds", format!("{} to {most}", pods_of(plan.min))));
+        }
+        if let Some(error) = &self.scrape_error {
+            sees.push(("last scrape", format!("failed: {error}")));
+        }
+        sees
+    }
+
+    fn rules(&self) -> Vec<String> {
+        let deciding = self.decision.as_ref().and_then(|decision| decision.deciding().cloned());
+        let mut rules: Vec<String> = self
+            .decision
+            .iter()
+            .flat_map(|decision| &decision.because)
+            .map(|reason| {
+                let mark = if deciding.as_ref() == Some(reason) { "*" } else { "-" };
+                format!("{mark} {reason}")
+            })
+            .collect();
+        if let Some(plan) = &self.plan {
+            rules.extend(
+                [&plan.bound, &plan.zero].into_iter().filter(|text| !text.is_empty()).map(|text| format!("* {text}")),
+            );
+        }
+        rules
+    }
+
+    /// What would give another number, with the numbers.
+    pub fn would_change(&self) -> Vec<String> {
+        let (Some(decision), Some(wanted)) = (&self.decision, self.wanted()) else {
+            return vec!["the first report of an activator, or the first scrape that succeeds".to_owned()];
+        };
+        let mut ways = Vec::new();
+        let target = decision.target;
+        let load = |value: f64| amount(value, decision.metric);
+        let plan = self.plan.clone().unwrap_or_default();
+        if wanted == 0 {
+            ways.push("more: any request".to_owned());
+            if plan.min == 0 {
+                ways.push("never at zero: autoscaling.knative.dev/min-scale: \"1\"".to_owned());
+            }
+            return ways;
+        }
+        let at_max = plan.max > 0 && wanted >= plan.max;
+        if at_max {
+            ways.push(format!("more: a higher autoscaling.knative.dev/max-scale than {}", plan.max));
+        } else {
+            let needed = f64::from(wanted.max(1)) * target;
+            ways.push(format!("more: {} once the stable average exceeds {}", pods(wanted + 1), load(needed)));
+            if decision.panicking_since.is_none()
+                && let Some(spec) = &self.spec
+            {
+                let ready = f64::from(decision.ready.max(1));
+                let panics = ((spec.panic_threshold * ready).ceil() - 1.0).max(0.0) * target;
+                ways.push(format!("panic: when the panic average exceeds {}", load(panics)));
+            }
+        }
+        if plan.min > 0 && wanted <= plan.min {
+            ways.push(format!("fewer: a lower autoscaling.knative.dev/min-scale than {}", plan.min));
+            return ways;
+        }
+        match decision.deciding() {
+            Some(Reason::PanicHolds { since, window, .. }) => {
+                ways.push(format!("fewer: not before {}, and later if load rises again", moment(*since + *window)));
+            }
+            Some(Reason::HeldByDelay { delay, .. }) => {
+                ways.push(format!("fewer: once less was wanted for the whole scale-down-delay of {delay}"));
+            }
+            Some(Reason::TakenOver { left, .. }) => {
+                ways.push(format!("fewer: not before {}", moment(decision.at + *left)))
+            }
+            Some(Reason::Unscraped { .. }) => ways.push("fewer: once its pods can be scraped again".to_owned()),
+            _ if decision.panicking_since.is_some() => {
+                ways.push("fewer: once panic has ended, which takes a stable window without a cause".to_owned());
+            }
+            _ if wanted > 1 => {
+                let below = f64::from(wanted - 1) * target;
+                ways.push(format!("fewer: {} once the stable average is {} or less", pods(wanted - 1), load(below)));
+            }
+            _ => {
+                let window = self
+                    .spec
+                    .as_ref()
+                    .map_or_else(|| "the stable window".to_owned(), |spec| spec.stable_window.to_string());
+                ways.push(format!("fewer: zero, after {window} without a request"));
+            }
+        }
+        ways
+    }
+}
+
+/// Why there is no account.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// There is no such revision.
+    #[error("{}", unknown(key, names))]
+    Unknown {
+        /// Which.
+        key: RevisionKey,
+        /// Those there are.
+        names: Vec<RevisionKey>,
+    },
+    /// The moment is outside what was recorded.
+    #[error("nothing was recorded of {key} at {}; what was is from {} to {}", moment(*at), moment(*from), moment(*to))]
+    Outside {
+        /// Which revision.
+        key: RevisionKey,
+        /// The moment asked for.
+        at: Timestamp,
+        /// The first of what was recorded.
+        from: Timestamp,
+        /// The last.
+        to: Timestamp,
+    },
+}
+
+/// That a revision is not known, and what those are called that are most like it.
+pub fn unknown(key: &RevisionKey, names: &[RevisionKey]) -> String {
+    let mut alike: Vec<_> = names
+        .iter()
+        .map(|name| {
+            // The service's own name is what people remember of a revision's.
+            let whole = strsim::jaro_winkler(name.as_str(), key.as_str());
+            let begins = name.namespace() == key.namespace() && name.name().starts_with(key.name());
+            (if begins { 1.0 + whole } else { whole }, name)
+        })
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .collect();
+    alike.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.1.cmp(other.1)));
+    let alike: Vec<_> = alike.iter().take(MOST_NAMES).map(|(_, name)| name.as_str()).collect();
+    match (alike.as_slice(), names.len()) {
+        ([], 0) => format!("revision {key} is not known, and no other is"),
+        ([], count) => format!("revision {key} is not known, nor is any of the {count} there are called nearly so"),
+        (alike, _) => format!("revision {key} is not known; there is {}", alike.join(", ")),
+    }
+}
+
+/// What a journal says of a revision, at a moment or at its end, with the changes in the time before it.
+///
+/// # Errors
+/// When the journal cannot be read, or says nothing of it.
+pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: Span) -> Result<Account, ExplainError> {
+    let mut replay = Replay::open(path, Some(key.clone()))?;
+    let mut told = Told::default();
+    replay.run(at, |event| told.take_in(&event))?;
+    let (Some(first), Some(last)) = (told.first, told.last) else {
+        let names = names(path)?;
+        if !names.contains(key) {
+            return Err(ExplainError::Unknown { key: key.clone(), names: names.into_iter().collect() });
+        }
+        let (from, to) = span(path, key)?;
+        return Err(ExplainError::Outside { key: key.clone(), at: at.unwrap_or(to), from, to });
+    };
+    let moment = at.unwrap_or(last);
+    if moment.since(last) > Span::from_seconds(60) && !told.gone {
+        return Err(ExplainError::Outside { key: key.clone(), at: moment, from: first, to: last });
+    }
+    let revision = replay.revisions().get(key);
+    let plan = replay.plan(key).cloned();
+    let from = moment - since;
+    let mut notes = Vec::new();
+    if told.gone {
+        notes.push(format!("from {} on it was not this replica's any more", self::moment(last)));
+    }
+    let gaps = told.gaps.iter().filter(|gap| **gap > first && **gap >= from).count();
+    if gaps > 0 {
+        notes.push(format!("recording was interrupted {gaps} times in that time; changes meanwhile are missing"));
+    }
+    if replay.agreement().differing > 0 {
+        let differing = replay.agreement().differing;
+        notes.push(format!(
+            "{differing} decisions come out otherwise than they were recorded: the journal is of another version of ebb"
+        ));
+    }
+    if let [.., file] = replay.reader().cut_off() {
+        notes.push(format!("{} ends within a record: its writer was stopped there", file.display()));
+    }
+    let mut changes: VecDeque<ScaleChange> = told.changes.into_iter().filter(|change| change.at >= from).collect();
+    while changes.len() > MOST_CHANGES {
+        changes.pop_front();
+    }
+    Ok(Account {
+        key: key.clone(),
+        at: moment,
+        source: format!("the journal in {}", path.display()),
+        spec: revision.and_then(|revision| Some(revision.decider()?.spec().clone())),
+        decision: revision.and_then(|revision| revision.latest().cloned()),
+        pods: plan.as_ref().map(|plan| plan.pods),
+        plan,
+        scrape_error: told.failing.then(|| "too few pods answered".to_owned()),
+        changes: changes.into(),
+        since,
+        notes,
+    })
+}
+
+/// What a replay of one revision brings.
+#[derive(Default)]
+struct Told {
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+    gaps: Vec<Timestamp>,
+    changes: VecDeque<ScaleChange>,
+    /// The last scrape failed.
+    failing: bool,
+    gone: bool,
+    /// Whether plans are recorded, as they are but for a shadow.
+    planned: bool,
+    desired: Option<i32>,
+}
+
+impl Told {
+    fn take_in(&mut self, event: &crate::observe::journal::replay::Event<'_>) {
+        let Some(key) = event.key else {
+            self.gaps.push(event.at);
+            return;
+        };
+        self.first.get_or_insert(event.at);
+        self.last = Some(event.at);
+        let latest = event.revision.and_then(|revision| revision.latest());
+        match &event.step {
+            Step::Applied { input, applied, .. } => {
+                self.gone = false;
+                match input.event {
+                    crate::engine::Event::Scraped { .. } | crate::engine::Event::NothingToScrape => {
+                        self.failing = false
+                    }
+                    crate::engine::Event::ScrapeFailed => self.failing = true,
+                    _ => {}
+                }
+                if let Some(decision) = latest.filter(|_| applied.evaluated) {
+                    let from = self.desired.replace(decision.desired);
+                    if let Some(from) = from.filter(|from| !self.planned && *from != decision.desired) {
+                        self.change(key, event.at, from, decision.desired, in_words(Some(decision), None));
+                    }
+                }
+            }
+            Step::Planned(plan) => {
+                if !std::mem::replace(&mut self.planned, true) {
+                    self.changes.clear();
+                }
+                if let (Some(from), Some(to)) = (plan.from, plan.want) {
+                    self.change(key, plan.at, from, to, in_words(latest, Some(plan)));
+                }
+            }
+            Step::Gone => self.gone = true,
+            Step::State => self.gone = false,
+            Step::Gap => {}
+        }
+    }
+
+    fn change(&mut self, key: &RevisionKey, at: Timestamp, from: i32, to: i32, because: String) {
+        self.changes.push_back(ScaleChange { at, key: key.clone(), from, to, because });
+        if self.changes.len() > 100 * MOST_CHANGES {
+            self.changes.pop_front();
+        }
+    }
+}
+
+fn in_words(decision: Option<&Decision>, plan: Option<&Plan>) -> String {
+    let rules = decision.into_iter().flat_map(|decision| &decision.because).map(ToString::to_string);
+    let plan = plan.into_iter().flat_map(|plan| [plan.bound.clone(), plan.zero.clone()]);
+    rules.chain(plan.filter(|text| !text.is_empty())).collect::<Vec<_>>().join("; ")
+}
+
+/// Every revision a journal speaks of.
+fn names(path: &Path) -> Result<BTreeSet<RevisionKey>, JournalError> {
+    let (mut reader, mut names) = (Reader::open(path)?, BTreeSet::new());
+    while let Some((_, record)) = reader.next()? {
+        names.extend(record.names.iter().filter_map(|name| name.key.parse().ok()));
+    }
+    Ok(names)
+}
+
+/// From when to when a journal speaks of a revision.
+fn span(path: &Path, key: &RevisionKey) -> Result<(Timestamp, Timestamp), JournalError> {
+    let mut told = Told::default();
+    Replay::open(path, Some(key.clone()))?.run(None, |event| told.take_in(&event))?;
+    Ok((told.first.unwrap_or_default(), told.last.unwrap_or_default()))
+}
+
+fn moment(at: Timestamp) -> String {
+    to_jiff(at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn pods(number: i32) -> String {
+    format!("{number} {}", if number == 1 { "pod" } else { "pods" })
+}
+
+fn pods_of(least: i32) -> String {
+    if least == 0 { "zero".to_owned() } else { least.to_string() }
+}
+
+fn full_stop(text: &str) -> String {
+    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
+}
+
+/// A number with two decimals at most.
+fn figure(value: f64) -> String {
+    let whole = saturating_i32(value);
+    if f64::from(whole) == value {
+        return whole.to_string();
+    }
+    let text = format!("{value:.2}");
+    if text.trim_matches(['0', '.', '-']).is_empty() {
+        format!("{value:.1e}")
+    } else {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+fn amount(value: f64, metric: ScalingMetric) -> String {
+    let what = match (metric, value == 1.0) {
+        (ScalingMetric::Concurrency, false) => "requests in flight",
+        (ScalingMetric::Concurrency, true) => "request in flight",
+        (ScalingMetric::Rps, _) => "requests per second",
+    };
+    format!("{} {what}", figure(value))
+}

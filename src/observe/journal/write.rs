@@ -1,0 +1,486 @@
+//! The writer: a thread with a queue, since files block.
+
+use crate::clock::Clock;
+use crate::engine::written::RevisionForm;
+use crate::engine::{Input, Print};
+use crate::observe::journal::form::{self, Begin, Decided, MAGIC, Name, Planned, Record, State};
+use crate::observe::journal::{EXTENSION, LEAST_BYTES, MOST_WAITING, USUAL_BYTES, VERSION};
+use crate::observe::metrics::{Page, Source, count};
+use crate::observe::plan::Plan;
+use crate::units::{Compat, RevisionKey, Span, Timestamp};
+use prost::Message as _;
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How often what was written is handed to the disk.
+const TO_DISK: Span = Span::from_millis(500);
+/// How long after a failure the next file is tried.
+const TRY_AGAIN: Span = Span::from_seconds(10);
+/// From this length on states and inputs go to the next record.
+const ENOUGH: usize = 256 << 10;
+/// Files the allowed space is divided into.
+const FILES: u64 = 8;
+/// The file whose lock says that a process writes here.
+const LOCK: &str = "lock";
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where; made if it does not exist.
+    pub directory: PathBuf,
+    /// The space all files may take together, in bytes; at least [`LEAST_BYTES`].
+    pub most_bytes: u64,
+    /// How the process decides, without which nothing can be replayed.
+    pub compat: Compat,
+    /// The pod that writes; empty when it is none.
+    pub pod: String,
+}
+
+impl Options {
+    /// A journal in `directory` of the usual size.
+    pub fn new(directory: PathBuf, compat: Compat) -> Self {
+        Self { directory, most_bytes: USUAL_BYTES, compat, pod: String::new() }
+    }
+}
+
+/// Which file a batch goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// The present one.
+    Present,
+    /// The one after it.
+    Next,
+}
+
+/// Some of what happened.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// When it was taken; nothing in it is later.
+    pub now: Timestamp,
+    /// States of revisions.
+    pub states: Vec<(RevisionKey, RevisionForm)>,
+    /// Inputs after those states, in the order they acted.
+    pub inputs: Vec<(RevisionKey, Input)>,
+    /// The decisions some of them led to, by the place of the input.
+    pub decisions: Vec<(usize, Print)>,
+    /// Revisions that are not this replica's any more.
+    pub gone: Vec<RevisionKey>,
+    /// What the controller made of decisions.
+    pub plans: Vec<(RevisionKey, Plan)>,
+    /// Whether inputs before these states are missing.
+    pub lost: bool,
+}
+
+impl Batch {
+    /// Nothing, as of `now`.
+    pub fn nothing(now: Timestamp) -> Self {
+        let (states, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, states, inputs, decisions, gone: Vec::new(), plans: Vec::new(), lost: false }
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_nothing(&self) -> bool {
+        self.states.is_empty() && self.inputs.is_empty() && self.gone.is_empty() && self.plans.is_empty()
+    }
+}
+
+enum Order {
+    /// The next file begins.
+    Begin(Timestamp),
+    Write(Place, Batch),
+    /// The next file is the present one from here on.
+    Switch,
+    /// Everything before is to be on the disk; then this is told.
+    Flush(mpsc::Sender<()>),
+}
+
+/// What was counted since the journal was opened.
+#[derive(Debug, Default)]
+struct Counters {
+    bytes: AtomicU64,
+    records: AtomicU64,
+    failures: AtomicU64,
+    dropped: AtomicU64,
+    gaps: AtomicU64,
+}
+
+/// A journal that is written. Cheap to clone; all clones are one. It ends when the last clone is gone.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    orders: Mutex<Option<SyncSender<Order>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    told: Arc<Told>,
+}
+
+/// What the thread tells.
+#[derive(Debug, Default)]
+struct Told {
+    /// A new file is wanted: the present one is full, or there is none.
+    wants_file: AtomicBool,
+    /// Whether the last write succeeded.
+    writes: AtomicBool,
+    counters: Counters,
+}
+
+impl Source for Journal {
+    fn show(&self, page: &mut Page<'_>) {
+        let Told { counters, writes, .. } = &*self.shared.told;
+        let up = u64::from(writes.load(Ordering::Relaxed));
+        page.gauge("ebb_journal_writes", "Whether the journal can be written, 1 or 0.", up);
+        page.counter("ebb_journal_bytes_total", "Bytes written to the journal.", count(&counters.bytes));
+        page.counter("ebb_journal_records_total", "Records written to the journal.", count(&counters.records));
+        page.counter(
+            "ebb_journal_failures_total",
+            "Times the journal could not be written.",
+            count(&counters.failures),
+        );
+        page.counter(
+            "ebb_journal_batches_dropped_total",
+            "Batches of inputs that were not recorded, because the disk could not follow or could not be written.",
+            count(&counters.dropped),
+        );
+        page.counter(
+            "ebb_journal_gaps_total",
+            "Times recording had to begin afresh because something is missing.",
+            count(&counters.gaps),
+        );
+    }
+}
+
+impl Journal {
+    /// Opens a journal for writing; a new file begins with the first batch. Nobody else may write there meanwhile.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or locked, or the space is too small.
+    pub fn open(options: Options, clock: Clock) -> io::Result<Self> {
+        let Options { directory, most_bytes, .. } = &options;
+        if *most_bytes < LEAST_BYTES {
+            let why = format!("a journal of {most_bytes} bytes is too small; give it at least {LEAST_BYTES}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        fs::create_dir_all(directory)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process writes its journal here; choose another directory",
+            ),
+            TryLockError::Error(error) => error,
+        })?;
+        let (orders, queue) = mpsc::sync_channel(MOST_WAITING);
+        let told = Arc::new(Told { wants_file: AtomicBool::new(true), ..Told::default() });
+        told.writes.store(true, Ordering::Relaxed);
+        let mut writer = Writer {
+            options,
+            clock,
+            told: Arc::clone(&told),
+            present: None,
+            next: None,
+            failed: None,
+            synced: clock.now(),
+            _lock: lock,
+        };
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue))?;
+        let shared = Shared { orders: Mutex::new(Some(orders)), thread: Mutex::new(Some(thread)), told };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whether a new file is to be begun: [`begin`](Self::begin), every revision's state for [`Place::Next`], then
+    /// [`switch`](Self::switch).
+    pub fn wants_file(&self) -> bool {
+        self.shared.told.wants_file.load(Ordering::Acquire)
+    }
+
+    /// Hands over a batch; `false` when there was no place for it. Never waits.
+    pub fn write(&self, place: Place, batch: Batch) -> bool {
+        if batch.lost {
+            self.shared.told.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        let sent = self.send(Order::Write(place, batch));
+        if !sent {
+            self.shared.told.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Begins the next file; one that was begun and is not the present one yet is dropped. `false` when there was no place
+    /// for the order. Never waits.
+    pub fn begin(&self, now: Timestamp) -> bool {
+        self.send(Order::Begin(now))
+    }
+
+    /// The next file is the present one from here on; `false` when there was no place for the order. Never waits.
+    pub fn switch(&self) -> bool {
+        self.send(Order::Switch)
+    }
+
+    /// Returns when all that was handed over is on the disk. It waits, so not in a task.
+    pub fn flush(&self) {
+        let (done, wait) = mpsc::channel();
+        let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if orders.is_some_and(|orders| orders.send(Order::Flush(done)).is_ok()) {
+            let _ = wait.recv();
+        }
+    }
+
+    fn send(&self, order: Order) -> bool {
+        let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        match orders.as_ref().map(|orders| orders.try_send(order)) {
+            Some(Ok(())) => true,
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Without a sender the thread writes what is left and ends.
+        self.orders.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    options: Options,
+    clock: Clock,
+    told: Arc<Told>,
+    present: Option<Open>,
+    next: Option<Open>,
+    /// When it failed, until the next try.
+    failed: Option<Timestamp>,
+    synced: Timestamp,
+    _lock: File,
+}
+
+/// A file that is being written.
+struct Open {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    numbers: HashMap<RevisionKey, u32>,
+    unsynced: bool,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &mpsc::Receiver<Order>) {
+        loop {
+            let order = queue.recv_timeout(Duration::from_millis(250));
+            let outcome = match order {
+                Ok(Order::Write(place, batch)) => self.write(place, batch),
+                Ok(Order::Begin(now)) => self.begin(now),
+                Ok(Order::Switch) => self.switch(),
+                Ok(Order::Flush(done)) => {
+                    let synced = self.sync();
+                    let _ = done.send(());
+                    synced
+                }
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.sync();
+                    return;
+                }
+            };
+            let now = self.clock.now();
+            let outcome = outcome.and_then(|()| if now.since(self.synced) >= TO_DISK { self.sync() } else { Ok(()) });
+            match outcome {
+                Ok(()) => {}
+                Err(error) => self.fail(&error, now),
+            }
+            if self.failed.is_some_and(|failed| now.since(failed) >= TRY_AGAIN) {
+                self.failed = None;
+                self.told.wants_file.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, now: Timestamp) {
+        self.told.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let path = self.options.directory.display();
+        warn!(%error, "the journal in {path} cannot be written; tried again in {TRY_AGAIN}, autoscaling goes on without");
+        (self.present, self.next) = (None, None);
+        self.failed = Some(now);
+        self.told.writes.store(false, Ordering::Relaxed);
+        self.told.wants_file.store(false, Ordering::Release);
+    }
+
+    fn write(&mut self, place: Place, batch: Batch) -> io::Result<()> {
+        let open = match place {
+            Place::Present => &mut self.present,
+            Place::Next => &mut self.next,
+        };
+        let Some(open) = open else {
+            // Before the first file there is nothing to be lost yet; after a failure there is.
+            if self.failed.is_some() {
+                self.told.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        };
+        let counters = &self.told.counters;
+        for record in open.records(batch) {
+            let bytes = form::encode(&record);
+            open.file.write_all(&bytes)?;
+            open.length += bytes.len() as u64;
+            open.unsynced = true;
+            counters.records.fetch_add(1, Ordering::Relaxed);
+            counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        self.told.writes.store(true, Ordering::Relaxed);
+        if place == Place::Present && open.length >= self.options.most_bytes / FILES {
+            self.told.wants_file.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Begins a file with a record that says who writes.
+    fn begin(&mut self, now: Timestamp) -> io::Result<()> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        if let Some(unfinished) = self.next.take() {
+            fs::remove_file(&unfinished.path)?;
+        }
+        let path = self.options.directory.join(format!("{:020}.{EXTENSION}", now.nanos()));
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let begin = Begin {
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            strict: self.options.compat == Compat::STRICT,
+            after_gap: self.present.is_none(),
+            pod: self.options.pod.clone(),
+        };
+        let record = Record { time: now.nanos(), begin: Some(begin), ..Record::default() };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(form::encode(&record));
+        file.write_all(&bytes)?;
+        let length = bytes.len() as u64;
+        self.next = Some(Open { path, file, length, numbers: HashMap::new(), unsynced: true });
+        Ok(())
+    }
+
+    fn switch(&mut self) -> io::Result<()> {
+        let Some(next) = self.next.take() else { return Ok(()) };
+        if let Some(before) = self.present.replace(next) {
+            before.file.sync_data()?;
+        }
+        self.told.wants_file.store(false, Ordering::Release);
+        if let Some(present) = &self.present {
+            info!(file = %present.path.display(), "the journal goes on in a new file");
+        }
+        self.make_room()
+    }
+
+    /// Removes the oldest files until a full one more fits.
+    fn make_room(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for path in files_of(&self.options.directory)? {
+            files.push((fs::metadata(&path).map_or(0, |file| file.len()), path));
+        }
+        let mut total: u64 = files.iter().map(|(length, _)| length).sum();
+        let most = self.options.most_bytes - self.options.most_bytes / FILES;
+        let written = |path: &Path| self.present.as_ref().is_some_and(|open| open.path == path);
+        for (length, path) in files {
+            if total <= most || written(&path) {
+                break;
+            }
+            fs::remove_file(&path)?;
+            total -= length;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.synced = self.clock.now();
+        for open in self.present.iter_mut().chain(&mut self.next) {
+            if std::mem::take(&mut open.unsynced) {
+                open.file.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of a journal, oldest first.
+pub(super) fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Open {
+    /// The records of a batch, none of them much longer than [`ENOUGH`] unless one state is.
+    fn records(&mut self, batch: Batch) -> Vec<Record> {
+        let now = batch.now;
+        let fresh = || Record { time: now.nanos(), ..Record::default() };
+        let (mut records, mut record, mut length) = (Vec::new(), Record { lost: batch.lost, ..fresh() }, 0);
+        let mut cut = |record: &mut Record, length: &mut usize| {
+            if *length >= ENOUGH {
+                *length = 0;
+                records.push(std::mem::replace(record, fresh()));
+            }
+        };
+        for (key, state) in batch.states {
+            let number = self.number(&key, &mut record, &mut length);
+            length += state.encoded_len();
+            record.states.push(State { number, revision: Some(state) });
+            cut(&mut record, &mut length);
+        }
+        let mut decisions = batch.decisions.into_iter().peekable();
+        for (place, (key, input)) in batch.inputs.into_iter().enumerate() {
+            let number = self.number(&key, &mut record, &mut length);
+            let input = input.write(number, now);
+            length += input.encoded_len() + 2;
+            if let Some((_, Print { desired, bits })) = decisions.next_if(|(of, _)| *of == place) {
+                let input = u32::try_from(record.inputs.len()).unwrap_or(u32::MAX);
+                record.decisions.push(Decided { input, desired, bits });
+                length += 16;
+            }
+            record.inputs.push(input);
+            cut(&mut record, &mut length);
+        }
+        for (key, plan) in batch.plans {
+            let number = self.number(&key, &mut record, &mut length);
+            let plan = plan.write();
+            length += plan.encoded_len();
+            record.plans.push(Planned { number, plan: Some(plan) });
+            cut(&mut record, &mut length);
+        }
+        for key in batch.gone {
+            record.gone.extend(self.numbers.get(&key));
+        }
+        records.push(record);
+        records
+    }
+
+    fn number(&mut self, key: &RevisionKey, record: &mut Record, length: &mut usize) -> u32 {
+        if let Some(number) = self.numbers.get(key) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        self.numbers.insert(key.clone(), number);
+        let name = Name { number, key: key.to_string() };
+        *length += name.encoded_len() + 2;
+        record.names.push(name);
+        number
+    }
+}

@@ -1,0 +1,323 @@
+//! The journal: what was recorded is replayed bit for bit, whatever became of the process that recorded it.
+
+use ebb::clock::Clock;
+use ebb::deciders::record::record;
+use ebb::deciders::{Deciders, ReadyPods};
+use ebb::engine::{Decision, Load, MetricSpec, Spec};
+use ebb::observe::journal::read::{Damage, JournalError};
+use ebb::observe::journal::replay::{Agreement, Step};
+use ebb::observe::journal::{EXTENSION, Journal, LEAST_BYTES, Options, Replay};
+use ebb::observe::metrics::{Format, Registry};
+use ebb::observe::plan::Plan;
+use ebb::ownership::ring::Ring;
+use ebb::units::{Aggregation, Compat, RevisionKey, ScalingMetric, Span, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// An even second.
+const START: Timestamp = Timestamp::from_seconds(1_785_542_400);
+
+/// Pods follow what is wanted at once.
+struct Ready;
+
+impl ReadyPods for Ready {
+    fn ready(&self, key: &RevisionKey) -> i32 {
+        i32::try_from(key.name().len() % 4).expect("a small number")
+    }
+}
+
+fn key(number: usize) -> RevisionKey {
+    RevisionKey::new("default", &format!("r{number}"))
+}
+
+/// Deciders that are recorded.
+struct Recorded {
+    deciders: Deciders,
+    journal: Journal,
+    plans: mpsc::Sender<(RevisionKey, Plan)>,
+    stop: CancellationToken,
+    recorder: JoinHandle<()>,
+    /// Every decision that was made, by revision and time.
+    made: BTreeMap<(RevisionKey, Timestamp), Decision>,
+}
+
+impl Recorded {
+    fn start(directory: &Path, compat: Compat, most_bytes: u64, clock: Clock) -> Self {
+        let deciders = Deciders::spread(clock, compat, Arc::new(Ready), Box::new(|_, _| {}), Ring::new(3));
+        let options = Options { most_bytes, ..Options::new(directory.to_owned(), compat) };
+        let journal = Journal::open(options, clock).expect("a journal");
+        let stop = CancellationToken::new();
+        let (plans, receiver) = mpsc::channel(16);
+        let recorder =
+            tokio::spawn(record(deciders.clone(), journal.clone(), receiver, Box::new(Vec::new), stop.clone()));
+        let ticking = (deciders.clone(), stop.clone());
+        tokio::spawn(async move { ticking.0.run(ticking.1).await });
+        Self { deciders, journal, plans, stop, recorder, made: BTreeMap::new() }
+    }
+
+    /// What happens to revisions in so many seconds: made, changed, loaded, idle, gone.
+    async fn live(&mut self, revisions: usize, seconds: std::ops::Range<usize>) {
+        for second in seconds {
+            if second == 0 {
+                // The first look of the recorder.
+                sleep(Duration::from_millis(1)).await;
+                self.journal.flush();
+            }
+            for number in 0..revisions {
+                let key = key(number);
+                let phase = second + number * 7;
+                if phase % 97 == 0 || second == 0 {
+                    self.deciders.ensure_windows(&key, &windows(number));
+                    self.deciders.ensure_decider(&key, &spec(number, phase), Some(2));
+                }
+                if phase % 61 == 60 {
+                    self.deciders.remove_decider(&key);
+                    self.deciders.remove_windows(&key);
+                }
+                match phase % 13 {
+                    0..6 => drop(self.deciders.record_scraped(&key, &load(phase % 29))),
+                    6 => self.deciders.scrape_failed(&key),
+                    7 => self.deciders.nothing_to_scrape(&key),
+                    _ => drop(self.deciders.report(&key, now(&self.deciders, second), &load(phase % 3))),
+                }
+                self.look(&key);
+            }
+            for _ in 0..4 {
+                sleep(Duration::from_millis(250)).await;
+                (0..revisions).for_each(|number| self.look(&key(number)));
+                // Virtual time does not wait for files.
+                self.journal.flush();
+            }
+        }
+    }
+
+    fn look(&mut self, key: &RevisionKey) {
+        if let Some(decision) = self.deciders.latest(key) {
+            self.made.insert((key.clone(), decision.at), decision);
+        }
+    }
+
+    async fn end(self) -> BTreeMap<(RevisionKey, Timestamp), Decision> {
+        self.stop.cancel();
+        self.recorder.await.expect("no panic");
+        self.made
+    }
+}
+
+fn now(_deciders: &Deciders, second: usize) -> Timestamp {
+    START + Span::from_seconds(i64::try_from(second).expect("a small number"))
+}
+
+fn windows(number: usize) -> MetricSpec {
+    MetricSpec {
+        stable_window: Span::from_seconds(if number % 3 == 0 { 20 } else { 60 }),
+        panic_window: Span::from_seconds(if number % 3 == 0 { 2 } else { 6 }),
+        scraped: true,
+        aggregation: if number % 5 == 0 { Aggregation::WeightedExponential } else { Aggregation::Linear },
+    }
+}
+
+fn spec(number: usize, phase: usize) -> Spec {
+    Spec {
+        metric: if number % 4 == 0 { ScalingMetric::Rps } else { ScalingMetric::Concurrency },
+        target_value: if phase % 2 == 0 { 7.0 } else { 3.3 },
+        scale_down_delay: Span::from_seconds(if number % 2 == 0 { 10 } else { 0 }),
+        stable_window: windows(number).stable_window,
+        ..Spec::default()
+    }
+}
+
+fn load(size: usize) -> Load {
+    let size = f64::from(u32::try_from(size).expect("a small number"));
+    Load { concurrency: size / 3.0, requests: size * 1.7, ..Load::default() }
+}
+
+/// Every decision of a replay, and how well it agreed.
+fn replayed(path: &Path) -> Result<(BTreeMap<(RevisionKey, Timestamp), Decision>, Agreement, Replay), JournalError> {
+    let mut replay = Replay::open(path, None)?;
+    let mut decisions = BTreeMap::new();
+    replay.run(None, |event| {
+        if let Step::Applied { applied, .. } = event.step
+            && applied.evaluated
+            && let (Some(key), Some(decision)) = (event.key, event.revision.and_then(|revision| revision.latest()))
+        {
+            decisions.insert((key.clone(), decision.at), decision.clone());
+        }
+    })?;
+    let agreement = replay.agreement();
+    Ok((decisions, agreement, replay))
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == EXTENSION)).collect();
+    files.sort();
+    files
+}
+
+fn bits(decision: &Decision) -> String {
+    // Text in which one bit more or less shows.
+    format!("{decision:?} {:?}", decision.print())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_makes_every_decision_again_bit_for_bit_across_files() {
+    for compat in [Compat::IMPROVED, Compat::STRICT] {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Files of 256 KiB, none of which goes yet.
+        let mut recorded = Recorded::start(directory.path(), compat, 2 << 20, Clock::starting_at(START));
+        recorded.live(150, 0..100).await;
+        let deciders = recorded.deciders.clone();
+        let made = recorded.end().await;
+        let evaluations = deciders.counters().evaluations.load(Ordering::Relaxed);
+        let (decisions, agreement, replay) = replayed(directory.path()).expect("a journal");
+        assert!(made.len() > 1_000, "{}", made.len());
+        assert!(files(directory.path()).len() > 1, "more than one file");
+        for (at, decision) in &made {
+            assert_eq!(decisions.get(at).map(bits), Some(bits(decision)), "{at:?}");
+        }
+        assert_eq!(agreement.decisions, evaluations, "none is missing and none is there twice");
+        assert_eq!(agreement.differing, 0);
+        assert_eq!(replay.reader().cut_off(), [] as [PathBuf; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_bounded_journal_replays_by_itself() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, LEAST_BYTES, Clock::starting_at(START));
+    recorded.live(400, 0..120).await;
+    let made = recorded.end().await;
+    let total: u64 = files(directory.path()).iter().map(|path| fs::metadata(path).expect("a file").len()).sum();
+    assert!(total <= LEAST_BYTES, "{total} bytes");
+    let (decisions, agreement, _) = replayed(directory.path()).expect("a journal");
+    assert_eq!(agreement.differing, 0);
+    assert!(decisions.len() < made.len(), "the oldest files are gone");
+    let first = decisions.keys().map(|(_, at)| *at).min().expect("a decision");
+    let later: BTreeSet<_> = made.keys().filter(|(_, at)| *at > first + Span::SECOND).collect();
+    assert!(later.len() > 100);
+    assert!(later.iter().all(|at| decisions.get(at).map(bits) == made.get(at).map(bits)));
+    // And one of them alone.
+    let one = files(directory.path()).pop().expect("a file");
+    assert_eq!(replayed(&one).expect("a file").1.differing, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_anywhere_costs_the_end_of_the_file_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 64 << 20, Clock::starting_at(START));
+    recorded.live(8, 0..30).await;
+    // Nothing is ended in order: what is there after the last look is what a killed process leaves.
+    let file = files(directory.path()).pop().expect("a file");
+    let bytes = fs::read(&file).expect("read");
+    let (all, _, replay) = replayed(directory.path()).expect("a journal");
+    assert!(replay.reader().cut_off().is_empty());
+    let last = recorded.made.keys().map(|(_, at)| *at).max().expect("a decision");
+    let lost = recorded.made.keys().filter(|at| !all.contains_key(at)).count();
+    assert!(recorded.made.keys().all(|at| all.contains_key(at) || last.since(at.1) < Span::SECOND), "{lost} lost");
+    let crashed = tempfile::tempdir().expect("a directory");
+    let copy = crashed.path().join(file.file_name().expect("a name"));
+    let mut told_cut_off = 0;
+    for cut in (0..bytes.len()).step_by(397) {
+        fs::write(&copy, &bytes[..cut]).expect("written");
+        let (decisions, agreement, replay) =
+            replayed(crashed.path()).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        assert_eq!(agreement.differing, 0);
+        assert!(decisions.iter().all(|(at, decision)| all.get(at).map(bits) == Some(bits(decision))));
+        told_cut_off += replay.reader().cut_off().len();
+    }
+    assert!(told_cut_off > 10, "{told_cut_off}");
+    // The next process begins a file of its own, which says that something is missing.
+    drop(recorded);
+    let damaged_at = bytes.len() / 2;
+    let mut damaged = bytes.clone();
+    damaged[damaged_at] ^= 0x10;
+    fs::write(&copy, &damaged).expect("written");
+    match replayed(crashed.path()) {
+        Err(error @ JournalError::Damaged { .. }) => {
+            let text = error.to_string();
+            for part in [copy.to_str().expect("text"), "record ", "at byte ", "head -c "] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            let JournalError::Damaged { at, damage, .. } = error else { return };
+            assert!(usize::try_from(at).expect("a place") <= damaged_at);
+            assert!(matches!(damage, Damage::Head | Damage::Message), "{damage}");
+        }
+        other => panic!("damage in the middle is no end: {:?}", other.map(|it| it.1)),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plans_and_gaps_are_told_and_a_moment_can_be_asked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+    recorded.live(2, 0..10).await;
+    let plan = Plan { at: clock.now(), want: Some(3), max: 3, bound: "max-scale".to_owned(), ..Plan::default() };
+    recorded.plans.try_send((key(1), plan.clone())).expect("a place");
+    recorded.live(2, 10..20).await;
+    recorded.end().await;
+    sleep(Duration::from_secs(5)).await;
+    let mut again = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+    again.live(2, 0..4).await;
+    again.end().await;
+
+    let gaps = |until| {
+        let mut replay = Replay::open(directory.path(), Some(key(1))).expect("a journal");
+        let (mut gaps, mut latest) = (0, START);
+        replay
+            .run(until, |event| {
+                gaps += usize::from(matches!(event.step, Step::Gap));
+                assert!(event.key.is_none_or(|of| *of == key(1)), "only one was asked for");
+                latest = latest.max(event.at);
+            })
+            .expect("a journal");
+        (gaps, latest, replay.plan(&key(1)).cloned())
+    };
+    // Each process that begins says so.
+    let (all, _, told) = gaps(None);
+    assert_eq!((all, told), (2, Some(plan)));
+    let moment = START + Span::from_seconds(5);
+    let (first, latest, told) = gaps(Some(moment));
+    assert_eq!((first, told), (1, None));
+    assert!(latest <= moment && moment.since(latest) <= Span::from_seconds(1), "{latest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_it_cannot_be_written_it_is_counted_and_deciding_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("journal");
+    let clock = Clock::starting_at(START);
+    let mut recorded = Recorded::start(&path, Compat::IMPROVED, LEAST_BYTES, clock);
+    let second = Journal::open(Options::new(path.clone(), Compat::IMPROVED), clock).expect_err("one writer at a time");
+    assert!(second.to_string().contains("another process"), "{second}");
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(recorded.journal.clone());
+    recorded.live(400, 0..2).await;
+    let value = |name: &str| {
+        let text = registry.exposition(Format::Prometheus);
+        let line = text.lines().find(|line| line.starts_with(name)).expect("a series").to_owned();
+        line[name.len()..].trim().parse::<f64>().expect("a number")
+    };
+    assert_eq!((value("ebb_journal_writes "), value("ebb_journal_failures_total ")), (1.0, 0.0));
+    // A journal that cannot go on in a new file, as on a full disk: its directory is gone.
+    fs::remove_dir_all(&path).expect("removed");
+    recorded.live(400, 2..40).await;
+    assert_eq!(value("ebb_journal_writes "), 0.0);
+    assert!(value("ebb_journal_failures_total ") >= 1.0);
+    assert!(value("ebb_journal_batches_dropped_total ") >= 1.0);
+    let last = recorded.made.keys().map(|(_, at)| *at).max().expect("a decision");
+    assert!(clock.now().since(last) <= Span::from_seconds(3), "decisions go on");
+    let no_directory = Journal::open(Options::new(PathBuf::from("/dev/null/x"), Compat::IMPROVED), clock);
+    assert!(no_directory.is_err());
+    let empty = Replay::open(directory.path(), None).expect_err("no journal").to_string();
+    assert!(empty.contains("has no journal"), "{empty}");
+}
