@@ -71,19 +71,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_ANSWER: usize = 4 << 20;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let answer = match &args.journal {
-        Some(path) => match of_journal(path, &args.revision, args.at, args.last) {
-            Ok(account) => match args.format {
-                Format::Text => account.text(),
-                Format::Json => format!("{:#}\n", account.json()),
-            },
+    let answer = if let Some(path) = &args.journal {
+        let account = match of_journal(path, &args.revision, args.at, args.last) {
             Err(error @ ExplainError::Unknown { .. }) => bail!("{error} in {}", path.display()),
-            Err(error) => return Err(error.into()),
-        },
-        None => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(ask(args))?
+            account => account?,
+        };
+        match args.format {
+            Format::Text => account.text(),
+            Format::Json => format!("{:#}\n", account.json()),
         }
+    } else {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(ask(args))?
     };
     std::io::stdout().lock().write_all(answer.as_bytes())?;
     Ok(Exit::Done)

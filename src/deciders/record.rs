@@ -148,7 +148,9 @@ impl Bucket {
                 self.follower = None;
                 return true;
             }
-            next.iter().for_each(|key| drop(untold.take(key)));
+            for key in &next {
+                untold.remove(key);
+            }
             if complete {
                 return true;
             }

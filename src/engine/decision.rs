@@ -293,7 +293,9 @@ impl Fold {
     }
 
     fn all<const N: usize>(&mut self, bits: [u64; N]) {
-        bits.into_iter().for_each(|bits| self.add(bits));
+        for bits in bits {
+            self.add(bits);
+        }
     }
 }
 

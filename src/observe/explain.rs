@@ -276,7 +276,7 @@ impl Account {
     }
 
     fn rules(&self) -> Vec<String> {
-        let deciding = self.decision.as_ref().and_then(|decision| decision.deciding().cloned());
+        let deciding = self.decision.as_ref().and_then(|decision| decision.deciding().copied());
         let mut rules: Vec<String> = self
             .decision
             .iter()
@@ -336,7 +336,7 @@ impl Account {
                 ways.push(format!("fewer: once less was wanted for the whole scale-down-delay of {delay}"));
             }
             Some(Reason::TakenOver { left, .. }) => {
-                ways.push(format!("fewer: not before {}", moment(decision.at + *left)))
+                ways.push(format!("fewer: not before {}", moment(decision.at + *left)));
             }
             Some(Reason::Unscraped { .. }) => ways.push("fewer: once its pods can be scraped again".to_owned()),
             _ if decision.panicking_since.is_some() => {
@@ -495,7 +495,7 @@ impl Told {
                 self.gone = false;
                 match input.event {
                     crate::engine::Event::Scraped { .. } | crate::engine::Event::NothingToScrape => {
-                        self.failing = false
+                        self.failing = false;
                     }
                     crate::engine::Event::ScrapeFailed => self.failing = true,
                     _ => {}

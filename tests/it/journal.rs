@@ -4,6 +4,7 @@ use ebb::clock::Clock;
 use ebb::deciders::record::record;
 use ebb::deciders::{Deciders, ReadyPods};
 use ebb::engine::{Decision, Load, MetricSpec, Spec};
+use ebb::observe::explain::of_journal;
 use ebb::observe::journal::read::{Damage, JournalError};
 use ebb::observe::journal::replay::{Agreement, Step};
 use ebb::observe::journal::{EXTENSION, Journal, LEAST_BYTES, Options, Replay};
@@ -24,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// An even second.
 const START: Timestamp = Timestamp::from_seconds(1_785_542_400);
+
+/// Decisions by revision and time.
+type Decisions = BTreeMap<(RevisionKey, Timestamp), Decision>;
 
 /// Pods follow what is wanted at once.
 struct Ready;
@@ -46,7 +50,7 @@ struct Recorded {
     stop: CancellationToken,
     recorder: JoinHandle<()>,
     /// Every decision that was made, by revision and time.
-    made: BTreeMap<(RevisionKey, Timestamp), Decision>,
+    made: Decisions,
 }
 
 impl Recorded {
@@ -74,7 +78,7 @@ impl Recorded {
             for number in 0..revisions {
                 let key = key(number);
                 let phase = second + number * 7;
-                if phase % 97 == 0 || second == 0 {
+                if phase.is_multiple_of(97) || second == 0 {
                     self.deciders.ensure_windows(&key, &windows(number));
                     self.deciders.ensure_decider(&key, &spec(number, phase), Some(2));
                 }
@@ -105,7 +109,7 @@ impl Recorded {
         }
     }
 
-    async fn end(self) -> BTreeMap<(RevisionKey, Timestamp), Decision> {
+    async fn end(self) -> Decisions {
         self.stop.cancel();
         self.recorder.await.expect("no panic");
         self.made
@@ -118,18 +122,18 @@ fn now(_deciders: &Deciders, second: usize) -> Timestamp {
 
 fn windows(number: usize) -> MetricSpec {
     MetricSpec {
-        stable_window: Span::from_seconds(if number % 3 == 0 { 20 } else { 60 }),
-        panic_window: Span::from_seconds(if number % 3 == 0 { 2 } else { 6 }),
+        stable_window: Span::from_seconds(if number.is_multiple_of(3) { 20 } else { 60 }),
+        panic_window: Span::from_seconds(if number.is_multiple_of(3) { 2 } else { 6 }),
         scraped: true,
-        aggregation: if number % 5 == 0 { Aggregation::WeightedExponential } else { Aggregation::Linear },
+        aggregation: if number.is_multiple_of(5) { Aggregation::WeightedExponential } else { Aggregation::Linear },
     }
 }
 
 fn spec(number: usize, phase: usize) -> Spec {
     Spec {
-        metric: if number % 4 == 0 { ScalingMetric::Rps } else { ScalingMetric::Concurrency },
-        target_value: if phase % 2 == 0 { 7.0 } else { 3.3 },
-        scale_down_delay: Span::from_seconds(if number % 2 == 0 { 10 } else { 0 }),
+        metric: if number.is_multiple_of(4) { ScalingMetric::Rps } else { ScalingMetric::Concurrency },
+        target_value: if phase.is_multiple_of(2) { 7.0 } else { 3.3 },
+        scale_down_delay: Span::from_seconds(if number.is_multiple_of(2) { 10 } else { 0 }),
         stable_window: windows(number).stable_window,
         ..Spec::default()
     }
@@ -141,7 +145,7 @@ fn load(size: usize) -> Load {
 }
 
 /// Every decision of a replay, and how well it agreed.
-fn replayed(path: &Path) -> Result<(BTreeMap<(RevisionKey, Timestamp), Decision>, Agreement, Replay), JournalError> {
+fn replayed(path: &Path) -> Result<(Decisions, Agreement, Replay), JournalError> {
     let mut replay = Replay::open(path, None)?;
     let mut decisions = BTreeMap::new();
     replay.run(None, |event| {
@@ -289,6 +293,39 @@ async fn plans_and_gaps_are_told_and_a_moment_can_be_asked_for() {
     let (first, latest, told) = gaps(Some(moment));
     assert_eq!((first, told), (1, None));
     assert!(latest <= moment && moment.since(latest) <= Span::from_seconds(1), "{latest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_explains_the_present_and_the_past() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+    recorded.live(2, 0..10).await;
+    let plan =
+        Plan { at: clock.now(), want: Some(1), max: 1, bound: "max-scale allows 1 pod".to_owned(), ..Plan::default() };
+    recorded.plans.try_send((key(1), plan)).expect("a place");
+    recorded.live(2, 10..20).await;
+    let latest = recorded.deciders.latest(&key(1)).expect("a decision");
+    recorded.end().await;
+    let explain = |name: &str, at| {
+        let key: RevisionKey = name.parse().expect("a key");
+        of_journal(directory.path(), &key, at, Span::from_seconds(900))
+    };
+    let account = explain("default/r1", None).expect("an account");
+    assert_eq!(account.decision.as_ref().map(bits), Some(bits(&latest)));
+    for reason in &latest.because {
+        assert!(account.text().contains(&reason.to_string()), "{}", account.text());
+    }
+    assert_eq!(account.json()["wanted"], 1);
+    assert_eq!(account.json()["decidedBy"], latest.deciding().expect("a rule").name());
+    // Before the plan was made there was only the decision.
+    let past = explain("default/r1", Some(START + Span::from_seconds(5))).expect("an account");
+    assert_eq!(past.plan, None);
+    assert!(past.at == START + Span::from_seconds(5) && past.decision.is_some());
+    let unknown = explain("default/r9", None).expect_err("no such revision").to_string();
+    assert!(unknown.contains("default/r9 is not known; there is default/r"), "{unknown}");
+    let early = explain("default/r1", Some(START - Span::from_seconds(60))).expect_err("before").to_string();
+    assert!(early.contains("nothing was recorded of default/r1 at"), "{early}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,19 +42,16 @@ impl Gauges {
         plan: Plan,
     ) {
         let mut known = self.lock();
-        let differs = match known.get_mut(key) {
-            Some(known) => {
-                known.requested = plan.want.or(known.requested);
-                let differs = plan.differs_from(&known.plan);
-                known.plan.clone_from(&plan);
-                differs
-            }
-            None => {
-                let labels = RevisionLabels::of(key, labels);
-                let fresh = Known { labels, requested: plan.want, plan: plan.clone(), first_metric: metric };
-                known.insert(key.clone(), fresh);
-                true
-            }
+        let differs = if let Some(known) = known.get_mut(key) {
+            known.requested = plan.want.or(known.requested);
+            let differs = plan.differs_from(&known.plan);
+            known.plan.clone_from(&plan);
+            differs
+        } else {
+            let labels = RevisionLabels::of(key, labels);
+            let fresh = Known { labels, requested: plan.want, plan: plan.clone(), first_metric: metric };
+            known.insert(key.clone(), fresh);
+            true
         };
         drop(known);
         if differs {

@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -238,10 +238,7 @@ impl Journal {
 
     fn send(&self, order: Order) -> bool {
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        match orders.as_ref().map(|orders| orders.try_send(order)) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
-        }
+        orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
     }
 }
 
