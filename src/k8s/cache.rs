@@ -84,8 +84,8 @@ impl<V> Default for Cache<V> {
 }
 
 impl<V: Resource + Serialize + DeserializeOwned> Cache<V> {
-    /// Holds objects as JSON text and reads them anew each time. A typed object with its labels, annotations and owners
-    /// takes three times as much memory, and reading one takes microseconds.
+    /// Holds objects as JSON text and reads them anew each time: a typed object, with a string or a map of its own for
+    /// each label, annotation and owner, takes more memory than its text.
     pub fn packed() -> Self {
         Self::with(Some(Packing {
             pack: |object| Some(serde_json::to_string(object).ok()?.into_boxed_str()),
