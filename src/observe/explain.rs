@@ -2,7 +2,7 @@
 //!
 //! An [`Account`] is made of what there is to know at one moment, from a running autoscaler or from a journal, and says
 //! it as text or as JSON. Nothing is decided here; the words of each rule are those of the
-//! [`Reason`](crate::engine::Reason) itself.
+//! [`Reason`] itself.
 
 use crate::api::conditions::to_jiff;
 use crate::api::pods::PodCounts;

@@ -347,9 +347,10 @@ impl<T> fmt::Debug for PerRevision<T> {
 impl<T> Source for PerRevision<T> {
     fn show(&self, page: &mut Page<'_>) {
         let mut revisions = (self.read)();
+        // In the same order at every scrape, which compresses well, and where there are too many the same are left out.
+        revisions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         if revisions.len() > self.most {
             (self.note)((revisions.len() - self.most) as u64);
-            revisions.sort_by(|(one, _), (other, _)| one.cmp(other));
             revisions.truncate(self.most);
         }
         for series in self.series {
