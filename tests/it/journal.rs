@@ -306,6 +306,8 @@ async fn a_journal_explains_the_present_and_the_past() {
         Plan { at: clock.now(), want: Some(1), max: 1, bound: "max-scale allows 1 pod".to_owned(), ..Plan::default() };
     recorded.plans.try_send((key(1), plan)).expect("a place");
     recorded.live(2, 10..20).await;
+    // Past the ticks that are due with the last second, which the recorder's last look would have or not.
+    sleep(Duration::from_millis(20)).await;
     let latest = recorded.deciders.latest(&key(1)).expect("a decision");
     recorded.end().await;
     let explain = |name: &str, at| {
