@@ -47,7 +47,8 @@
 //! let mut gate = Gate::new(Mode::Port, Timers::default());
 //! let now = Timestamp::from_seconds(1_000);
 //! let epoch = gate.request(now, Path::Cold);
-//! let nobody_asks = Seen { pods: Pods { all: 1, ready: 1 }, activators: 2, ..Seen::new(Mode::Port, &BTreeSet::new()) };
+//! let no_routes = BTreeSet::new();
+//! let nobody_asks = Seen { pods: Pods { all: 1, ready: 1 }, activators: 2, ..Seen::new(Mode::Port, &no_routes) };
 //! let decision = gate.step(now, &nobody_asks);
 //! assert_eq!(decision.state, State::Unrouted);
 //! assert!(gate.may_scale_to_zero(now, epoch).is_ok());
