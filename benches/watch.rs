@@ -1,5 +1,5 @@
 //! What a cluster of 10,000 revisions with 30,000 pods costs `ebb run`: `cargo bench --bench watch`, with other numbers
-//! `cargo bench --bench watch -- REVISIONS PODS`.
+//! `cargo bench --bench watch -- REVISIONS PODS`. `EBB` names another binary to measure.
 //!
 //! `ebb run` is a process of its own, so that its memory is only its own; the API server is here. Objects are as large
 //! as in a cluster: a pod has the environment of its queue-proxy and what field managers leave. The pods are not ready,
@@ -53,7 +53,8 @@ async fn watch(revisions: usize, pods: usize) {
     let config = directory.path().join("kubeconfig");
     std::fs::write(&config, kubeconfig(address)).expect("written");
     let log = std::fs::File::create(directory.path().join("log")).expect("made");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ebb"))
+    let binary = std::env::var_os("EBB").unwrap_or_else(|| env!("CARGO_BIN_EXE_ebb").into());
+    let mut child = Command::new(binary)
         .args(["run", "--stats", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--kubeconfig"])
         .arg(&config)
         .envs([("POD_NAME", "autoscaler-0"), ("POD_IP", "127.0.0.1"), ("SYSTEM_NAMESPACE", "knative-serving")])

@@ -1,8 +1,7 @@
 //! `ebb activator`: the activator as a process of its own.
 
 use crate::cli::exit::Exit;
-use crate::cli::until_stopped;
-use crate::clock::Clock;
+use crate::cli::{clock, until_stopped};
 use crate::dataplane::activator;
 use crate::k8s::dial::SystemDial;
 use anyhow::Context as _;
@@ -32,7 +31,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(until_stopped(async |cancel| {
         let client = client(args.kubeconfig).await?;
-        activator::run_from_env(client, Arc::new(SystemDial), Clock::system(), cancel).await?;
+        activator::run_from_env(client, Arc::new(SystemDial), clock(), cancel).await?;
         anyhow::Ok(())
     }))
 }

@@ -199,7 +199,7 @@ async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> 
 
 async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
-    let clock = Clock::system();
+    let clock = super::clock();
     let compat = args.compat.into();
     let journal = args.recording.open(compat, "", clock)?;
     let listeners = Listeners::bind(&args).await?;

@@ -14,6 +14,7 @@ pub mod run;
 pub mod screen;
 
 use crate::api::duration;
+use crate::clock::Clock;
 use crate::local::pods::guard;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::units::{Compat, Span};
@@ -96,7 +97,6 @@ pub fn run() -> ExitCode {
             start_log("check", Some(args.log.as_deref().unwrap_or("warn")), format).and_then(|()| check::run(&command))
         }
         Command::Alb(command) => alb::run(&command),
-
         Command::Explain(command) => explain::run(&command),
         Command::QueueProxy(command) => {
             start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
@@ -121,6 +121,13 @@ pub fn run() -> ExitCode {
 fn start_log(logger: &'static str, filter: Option<&str>, format: LogFormat) -> anyhow::Result<()> {
     telemetry::start(logger, filter.unwrap_or("info"), format, std::io::stderr)?;
     Ok(())
+}
+
+/// The clock of the process, which from now on takes over leaps of the wall clock.
+fn clock() -> Clock {
+    let clock = Clock::of_process();
+    tokio::spawn(clock.follow());
+    clock
 }
 
 /// A length of time as Go writes it: `1s`, `1m30s`, `250ms`.

@@ -1,8 +1,7 @@
 //! `ebb queue-proxy`: the proxy beside each pod, as a process of its own.
 
 use crate::cli::exit::Exit;
-use crate::cli::until_stopped;
-use crate::clock::Clock;
+use crate::cli::{clock, until_stopped};
 use crate::dataplane::queue_proxy;
 
 /// Run the proxy that stands in front of a pod's process: limit, queue, health, stats.
@@ -22,5 +21,5 @@ pub struct Args {}
 
 pub(super) fn run(_args: &Args) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(until_stopped(async |cancel| queue_proxy::run_from_env(Clock::system(), cancel).await))
+    runtime.block_on(until_stopped(async |cancel| queue_proxy::run_from_env(clock(), cancel).await))
 }

@@ -3,8 +3,7 @@
 use crate::app::shadow::{self, ShadowAutoscaler};
 use crate::app::{self, Autoscaler, Listen, Show};
 use crate::cli::exit::Exit;
-use crate::cli::{CompatMode, Signals, recording, span};
-use crate::clock::Clock;
+use crate::cli::{CompatMode, Signals, clock, recording, span};
 use crate::config::cluster_domain;
 use crate::config::observability::MetricsProtocol;
 use crate::controllers::settings::{self, Maps};
@@ -234,9 +233,10 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         }
         None
     };
-    let journal = args.recording.open(compat, identity.pod(), Clock::system())?;
+    let clock = clock();
+    let journal = args.recording.open(compat, identity.pod(), clock)?;
     if args.shadow {
-        let (clock, dial) = (Clock::system(), Arc::new(SystemDial));
+        let dial = Arc::new(SystemDial);
         let options = shadow::Options { client, clock, compat, dial, maps, start, admin, metrics, journal };
         let shadow = ShadowAutoscaler::start(options, CancellationToken::new()).await;
         info!(admin = %admin_address, "ready");
@@ -249,7 +249,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     };
     let alb_setup = |ownership: &Ownership| controller::Setup {
         client: client.clone(),
-        clock: Clock::system(),
+        clock,
         ownership: ownership.clone(),
         namespace: maps.namespace.clone(),
         vips: Arc::new(SystemVips),
@@ -259,7 +259,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     let show = Show { older_metrics: args.older_metrics, pod: identity.pod().to_owned(), api: Some(api), journal };
     let options = app::Options {
         client: client.clone(),
-        clock: Clock::system(),
+        clock,
         compat,
         dial: Arc::new(SystemDial),
         cluster_domain: cluster_domain::of(variable.as_deref(), resolv_conf.as_deref()),
