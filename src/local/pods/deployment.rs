@@ -112,6 +112,9 @@ fn status(
     });
     let progressed =
         count(ready) > stored.ready_replicas.unwrap_or(0) || count(staying.len()) != stored.replicas.unwrap_or(0);
+    // Said once, it stays until there is progress: the time it was said at is no progress to count from.
+    let has_timed_out = !progressed
+        && before("Progressing").is_some_and(|progress| progress.reason.as_deref() == Some("ProgressDeadlineExceeded"));
     let since_progress = before("Progressing")
         .filter(|_| !progressed)
         .and_then(|progress| progress.last_update_time.as_ref())
@@ -124,7 +127,7 @@ fn status(
     let progressing = if was_complete || ready >= wanted {
         // Once up, a Deployment that is scaled is not making progress towards anything: Kubernetes says so too.
         ("True", "NewReplicaSetAvailable", format!("Deployment {name:?} has successfully progressed."))
-    } else if since_progress >= deadline {
+    } else if has_timed_out || since_progress >= deadline {
         ("False", "ProgressDeadlineExceeded", format!("Deployment {name:?} has timed out progressing."))
     } else {
         look_again_in = Some(deadline - since_progress);
@@ -261,6 +264,10 @@ mod tests {
         let (status, reason, again) = told(&coming, &unready, later(120));
         assert_eq!((reason.as_str(), again), ("ProgressDeadlineExceeded", None));
         coming.status = Some(status);
+        // It once took back at the next look what it had said, and said it again a deadline later.
+        let (status, reason, again) = told(&coming, &unready, later(121));
+        assert_eq!((reason.as_str(), again), ("ProgressDeadlineExceeded", None));
+        assert_eq!(Some(status), coming.status, "nothing happened, nothing is written");
 
         // It comes up after all; from then on it may be scaled and fail without being said to make no progress.
         let (status, reason, _) = told(&coming, &[a_pod("a", 1, true, false)], later(130));
