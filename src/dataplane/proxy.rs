@@ -57,6 +57,12 @@ pub enum ForwardError {
         /// What HTTP said.
         source: hyper::Error,
     },
+    /// The client went away, or sent nonsense, before all of its request had come. The backend is not to blame.
+    #[error("the request broke off before all of it had come: {source}")]
+    BrokenOff {
+        /// What HTTP said.
+        source: hyper::Error,
+    },
     /// It switched to a protocol nobody asked for.
     #[error("{addr} switched to a protocol that was not asked for")]
     BadUpgrade {
@@ -66,9 +72,15 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
-    /// What the client is told: 502 and a line of text.
+    /// What the client is told: 502 and a line of text; 400 where it is its own doing.
     pub fn response(&self) -> Response<Body> {
-        body::text(StatusCode::BAD_GATEWAY, self.to_string())
+        let status = if self.is_clients_doing() { StatusCode::BAD_REQUEST } else { StatusCode::BAD_GATEWAY };
+        body::text(status, self.to_string())
+    }
+
+    /// Whether the client is the reason, and nobody else has to do anything about it.
+    pub fn is_clients_doing(&self) -> bool {
+        matches!(self, Self::BrokenOff { .. })
     }
 }
 
@@ -235,7 +247,12 @@ impl Proxy {
                             exchange = Exchange { method, path, headers, body, upgrade };
                         }
                         _ => {
-                            let error = ForwardError::Lost { addr: to, source: error };
+                            // The only code of ours that hyper runs is the body, and it fails only when the client's does.
+                            let error = if error.is_user() {
+                                ForwardError::BrokenOff { source: error }
+                            } else {
+                                ForwardError::Lost { addr: to, source: error }
+                            };
                             return Err(Failure { error, exchange: None });
                         }
                     }

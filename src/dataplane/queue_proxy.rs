@@ -27,6 +27,7 @@ use crate::dataplane::proxy::{ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::readiness::{Probe, ProbeError, Readiness};
 use crate::dataplane::report::RequestStats;
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
+use crate::stats::limit::OncePerMinute;
 use crate::stats::wire::Stat;
 use crate::units::{Span, Timestamp};
 use bytes::Bytes;
@@ -44,7 +45,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use crate::dataplane::timeouts::Timeouts;
 
@@ -235,6 +236,8 @@ pub struct Counters {
     pub timed_out: AtomicU64,
     /// 502: the process could not be reached or closed the connection.
     pub unreachable: AtomicU64,
+    /// The client went away in the middle of its request.
+    pub broken_off: AtomicU64,
     /// Still in flight when the drain limit was over, and cut off.
     pub cut_off: AtomicU64,
 }
@@ -276,6 +279,8 @@ impl QueueProxy {
             readiness: Readiness::new(clock, config.probes.clone()),
             drain: Drain::new(clock, config.quiet_period),
             counters: Arc::default(),
+            complaints: OncePerMinute::new(clock),
+            complaining_of: config.pod.as_str().into(),
             clock,
             config,
         });
@@ -424,6 +429,9 @@ struct State {
     readiness: Readiness,
     drain: Drain,
     counters: Arc<Counters>,
+    /// A process that is down fails every request; one line a minute says so.
+    complaints: OncePerMinute,
+    complaining_of: Arc<str>,
 }
 
 impl fmt::Debug for State {
@@ -468,9 +476,16 @@ async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body>
             body::text(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
         }
         Err(NoAnswer::TimedOut) => body::text(StatusCode::GATEWAY_TIMEOUT, "request timeout"),
+        Err(NoAnswer::Failed(error)) if error.is_clients_doing() => {
+            state.counters.broken_off.fetch_add(1, Ordering::Relaxed);
+            debug!(pod = state.config.pod, %error, "client went away");
+            error.response()
+        }
         Err(NoAnswer::Failed(error)) => {
             state.counters.unreachable.fetch_add(1, Ordering::Relaxed);
-            warn!(pod = state.config.pod, %error, "no answer from the user's process");
+            if let Some(unlogged) = state.complaints.allow(&state.complaining_of) {
+                warn!(pod = state.config.pod, %error, unlogged, "no answer from the user's process");
+            }
             error.response()
         }
     }

@@ -38,6 +38,7 @@ use crate::dataplane::proxy::{Exchange, ForwardError, Protocol, Proxy, Settings}
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
 use crate::k8s::dial::Dial;
 use crate::stats::client;
+use crate::stats::limit::OncePerMinute;
 use crate::units::RevisionKey;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
@@ -51,7 +52,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Requests that may wait for one revision unless told otherwise.
 pub const QUEUE_DEPTH: usize = 10_000;
@@ -114,6 +115,8 @@ pub struct Counters {
     pub timed_out: AtomicU64,
     /// 502: a pod closed the connection before it answered.
     pub lost: AtomicU64,
+    /// The client went away in the middle of its request.
+    pub broken_off: AtomicU64,
     /// Sent back to the line because a pod could not be reached. Each is answered in the end.
     pub requeued: AtomicU64,
     /// Batches of stats nobody received, the connection being down.
@@ -135,8 +138,8 @@ impl Activator {
         let backends =
             Backends::new(Shared { proxy: proxy.clone(), probe: config.probe, queue_depth: config.queue_depth });
         let load = Load::new(clock, &config.pod_name, sink, Arc::clone(&counters));
-        let stopping = CancellationToken::new();
-        let state = Arc::new(State { config, proxy, backends, load, counters, stopping });
+        let (stopping, complaints) = (CancellationToken::new(), OncePerMinute::new(clock));
+        let state = Arc::new(State { config, proxy, backends, load, counters, stopping, complaints });
         Ok(Bound { state, http1, h2c })
     }
 }
@@ -207,6 +210,8 @@ struct State {
     load: Load,
     counters: Arc<Counters>,
     stopping: CancellationToken,
+    /// A revision whose pods are down fails every request; one line a minute says so.
+    complaints: OncePerMinute,
 }
 
 impl fmt::Debug for State {
@@ -277,9 +282,16 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
             state.counters.unknown.fetch_add(1, Ordering::Relaxed);
             body::text(StatusCode::NOT_FOUND, format!("revision {key} was deleted"))
         }
+        Err(NoAnswer::Lost(error)) if error.is_clients_doing() => {
+            state.counters.broken_off.fetch_add(1, Ordering::Relaxed);
+            debug!(revision = %key, %error, "client went away");
+            error.response()
+        }
         Err(NoAnswer::Lost(error)) => {
             state.counters.lost.fetch_add(1, Ordering::Relaxed);
-            warn!(revision = %key, %error, "no answer from a pod");
+            if let Some(unlogged) = state.complaints.allow(&key.as_str().into()) {
+                warn!(revision = %key, %error, unlogged, "no answer from a pod");
+            }
             error.response()
         }
     }

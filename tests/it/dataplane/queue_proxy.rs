@@ -264,6 +264,28 @@ async fn clients_that_go_away_leave_nothing_behind() {
     }
 }
 
+/// It once counted as the process's failure, and was logged as one.
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_of_its_request_is_no_failure_of_the_process() {
+    let app = App::start(async |request: Request<Body>| {
+        let _ = request.into_body().collect().await;
+        Response::new(body::empty())
+    })
+    .await;
+    let pod = Pod::start(app.addr, |_| {}).await;
+    // Now and then the end of the connection is seen first, and nobody is left to be answered.
+    until("a request that broke off", async || {
+        let mut client = tokio::net::TcpStream::connect(pod.http1()).await.expect("a connection");
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc").await.expect("it is read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(client);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        (pod.counters.broken_off.load(Ordering::Relaxed) > 0).then_some(())
+    })
+    .await;
+    assert_eq!(pod.counters.unreachable.load(Ordering::Relaxed), 0);
+}
+
 type Change = fn(&mut ebb::dataplane::queue_proxy::Timeouts, Duration);
 
 #[tokio::test]
