@@ -7,7 +7,7 @@
 
 use crate::api::conditions::{ConditionSet, Conditions, settle_times};
 use crate::api::ingress::{HttpPath, Ingress, IngressSplit, IngressStatus, LoadBalancerAddress, LoadBalancerStatus};
-use crate::api::names::{DEFAULT_ROUTE_HEADER, INGRESS_CLASS_ANNOTATION};
+use crate::api::names::{DEFAULT_ROUTE_HEADER, INGRESS_CLASS_ANNOTATION, ORIGINAL_HOST_HEADER, PROXIED_HEADER};
 use crate::clock::Clock;
 use crate::controllers::writes;
 use crate::dataplane::body::{self, Body};
@@ -273,18 +273,21 @@ fn choose_split(splits: &[IngressSplit], dice: f64) -> Option<&IngressSplit> {
     if let [only] = splits {
         return Some(only);
     }
-    let total: i32 = splits.iter().map(|split| split.percent.max(0)).sum();
-    let mut left = dice * f64::from(total);
+    let total: f64 = splits.iter().map(|split| f64::from(split.percent.max(0))).sum();
+    let mut left = dice * total;
     splits.iter().filter(|split| split.percent > 0).find(|split| {
         left -= f64::from(split.percent);
         left < 0.0
     })
 }
 
-/// Puts on what the route says and takes off what only a route may say.
+/// Puts on what the route says and takes off what only a route may say, or an activator: a client that claimed to come
+/// from one would hide its load from the autoscaler.
 fn address(headers: &mut HeaderMap, path: &HttpPath, split: &IngressSplit) {
     headers::drop_revision(headers);
-    headers.remove(DEFAULT_ROUTE_HEADER);
+    for name in [DEFAULT_ROUTE_HEADER, PROXIED_HEADER, ORIGINAL_HOST_HEADER] {
+        headers.remove(name);
+    }
     for (name, value) in path.append_headers.iter().chain(&split.append_headers) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
@@ -294,7 +297,7 @@ fn address(headers: &mut HeaderMap, path: &HttpPath, split: &IngressSplit) {
         && let Ok(host) = HeaderValue::try_from(&path.rewrite_host)
     {
         if let Some(original) = headers.get(http::header::HOST).cloned() {
-            headers.insert(crate::api::names::ORIGINAL_HOST_HEADER, original);
+            headers.insert(ORIGINAL_HOST_HEADER, original);
         }
         headers::set_host(headers, host);
     }
@@ -346,6 +349,40 @@ mod tests {
         for host in ["hello.default.example.com", "HELLO.default.example.com:8080", "hello.default.example.com."] {
             assert_eq!(normal(host), "hello.default.example.com");
         }
+    }
+
+    #[test]
+    fn a_client_cannot_say_what_only_a_route_or_an_activator_says() {
+        let mut headers: HeaderMap = [
+            ("knative-serving-revision", "another"),
+            ("knative-serving-namespace", "elsewhere"),
+            ("knative-serving-default-route", "true"),
+            // With this a pod would take its load to be told of by an activator already.
+            ("k-proxy-request", "activator"),
+            ("k-original-host", "another.example.com"),
+            ("x-own", "1"),
+        ]
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect();
+        let split = IngressSplit {
+            append_headers: [("Knative-Serving-Revision".to_owned(), "hello-00001".to_owned())].into(),
+            ..split("hello-00001", 100)
+        };
+        address(&mut headers, &path("", &[]), &split);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("knative-serving-revision", &b"hello-00001"[..]), ("x-own", b"1")]);
+    }
+
+    #[test]
+    fn percentages_nobody_would_write_are_added_up_all_the_same() {
+        let splits = [split("a", i32::MAX), split("b", i32::MAX)];
+        let chosen = |dice| choose_split(&splits, dice).map(|split| split.service_name.as_str());
+        assert_eq!(
+            [chosen(0.0), chosen(0.49), chosen(0.51), chosen(0.999)],
+            [Some("a"), Some("a"), Some("b"), Some("b")]
+        );
     }
 
     proptest! {
