@@ -1,6 +1,6 @@
 //! `ebb local`: a whole cluster on one machine.
 
-use crate::api::conditions;
+use crate::api::conditions::{self, Status};
 use crate::api::names::{QUEUE_HTTP1_PORT, SYSTEM_NAMESPACE};
 use crate::api::serving::Service;
 use crate::app::{self, Autoscaler, Listen, Row, Show};
@@ -64,19 +64,19 @@ pub struct Args {
     state_dir: PathBuf,
 
     /// Where requests come in; port 0 takes a free one. Likewise below.
-    #[arg(long, env = "EBB_GATEWAY", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "EBB_GATEWAY", value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     gateway: SocketAddr,
 
     /// Where the Kubernetes API listens.
-    #[arg(long, env = "EBB_API", value_name = "ADDR", default_value = "127.0.0.1:8001")]
+    #[arg(long, env = "EBB_API", value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = address)]
     api: SocketAddr,
 
     /// Where health and the present state are served.
-    #[arg(long, env = "EBB_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8008")]
+    #[arg(long, env = "EBB_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8008", value_parser = address)]
     admin: SocketAddr,
 
     /// Where activators report to.
-    #[arg(long, env = "EBB_STATS", value_name = "ADDR", default_value = "127.0.0.1:8088")]
+    #[arg(long, env = "EBB_STATS", value_name = "ADDR", default_value = "127.0.0.1:8088", value_parser = address)]
     stats: SocketAddr,
 
     /// How long each pod takes from being wanted to starting its process, as scheduling and pulling would.
@@ -141,6 +141,14 @@ const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// The activator listens on the first of these addresses that is free: `127.0.0.N`.
 const ACTIVATOR_ADDRESSES: std::ops::RangeInclusive<u8> = 2..=99;
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not an IP address and a port; write it as 127.0.0.1:8080, or 127.0.0.1:0 for any free port"
+        )
+    })
+}
+
 fn window(text: &str) -> Result<Span, String> {
     let window = span(text)?;
     if window < Span::from_seconds(6) || window > Span::from_seconds(3600) {
@@ -190,7 +198,9 @@ impl Listeners {
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        let free = SocketAddr::new(address.ip(), 0);
+        // One address of every machine there is, where this one has not the address asked for.
+        let has_it = std::net::TcpListener::bind((address.ip(), 0)).is_ok();
+        let free = SocketAddr::new(if has_it { address.ip() } else { Ipv4Addr::LOCALHOST.into() }, 0);
         format!(
             "cannot listen on {address}; choose another address with {flag}, such as {flag} {free} for any free port"
         )
@@ -325,7 +335,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
 }
 
 /// Waits for the Services that were applied, so that the first request finds a route; which of them are not ready after
-/// a fair time, and what they say.
+/// a fair time or have failed, and what they say.
 async fn not_ready(client: &Client, manifests: &[Manifest], startup_delay: Span) -> Vec<(RevisionKey, String)> {
     let services = manifests.iter().filter(|manifest| is_service(manifest)).map(|manifest| {
         let meta = &manifest.object.metadata;
@@ -335,13 +345,15 @@ async fn not_ready(client: &Client, manifests: &[Manifest], startup_delay: Span)
     let limit = STARTS_WITHIN + startup_delay.to_std();
     let waits = services.map(async |key| {
         let api: Api<Service> = Api::namespaced(client.clone(), key.namespace());
-        let is_ready = |service: Option<&Service>| service.is_some_and(|service| ready(service).0);
-        let wait = await_condition(api.clone(), key.name(), is_ready);
-        if let Ok(Ok(_)) = tokio::time::timeout(limit, wait).await {
-            return None;
+        let is_settled = |service: Option<&Service>| service.is_some_and(|service| ready(service).0 != Status::Unknown);
+        let wait = await_condition(api.clone(), key.name(), is_settled);
+        // Whether it became ready or not, and what it says of itself, is looked up below in either case.
+        let _ = tokio::time::timeout(limit, wait).await;
+        match api.get(key.name()).await.map(|service| ready(&service)) {
+            Ok((Status::True, _)) => None,
+            Ok((_, why)) => Some((key, why)),
+            Err(error) => Some((key, error.to_string())),
         }
-        let why = api.get(key.name()).await.map_or_else(|error| error.to_string(), |service| ready(&service).1);
-        Some((key, why))
     });
     join_all(waits).await.into_iter().flatten().collect()
 }
@@ -351,14 +363,14 @@ fn is_service(manifest: &Manifest) -> bool {
 }
 
 /// Whether a Service is ready as it is now, and what it says about it: what is wrong with its revision, if that is it.
-fn ready(service: &Service) -> (bool, String) {
+fn ready(service: &Service) -> (Status, String) {
     let status = service.status.clone().unwrap_or_default();
     let condition = conditions::find(&status.conditions, conditions::READY);
     let current = Some(status.observed_generation) == service.metadata.generation;
-    let is_true = condition.is_some_and(|condition| condition.status == conditions::Status::True);
+    let of_now = condition.filter(|_| current).map_or(Status::Unknown, |condition| condition.status);
     let revision = conditions::find(&status.conditions, "ConfigurationsReady");
     let says = [revision, condition].into_iter().flatten().find(|condition| !condition.message.is_empty());
-    (current && is_true, says.map(|condition| condition.message.clone()).unwrap_or_default())
+    (of_now, says.map(|condition| condition.message.clone()).unwrap_or_default())
 }
 
 /// An activator on the first of its addresses that is free.

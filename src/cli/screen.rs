@@ -114,12 +114,36 @@ fn erase(out: &mut impl Write, drawn: &mut Drawn) -> io::Result<()> {
 
 fn draw(out: &mut impl Write, drawn: &mut Drawn) -> io::Result<()> {
     let (columns, rows) = terminal::size().unwrap_or((80, 24));
-    // Room for at least one line above; a line that wrapped could not be erased.
-    for line in drawn.table.iter().take(usize::from(rows.saturating_sub(2))) {
-        let line: String = line.chars().take(usize::from(columns.saturating_sub(1))).collect();
+    for line in fitting(&drawn.table, rows, columns) {
         writeln!(out, "{line}")?;
         drawn.lines += 1;
     }
     out.queue(Clear(ClearType::FromCursorDown))?;
     out.flush()
+}
+
+/// As much of a table as a terminal of that size shows. Room for at least one line above it is left; a line that wrapped
+/// could not be erased, so it is cut; and lines that are left out are counted in the last one.
+fn fitting(table: &[String], rows: u16, columns: u16) -> Vec<String> {
+    let room = usize::from(rows.saturating_sub(2));
+    let shown = if table.len() <= room { table.len() } else { room.saturating_sub(1) };
+    let left_out = (shown < table.len() && room > 0).then(|| format!(" and {} more", table.len() - shown));
+    let cut = |line: &str| line.chars().take(usize::from(columns.saturating_sub(1))).collect();
+    table[..shown].iter().map(String::as_str).chain(left_out.as_deref()).map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let table: Vec<String> = ["", "REVISION", "a", "b", "c"].map(str::to_owned).into();
+        assert_eq!(fitting(&table, 7, 80), table);
+        assert_eq!(fitting(&table, 6, 80), ["", "REVISION", "a", " and 2 more"]);
+        assert_eq!(fitting(&table, 6, 5), ["", "REVI", "a", " and"]);
+        for rows in 0..3 {
+            assert!(fitting(&table, rows, 80).len() <= usize::from(rows.saturating_sub(2)), "{rows}");
+        }
+    }
 }

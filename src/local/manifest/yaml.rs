@@ -1,7 +1,7 @@
 //! YAML as a tree in which everything knows where it stands.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 use std::fmt;
 
 /// A place in a file, counted from 1.
@@ -117,7 +117,8 @@ pub(super) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
         .map_err(|error| {
             let error = error.without_snippet();
             let place = error.location().map(place).unwrap_or_default();
-            (place, error.to_string())
+            // In words for who wrote the file, and without the place, which is told already.
+            (place, UserMessageFormatter.format_message(error).into_owned())
         })
 }
 

@@ -133,7 +133,12 @@ fn a_value_of_a_wrong_kind_is_told_with_its_place() {
     let broken = told("a: [1\nb: 2\n");
     assert!(broken.len() == 1 && broken[0].starts_with("shop.yaml:"), "{broken:?}");
     let twice = told("kind: ConfigMap\nkind: Service\n");
-    assert!(twice.len() == 1 && twice[0].starts_with("shop.yaml:2:1: "), "{twice:?}");
+    assert_eq!(twice, ["shop.yaml:2:1: duplicate mapping key: kind not allowed here"]);
+    let tab = told("kind: ConfigMap\nmetadata:\n\tname: x\n");
+    assert!(
+        tab.len() == 1 && tab[0].starts_with("shop.yaml:3:2: ") && tab[0].matches("line 3").count() == 0,
+        "{tab:?}"
+    );
 }
 
 #[test]
