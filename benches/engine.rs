@@ -3,7 +3,8 @@
 //! A decision is everything a tick does in the engine: the stable and the panic average of one metric, and the decider.
 
 use divan::{Bencher, black_box};
-use ebb::engine::{Collection, Decider, Load, MetricSpec, Spec};
+use ebb::engine::keep::Keep;
+use ebb::engine::{Collection, Decider, Decision, Load, MetricSpec, Spec};
 use ebb::units::{Aggregation, Compat, Span, Timestamp};
 
 fn main() {
@@ -60,10 +61,12 @@ fn decide_with(bencher: Bencher, algorithm: &str, spec: Spec, ready: i32) {
     let mut decider = Decider::new(spec, ready, START, Compat::STRICT);
     // The last stat is a second old, as it is half of the time.
     let now = START + Span::from_seconds(100);
+    // In place, as a revision keeps its latest.
+    let mut decision = Decision::default();
     bencher.bench_local(|| {
         let observed = collection.observe(decider.spec().metric, black_box(now)).expect("the window has data");
-        // Looked at where it is: whoever asks keeps it there, and the harness would copy it.
-        black_box(&decider.decide(black_box(now), black_box(ready), observed)).desired
+        decider.decide_into(&mut decision, black_box(now), black_box(ready), observed, &Keep::default());
+        black_box(&decision).desired
     });
 }
 

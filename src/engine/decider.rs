@@ -103,13 +103,23 @@ impl Decider {
     }
 
     /// How many pods the revision should have at `now`, having `ready` of them and showing `observed`.
-    #[inline]
     pub fn decide(&mut self, now: Timestamp, ready: i32, observed: Observed) -> Decision {
-        self.decide_keeping(now, ready, observed, &Keep::default())
+        let mut decision = Decision::default();
+        self.decide_into(&mut decision, now, ready, observed, &Keep::default());
+        decision
     }
 
-    /// The same, not going below what is to be kept.
-    pub fn decide_keeping(&mut self, now: Timestamp, ready: i32, observed: Observed, keep: &Keep) -> Decision {
+    /// The same in place of what `decision` was, not going below what is to be kept.
+    ///
+    /// A decision is 400 bytes with its reasons, so that moving it would take a sixth of the time it takes to make.
+    pub fn decide_into(
+        &mut self,
+        decision: &mut Decision,
+        now: Timestamp,
+        ready: i32,
+        observed: Observed,
+        keep: &Keep,
+    ) {
         let ready = ready.max(0);
         let spec = &self.spec;
         let limits = Limits::new(spec, ready);
@@ -117,21 +127,19 @@ impl Decider {
         let panic = Want::new(spec, &limits, observed.panic, self.compat);
         let cause = panic.unlimited / limits.pods >= spec.panic_threshold;
 
-        let mut decision = Decision {
-            at: now,
-            desired: stable.pods,
-            excess_burst: 0,
-            excess_burst_exact: burst::excess_burst(spec, ready, observed.panic),
-            ready,
-            observed,
-            metric: spec.metric,
-            target: spec.target_value,
-            panicking_since: None,
-            because: ArrayVec::new(),
-        };
-        decision.excess_burst = self.compat.to_i32(decision.excess_burst_exact);
-        let because = &mut decision.because;
+        let excess_burst = burst::excess_burst(spec, ready, observed.panic);
         let (metric, target) = (spec.metric, spec.target_value);
+        // Field by field: an assignment as a whole would be built elsewhere first and moved.
+        decision.at = now;
+        decision.desired = stable.pods;
+        decision.excess_burst = self.compat.to_i32(excess_burst);
+        decision.excess_burst_exact = excess_burst;
+        decision.ready = ready;
+        decision.observed = observed;
+        decision.metric = metric;
+        decision.target = target;
+        let because = &mut decision.because;
+        because.clear();
         because.push(Reason::StableTarget { metric, load: observed.stable, target, wanted: stable.unlimited });
         let change = self.panic.look(cause, spec.stable_window, now);
         match change {
@@ -177,7 +185,6 @@ impl Decider {
                 because.push(Reason::HeldByDelay { wanted, kept: decision.desired, delay: delay.length() });
             }
         }
-        decision
     }
 }
 

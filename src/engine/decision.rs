@@ -14,7 +14,9 @@ pub struct Observed {
 }
 
 /// How many pods a revision should have, and why. Logs, metrics, the live page and `explain` all render this value.
-#[derive(Clone, PartialEq, Debug)]
+///
+/// The default is no decision at all, only room for one.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Decision {
     /// When it was made.
     pub at: Timestamp,

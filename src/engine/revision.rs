@@ -357,11 +357,11 @@ impl Revision {
                 running.inherited = None;
             }
         }
-        let decision = running.decider.decide_keeping(now, ready, observed, &keep);
+        let decision = running.latest.get_or_insert_default();
+        running.decider.decide_into(decision, now, ready, observed, &keep);
         applied.evaluated = true;
         applied.more = running.published.desired.is_some_and(|before| before < decision.desired);
         applied.changed = running.published.take_in(decision.desired, decision.excess_burst);
-        running.latest = Some(decision);
     }
 }
 
