@@ -26,8 +26,8 @@ use tokio::net::TcpListener;
 /// The services; there are three buckets for them.
 const SERVICES: [&str; 3] = ["one", "two", "three"];
 /// Requests in flight to each …
-const CLIENTS: usize = 18;
-/// … for which it takes so many pods: 18 / (10 · 70 %) = 2.6.
+const CLIENTS: usize = 20;
+/// … for which it takes so many pods: 20 / (10 · 70 %) = 2.9. Two would do for 14.
 const PODS: usize = 3;
 /// How long nothing may happen for it to count as steady; longer than the stable window.
 const A_WHILE: Duration = Duration::from_secs(8);

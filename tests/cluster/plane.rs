@@ -8,12 +8,13 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config, ResourceExt as _};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,19 +115,32 @@ impl Plane {
 
     /// What a client of `user` is made from.
     pub(crate) async fn config(&self, user: &str) -> Config {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).expect("a kubeconfig");
+        let kubeconfig = serde_json::from_value(self.access(&self.server(), user)).expect("a kubeconfig");
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration")
     }
 
     /// Writes a kubeconfig for `user`.
     pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
-        self.kubeconfig_by_way_of(&format!("https://{}:{API_PORT}", self.address), user)
+        self.kubeconfig_by_way_of(&self.server(), user)
     }
 
-    /// Writes a kubeconfig for `user` that leads to `server`.
+    /// Writes a kubeconfig for `user` that leads to `server`. Whoever reads the last one meanwhile reads it whole.
     pub(crate) fn kubeconfig_by_way_of(&self, server: &str, user: &str) -> PathBuf {
-        let path = self.directory.path().join(format!("{user}.kubeconfig"));
-        let config = json!({
+        let directory = self.directory.path();
+        let path = directory.join(format!("{user}.kubeconfig"));
+        let mut file = tempfile::NamedTempFile::new_in(directory).expect("a file");
+        file.write_all(self.access(server, user).to_string().as_bytes()).expect("written");
+        file.persist(&path).expect("renamed");
+        path
+    }
+
+    fn server(&self) -> String {
+        format!("https://{}:{API_PORT}", self.address)
+    }
+
+    /// The content of a kubeconfig for `user` that leads to `server`.
+    fn access(&self, server: &str, user: &str) -> serde_json::Value {
+        json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {
@@ -136,9 +150,7 @@ impl Plane {
             "users": [{"name": user, "user": {"token": token(user)}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
             "current-context": "test",
-        });
-        std::fs::write(&path, config.to_string()).expect("a file");
-        path
+        })
     }
 
     /// Who its server is.

@@ -194,9 +194,11 @@ impl Whole {
         meanwhile: impl Future<Output = T>,
     ) -> (T, u64) {
         let (stop, answered) = (CancellationToken::new(), AtomicU64::new(0));
+        // Long, so that the time between two requests, which a busy machine stretches, takes little from what is in
+        // flight: that is what there are pods for.
         let load = join_all(services.iter().flat_map(|name| std::iter::repeat_n(name, clients)).map(async |name| {
             while !stop.is_cancelled() {
-                let answer = self.get(name, "/?sleep=500ms").await;
+                let answer = self.get(name, "/?sleep=2s").await;
                 assert!(answer.is_ok(), "a request to {name} failed: {answer:?}");
                 answered.fetch_add(1, Ordering::Relaxed);
             }
