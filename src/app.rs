@@ -17,6 +17,7 @@ use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
 use crate::controllers::pod_autoscaler::gauges::Gauges;
 use crate::controllers::pod_autoscaler::probe::Prober;
+use crate::controllers::pod_autoscaler::tell::Teller;
 use crate::controllers::settings;
 use crate::controllers::writes::Statuses;
 use crate::controllers::{metric, pod_autoscaler};
@@ -43,6 +44,8 @@ use crate::observe::feed::Feed;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::knative::{self, AllScrapeTimes, Target};
 use crate::observe::metrics::{LabelNames, Registry};
+use crate::observe::ui::History;
+use crate::observe::ui::history::{self, Sight};
 use crate::ownership::lease::{self, Elections};
 use crate::ownership::{Choice, Duties, Ownership};
 use crate::stats::forward::Forwarder;
@@ -68,6 +71,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, info_span, warn};
@@ -171,6 +175,7 @@ struct State {
     gauges: Gauges,
     clock: Clock,
     feed: Feed,
+    history: History,
     metrics: Registry,
     synced: AtomicBool,
 }
@@ -282,6 +287,7 @@ impl Autoscaler {
             gauges: gauges.clone(),
             clock,
             feed: Feed::default(),
+            history: History::default(),
             metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
         });
@@ -313,6 +319,7 @@ impl Autoscaler {
             events,
             feed: state.feed.clone(),
             gauges: gauges.clone(),
+            teller: Teller::default(),
             complained: Mutex::default(),
         });
         let metric = Arc::new(metric::Controller {
@@ -385,11 +392,18 @@ impl Autoscaler {
         );
         spawn("admin", {
             let (inspect, cancel) = (Arc::clone(&state), serving.clone());
-            Box::pin(async move {
-                if let Err(error) = observe::admin::serve(admin, inspect, cancel).await {
-                    warn!(%error, "admin port ended");
-                }
-            })
+            Box::pin(observe::admin::serve(admin, inspect, cancel))
+        });
+        spawn("history", {
+            let (state, gauges) = (Arc::clone(&state), gauges.clone());
+            let watched = Watched {
+                autoscalers: state.autoscalers.clone(),
+                pods: state.pods.clone(),
+                deciders: state.deciders.clone(),
+                ownership: Some(state.ownership.clone()),
+                gauges: Some(gauges),
+            };
+            Box::pin(keep_history(watched, state.history.clone(), clock, serving.clone()))
         });
         if let Some(listener) = metrics {
             let registry = state.metrics.clone();
@@ -504,6 +518,7 @@ impl Autoscaler {
             metrics: (pa.metrics.clone(), metric_queue.clone()),
             statuses: (pa.statuses.clone(), metric.statuses.clone()),
             gauges,
+            teller: pa.teller.clone(),
             deciders,
             collector,
             standby,
@@ -609,6 +624,10 @@ impl Inspect for State {
         &self.metrics
     }
 
+    fn history(&self) -> &History {
+        &self.history
+    }
+
     fn explain(&self, key: &RevisionKey, since: Span) -> Option<Account> {
         self.autoscalers.get(key)?;
         let at = self.clock.now();
@@ -626,6 +645,52 @@ impl Inspect for State {
 
     fn revisions(&self) -> serde_json::Value {
         self.rows().into_iter().map(describe).collect()
+    }
+}
+
+/// What the history of revisions is taken from.
+struct Watched {
+    autoscalers: Cache<PodAutoscaler>,
+    pods: PodIndex,
+    deciders: Deciders,
+    /// None where every revision is this process's.
+    ownership: Option<Ownership>,
+    /// None where nothing is made of decisions.
+    gauges: Option<Gauges>,
+}
+
+/// Revisions looked at before others get their turn.
+const AT_ONCE: usize = 64;
+
+/// Looks at every revision every two seconds until `cancel`.
+async fn keep_history(watched: Watched, history: History, clock: Clock, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(history::EVERY.to_std());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut keys = watched.autoscalers.keys();
+        let all = keys.len();
+        if let Some(ownership) = &watched.ownership {
+            keys.retain(|key| ownership.owns(key));
+        }
+        history.begin(clock.now());
+        for some in keys.chunks(AT_ONCE) {
+            history.note(watched.sights(some));
+            tokio::task::yield_now().await;
+        }
+        history.end(all - keys.len());
+    }
+}
+
+impl Watched {
+    fn sights(&self, keys: &[RevisionKey]) -> Vec<(RevisionKey, Sight)> {
+        let plan = |key| self.gauges.as_ref().and_then(|gauges| gauges.plan(key));
+        let mut others = keys.iter().map(|key| (plan(key), self.pods.counts(key))).collect::<Vec<_>>().into_iter();
+        let mut sights = Vec::with_capacity(keys.len());
+        self.deciders.glance(keys, |key, decision| {
+            let (plan, pods) = others.next().unwrap_or_default();
+            sights.push((key.clone(), Sight::of(decision, plan.as_ref(), pods)));
+        });
+        sights
     }
 }
 
@@ -725,6 +790,7 @@ struct Post {
     metrics: (Cache<Metric>, Queue),
     statuses: (Statuses<PodAutoscaler>, Statuses<Metric>),
     gauges: Gauges,
+    teller: Teller,
     deciders: Deciders,
     collector: Collector,
     standby: Option<Standby>,
@@ -760,6 +826,7 @@ impl Duties for Post {
         self.statuses.0.let_go(of_bucket);
         self.statuses.1.let_go(of_bucket);
         self.gauges.let_go(of_bucket);
+        self.teller.let_go(of_bucket);
         let revisions = self.deciders.let_go(bucket);
         if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
             standby.keep(bucket, revisions);

@@ -35,6 +35,68 @@ pub struct PodFacts {
     pub ip: Option<IpAddr>,
     /// When a kubelet accepted it.
     pub started: Option<Timestamp>,
+    /// What keeps it from becoming ready, as far as Kubernetes says.
+    pub hindered: Option<Arc<Hindrance>>,
+}
+
+/// What keeps a pod from becoming ready.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hindrance {
+    /// Of what kind it is.
+    pub kind: Hinders,
+    /// Kubernetes' word for it, such as `ImagePullBackOff`.
+    pub reason: Box<str>,
+    /// What Kubernetes says about it, at most [`MOST_MESSAGE`] bytes; may be empty.
+    pub message: Box<str>,
+}
+
+/// Kinds of hindrances, the one first that is told of when there are several.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Hinders {
+    /// Its image cannot be had.
+    Image,
+    /// A container does not start, or ends as soon as it has.
+    Container,
+    /// No node has room for it.
+    Unschedulable,
+}
+
+/// The longest message that is kept.
+pub const MOST_MESSAGE: usize = 256;
+
+impl Hindrance {
+    /// What the reason a container waits for says, if it is one that does not pass by itself.
+    pub fn of_waiting(reason: &str, message: &str) -> Option<Self> {
+        let kind = match reason {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => Hinders::Image,
+            "CrashLoopBackOff"
+            | "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError"
+            | "StartError"
+            | "PostStartHookError" => Hinders::Container,
+            _ => return None,
+        };
+        Some(Self::new(kind, reason, message))
+    }
+
+    /// What the condition `PodScheduled` says, if it is that no node has room.
+    pub fn of_scheduling(status: &str, reason: &str, message: &str) -> Option<Self> {
+        let is = status == "False" && reason == "Unschedulable";
+        is.then(|| Self::new(Hinders::Unschedulable, reason, message))
+    }
+
+    fn new(kind: Hinders, reason: &str, message: &str) -> Self {
+        let message = message.trim().trim_end_matches('.');
+        let end = message.floor_char_boundary(MOST_MESSAGE);
+        Self { kind, reason: reason.into(), message: message[..end].into() }
+    }
 }
 
 /// Where a pod is in its life, as far as it matters here.
@@ -73,7 +135,23 @@ impl PodFacts {
             started: status
                 .and_then(|status| status.start_time.as_ref())
                 .map(|time| Timestamp::from_nanos(i64::try_from(time.0.as_nanosecond()).unwrap_or(i64::MAX))),
+            hindered: Self::hindered(pod).map(Arc::new),
         }
+    }
+
+    fn hindered(pod: &Pod) -> Option<Hindrance> {
+        let status = pod.status.as_ref()?;
+        let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
+        let scheduling = scheduled.and_then(|scheduled| {
+            let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+            Hindrance::of_scheduling(&scheduled.status, &text(&scheduled.reason), &text(&scheduled.message))
+        });
+        let waiting = status.container_statuses.iter().flatten().filter_map(|container| {
+            let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+            Hindrance::of_waiting(&text(&waiting.reason), &text(&waiting.message))
+        });
+        first(waiting.chain(scheduling))
     }
 
     /// Whether it belongs to `revision` (the value of its label) in `namespace`.
@@ -85,6 +163,12 @@ impl PodFacts {
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Running && !self.terminating && self.ready
     }
+}
+
+/// The hindrance that is told of.
+pub fn first(hindrances: impl IntoIterator<Item = Hindrance>) -> Option<Hindrance> {
+    // Of equals the first.
+    hindrances.into_iter().min_by_key(|hindrance| hindrance.kind)
 }
 
 /// How many pods of one revision are in which state.
@@ -174,6 +258,7 @@ mod tests {
             terminating,
             ip: None,
             started: None,
+            hindered: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The wiring of a shadow: watches, deciders and scrapes as an autoscaler has them, and nothing that writes.
 
-use super::{Pods, Row, account, describe, keep, rows, told_if_slow};
+use super::{Pods, Row, Watched, account, describe, keep, keep_history, rows, told_if_slow};
 use crate::clock::Clock;
 use crate::controllers::settings;
 use crate::controllers::shadow::report::{Difference, Report};
@@ -19,6 +19,7 @@ use crate::observe::admin::Inspect;
 use crate::observe::explain::Account;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::Registry;
+use crate::observe::ui::History;
 use crate::observe::{admin, metrics};
 use crate::stats::scrape;
 use crate::units::{Compat, RevisionKey, Span};
@@ -31,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, info, info_span};
 
 /// What a shadow is started with.
 pub struct Options {
@@ -70,6 +71,7 @@ struct State {
     collector: Collector,
     clock: Clock,
     shadow: Shadow,
+    history: History,
     metrics: Registry,
     synced: AtomicBool,
 }
@@ -126,17 +128,24 @@ impl ShadowAutoscaler {
             collector: collector.clone(),
             clock,
             shadow: shadow.clone(),
+            history: History::default(),
             metrics: registry.clone(),
             synced: AtomicBool::new(false),
         });
 
         spawn("admin", {
             let (inspect, cancel) = (Arc::clone(&state), cancel.clone());
-            Box::pin(async move {
-                if let Err(error) = admin::serve(admin, inspect, cancel).await {
-                    warn!(%error, "admin port ended");
-                }
-            })
+            Box::pin(admin::serve(admin, inspect, cancel))
+        });
+        spawn("history", {
+            let watched = Watched {
+                autoscalers: autoscalers.clone(),
+                pods: pods.clone(),
+                deciders: deciders.clone(),
+                ownership: None,
+                gauges: None,
+            };
+            Box::pin(keep_history(watched, state.history.clone(), clock, cancel.clone()))
         });
         if let Some(listener) = metrics {
             spawn("metrics", Box::pin(metrics::server::serve(listener, registry, cancel.clone())));
@@ -250,5 +259,9 @@ impl Inspect for State {
 
     fn metrics(&self) -> &Registry {
         &self.metrics
+    }
+
+    fn history(&self) -> &History {
+        &self.history
     }
 }

@@ -71,7 +71,7 @@ pub struct Args {
     #[arg(long, env = "EBB_API", value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = address)]
     api: SocketAddr,
 
-    /// Where health and the present state are served.
+    /// Where the page, health and the present state are served.
     #[arg(long, env = "EBB_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8008", value_parser = address)]
     admin: SocketAddr,
 
@@ -497,7 +497,7 @@ fn welcome(screen: &Screen, addresses: &Addresses, state: &StateDir, manifests: 
         "kubernetes",
         kubeconfig.display()
     ));
-    screen.line(&format!("  {:<11} http://{}/revisions", "admin", addresses.admin));
+    screen.line(&format!("  {:<11} http://{}/", "page", addresses.admin));
     screen.line(&format!("  {:<11} {}\n", "addresses", state.endpoints().display()));
 }
 

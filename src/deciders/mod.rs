@@ -368,6 +368,15 @@ impl Deciders {
         self.lock().revisions.get(key)?.revision.latest().cloned()
     }
 
+    /// Shows the last valid decision on each of a few revisions, all of one moment. Nothing is recorded or decided
+    /// meanwhile, so `each` is to be quick.
+    pub fn glance(&self, keys: &[RevisionKey], mut each: impl FnMut(&RevisionKey, Option<&Decision>)) {
+        let table = self.lock();
+        for key in keys {
+            each(key, table.revisions.get(key).and_then(|entry| entry.revision.latest()));
+        }
+    }
+
     /// What is to be seen of the decider of a revision, all of one moment.
     pub fn view(&self, key: &RevisionKey) -> Option<View> {
         let table = self.lock();

@@ -1,7 +1,7 @@
 //! The pods of revisions, indexed by revision, so that a look at one costs nothing for the others.
 
 use crate::api::names::REVISION_UID_LABEL;
-use crate::api::pods::{PodCounts, PodFacts, ReadyPod};
+use crate::api::pods::{Hindrance, PodCounts, PodFacts, ReadyPod};
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::slim::{Guarded, SlimPod};
 use crate::units::RevisionKey;
@@ -49,6 +49,16 @@ impl PodIndex {
     pub fn counts(&self, revision: &RevisionKey) -> PodCounts {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         PodCounts::of(state.pods.get(revision).into_iter().flatten())
+    }
+
+    /// What keeps pods of the revision from becoming ready: how many are hindered, and one of the hindrances that is told
+    /// of first.
+    pub fn hindered(&self, revision: &RevisionKey) -> Option<(usize, Arc<Hindrance>)> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let pods = state.pods.get(revision).into_iter().flatten();
+        let mut of = pods.filter(|pod| !pod.terminating && !pod.is_ready()).filter_map(|pod| pod.hindered.as_ref());
+        let first = of.clone().min_by_key(|hindrance| hindrance.kind)?;
+        Some((of.by_ref().count(), Arc::clone(first)))
     }
 
     /// The ready pods of the revision, in no order.

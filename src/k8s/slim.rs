@@ -5,7 +5,7 @@
 //! it comes in.
 
 use crate::api::names::REVISION_LABEL;
-use crate::api::pods::{Phase, PodFacts};
+use crate::api::pods::{Hindrance, Phase, PodFacts, first};
 use crate::units::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// An object, or what can be said of one that cannot be understood.
 ///
@@ -110,6 +111,8 @@ impl<'de> Deserialize<'de> for SlimPod {
                 let time: jiff::Timestamp = time.0.parse().ok()?;
                 Some(Timestamp::from_nanos(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)))
             }),
+            hindered: first(status.container_statuses.waiting.into_iter().chain(status.conditions.unschedulable))
+                .map(Arc::new),
         };
         Ok(Self { meta: metadata.into_meta(), facts })
     }
@@ -266,6 +269,8 @@ struct PodStatusForm<'a> {
     start_time: Option<Text<'a>>,
     #[serde(default)]
     conditions: ConditionsForm,
+    #[serde(default)]
+    container_statuses: ContainersForm,
 }
 
 /// The one label that is read.
@@ -304,10 +309,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for LabelsForm<'a> {
     }
 }
 
-/// Of the conditions of a pod, whether the first of type `Ready` is `True`.
+/// Of the conditions of a pod, whether the first of type `Ready` is `True`, and whether no node has room.
 #[derive(Debug, Default)]
 struct ConditionsForm {
     first_ready_is_true: bool,
+    unschedulable: Option<Hindrance>,
 }
 
 impl<'de> Deserialize<'de> for ConditionsForm {
@@ -318,10 +324,48 @@ impl<'de> Deserialize<'de> for ConditionsForm {
             type_: Text<'a>,
             #[serde(borrow, default)]
             status: Text<'a>,
+            #[serde(borrow, default)]
+            reason: Text<'a>,
+            #[serde(borrow, default)]
+            message: Text<'a>,
         }
         let conditions = Option::<Vec<Condition<'de>>>::deserialize(deserializer)?.unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition.type_.0 == "Ready");
-        Ok(Self { first_ready_is_true: ready.is_some_and(|ready| ready.status.0 == "True") })
+        let find = |type_| conditions.iter().find(|condition| condition.type_.0 == type_);
+        let unschedulable = find("PodScheduled").and_then(|Condition { status, reason, message, .. }| {
+            Hindrance::of_scheduling(&status.0, &reason.0, &message.0)
+        });
+        Ok(Self { first_ready_is_true: find("Ready").is_some_and(|ready| ready.status.0 == "True"), unschedulable })
+    }
+}
+
+/// What containers of a pod wait for that does not pass by itself.
+#[derive(Debug, Default)]
+struct ContainersForm {
+    waiting: Vec<Hindrance>,
+}
+
+impl<'de> Deserialize<'de> for ContainersForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Container<'a> {
+            #[serde(borrow, default)]
+            state: Option<State<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct State<'a> {
+            #[serde(borrow, default)]
+            waiting: Option<Waiting<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Waiting<'a> {
+            #[serde(borrow, default)]
+            reason: Text<'a>,
+            #[serde(borrow, default)]
+            message: Text<'a>,
+        }
+        let containers = Option::<Vec<Container<'de>>>::deserialize(deserializer)?.unwrap_or_default();
+        let waiting = containers.into_iter().filter_map(|container| container.state?.waiting);
+        Ok(Self { waiting: waiting.filter_map(|it| Hindrance::of_waiting(&it.reason.0, &it.message.0)).collect() })
     }
 }
 
@@ -373,6 +417,21 @@ mod tests {
                 "the first of two",
                 json!({"metadata": {"labels": labels}, "status": {"phase": "Running", "podIP": "fd00::9",
                        "conditions": conditions(&["False", "True"])}}),
+            ),
+            (
+                "its image is not there",
+                json!({"metadata": {"labels": labels}, "status": {"phase": "Pending", "containerStatuses": [
+                    {"name": "queue-proxy", "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}},
+                    {"name": "other", "state": {"waiting": {"reason": "CrashLoopBackOff"}}},
+                    {"name": "user", "state": {"waiting": {"reason": "ErrImagePull", "message": "not \"found\"."}}},
+                    {"name": "none", "state": null},
+                ]}}),
+            ),
+            (
+                "no room",
+                json!({"status": {"phase": "Pending", "containerStatuses": null, "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "\u{e9}".repeat(400)},
+                ]}}),
             ),
             (
                 "on its way out",

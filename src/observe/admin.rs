@@ -1,11 +1,17 @@
-//! The admin port: health, readiness, and the present state as JSON. It serves nothing that changes state.
+//! The admin port: health, readiness, the present state as JSON, and the page. It serves nothing that changes state.
+//!
+//! Whoever looks must not be felt by what decides. What takes longer than some microseconds to put together is made on
+//! threads of its own, two at a time ([`Heavy`]); connections and slow readers are bounded by [`mod@serve`].
 
 use crate::api::duration;
 use crate::observe::explain::{Account, unknown};
 use crate::observe::metrics::{Registry, server};
+use crate::observe::serve::{self, Limits, Served};
+use crate::observe::ui::{self, History};
 use crate::units::{RevisionKey, Span};
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRef, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,7 +19,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What the admin port asks of the process.
@@ -26,6 +34,8 @@ pub trait Inspect: Send + Sync + 'static {
     fn explain(&self, key: &RevisionKey, since: Span) -> Option<Account>;
     /// The revisions that are known.
     fn keys(&self) -> Vec<RevisionKey>;
+    /// What revisions looked like in the last hour.
+    fn history(&self) -> &History;
     /// How a shadow agrees with the running autoscaler; nothing where there is no shadow.
     fn shadow(&self) -> Option<Value> {
         None
@@ -34,9 +44,48 @@ pub trait Inspect: Send + Sync + 'static {
     fn metrics(&self) -> &Registry;
 }
 
+/// Connections open at once. A browser has up to six for each page, and few people look at once.
+const MOST_CONNECTIONS: usize = 512;
+/// How long a client may take to send the head of a request, waiting idle included: long enough for a page between two
+/// looks.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// What the routes work with.
+#[derive(Clone)]
+pub(in crate::observe) struct Admin {
+    pub(in crate::observe) inspect: Arc<dyn Inspect>,
+    pub(in crate::observe) heavy: Heavy,
+    pub(in crate::observe) lists: Arc<ui::Lists>,
+}
+
+impl FromRef<Admin> for Arc<dyn Inspect> {
+    fn from_ref(admin: &Admin) -> Self {
+        Arc::clone(&admin.inspect)
+    }
+}
+
+/// Where answers are made that take long, apart from the threads that decide.
+#[derive(Clone)]
+pub(in crate::observe) struct Heavy(Arc<Semaphore>);
+
+impl Heavy {
+    /// Makes an answer as soon as fewer than two are being made.
+    pub(in crate::observe) async fn make(&self, answer: impl FnOnce() -> Response + Send + 'static) -> Response {
+        let place = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
+        let made = tokio::task::spawn_blocking(move || {
+            let answer = answer();
+            drop(place);
+            answer
+        });
+        made.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
+}
+
 /// The routes.
 pub fn router(inspect: Arc<dyn Inspect>) -> Router {
+    let admin = Admin { inspect, heavy: Heavy(Arc::new(Semaphore::new(2))), lists: Arc::default() };
     Router::new()
+        .merge(ui::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/revisions", get(revisions))
@@ -45,15 +94,15 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
         .route("/metrics", get(metrics))
         .route("/debug/pprof/", get(profiles))
         .route("/debug/pprof/{*profile}", get(profiles))
-        .with_state(inspect)
+        .with_state(admin)
 }
 
 /// Serves the admin port until `cancel`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, inspect: Arc<dyn Inspect>, cancel: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router(inspect)).with_graceful_shutdown(cancel.cancelled_owned()).await
+pub async fn serve(listener: TcpListener, inspect: Arc<dyn Inspect>, cancel: CancellationToken) {
+    let served = Arc::<Served>::default();
+    inspect.metrics().register(Arc::clone(&served));
+    let limits = Limits { connections: MOST_CONNECTIONS, head: HEAD, unread: serve::UNREAD };
+    serve::serve(listener, router(inspect), limits, served, cancel).await;
 }
 
 async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
@@ -92,29 +141,40 @@ struct Question {
 pub const USUAL_LAST: Span = Span::from_seconds(15 * 60);
 
 async fn explain(
-    State(inspect): State<Arc<dyn Inspect>>,
+    State(admin): State<Admin>,
     Path((namespace, name)): Path<(String, String)>,
-    Query(question): Query<Question>,
+    question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
-    let refused = |status: StatusCode, why: String| (status, format!("{why}\n")).into_response();
+    let question = match question {
+        Ok(Query(question)) => question,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
     let since = match question.last.as_deref().map(duration::parse) {
         None => USUAL_LAST,
         Some(Ok(since)) if since > Span::ZERO => since,
         Some(_) => {
-            return refused(
-                StatusCode::BAD_REQUEST,
-                "last is not a length of time; write it as 15m or 1h30m".to_owned(),
-            );
+            return refused(StatusCode::BAD_REQUEST, "last is not a length of time; write it as 15m or 1h30m");
         }
     };
     let key = RevisionKey::new(&namespace, &name);
-    let Some(account) = inspect.explain(&key, since) else {
-        return refused(StatusCode::NOT_FOUND, unknown(&key, &inspect.keys()));
-    };
+    let Some(account) = admin.inspect.explain(&key, since) else { return admin.unknown(key).await };
     match question.format.as_deref() {
         Some("json") => axum::Json(account.json()).into_response(),
         None | Some("text") => account.text().into_response(),
-        Some(_) => refused(StatusCode::BAD_REQUEST, "format is neither text nor json".to_owned()),
+        Some(_) => refused(StatusCode::BAD_REQUEST, "format is neither text nor json"),
+    }
+}
+
+/// A refusal with its reason.
+pub(in crate::observe) fn refused(status: StatusCode, why: &str) -> Response {
+    (status, format!("{why}\n")).into_response()
+}
+
+impl Admin {
+    /// That there is no such revision, and what is called nearly so.
+    pub(in crate::observe) async fn unknown(&self, key: RevisionKey) -> Response {
+        let inspect = Arc::clone(&self.inspect);
+        self.heavy.make(move || refused(StatusCode::NOT_FOUND, &unknown(&key, &inspect.keys()))).await
     }
 }
 
@@ -125,6 +185,7 @@ async fn shadow(State(inspect): State<Arc<dyn Inspect>>) -> Response {
     }
 }
 
-async fn revisions(State(inspect): State<Arc<dyn Inspect>>) -> Response {
-    axum::Json(inspect.revisions()).into_response()
+async fn revisions(State(admin): State<Admin>) -> Response {
+    let inspect = Arc::clone(&admin.inspect);
+    admin.heavy.make(move || axum::Json(inspect.revisions()).into_response()).await
 }

@@ -12,6 +12,7 @@ use crate::observe::journal::read::JournalError;
 use crate::observe::journal::replay::Step;
 use crate::observe::journal::{Reader, Replay};
 use crate::observe::plan::Plan;
+use crate::observe::state::{self, State};
 use crate::units::{RevisionKey, ScalingMetric, Span, Timestamp, count_f64, saturating_i32};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -67,7 +68,12 @@ impl Account {
         };
         let sees: Vec<_> = self.sees().into_iter().map(|(name, value)| format!("{name:<18}{value}")).collect();
         part("What it sees", &sees);
-        part("What decided, in the order the rules acted", &self.rules());
+        let rules: Vec<_> = self
+            .rules()
+            .into_iter()
+            .map(|(decides, text)| format!("{} {text}", if decides { "*" } else { "-" }))
+            .collect();
+        part("What decided, in the order the rules acted", &rules);
         part("What would change it", &self.would_change());
         let changes: Vec<_> = self
             .changes
@@ -94,6 +100,7 @@ impl Account {
             "revision": self.key.as_str(),
             "at": to_jiff(self.at),
             "source": self.source,
+            "state": self.state().word(),
             "sentence": self.sentence(),
             "wanted": self.wanted(),
             "desired": decision.map(|decision| decision.desired),
@@ -110,16 +117,19 @@ impl Account {
                 "panickingSince": decision.panicking_since.map(to_jiff),
                 "decidedAt": to_jiff(decision.at),
             })),
+            "facts": self.sees(),
             "rules": decision.map(|decision| decision.because.iter().map(|reason| json!({
                 "rule": reason.name(), "text": reason.to_string(),
             })).collect::<Vec<_>>()),
+            "words": self.rules().iter().map(|(decides, text)| json!({"decides": decides, "text": text})).collect::<Vec<_>>(),
             "decidedBy": decision.and_then(Decision::deciding).map(Reason::name),
             "plan": self.plan.as_ref().map(|plan| json!({
                 "at": to_jiff(plan.at), "bound": plan.bound, "zero": plan.zero, "minScale": plan.min, "maxScale": plan.max,
-                "activatorInPath": plan.proxied, "trouble": plan.trouble,
+                "activatorInPath": plan.proxied, "stuck": plan.stuck, "trouble": plan.trouble,
             })),
             "scrapeError": self.scrape_error,
             "wouldChange": self.would_change(),
+            "since": self.since.to_string(),
             "changes": self.changes.iter().map(|change| json!({
                 "at": to_jiff(change.at), "from": change.from, "to": change.to, "because": change.because,
             })).collect::<Vec<_>>(),
@@ -127,9 +137,14 @@ impl Account {
         })
     }
 
+    /// How it is doing, in a word.
+    pub fn state(&self) -> State {
+        State::of(self.decision.as_ref(), self.plan.as_ref(), self.pods.unwrap_or_default())
+    }
+
     /// The pods wanted, within the bounds.
     fn wanted(&self) -> Option<i32> {
-        self.plan.as_ref().and_then(|plan| plan.want).or_else(|| Some(self.decision.as_ref()?.desired))
+        state::wanted(self.decision.as_ref(), self.plan.as_ref())
     }
 
     /// One sentence for whoever owns the service; it names the cause.
@@ -144,6 +159,10 @@ impl Account {
         let trouble = self.plan.as_ref().map_or("", |plan| &plan.trouble);
         if !trouble.is_empty() {
             return format!("{has}, but something is to be mended first: {}", full_stop(trouble));
+        }
+        let stuck = self.plan.as_ref().map_or("", |plan| &plan.stuck);
+        if !stuck.is_empty() {
+            return format!("{has}: {}", full_stop(stuck));
         }
         format!("{has}{}", self.cause(wanted, ready))
     }
@@ -275,21 +294,15 @@ impl Account {
         sees
     }
 
-    fn rules(&self) -> Vec<String> {
-        let deciding = self.decision.as_ref().and_then(|decision| decision.deciding().copied());
-        let mut rules: Vec<String> = self
-            .decision
-            .iter()
-            .flat_map(|decision| &decision.because)
-            .map(|reason| {
-                let mark = if deciding.as_ref() == Some(reason) { "*" } else { "-" };
-                format!("{mark} {reason}")
-            })
-            .collect();
+    /// The rules that acted, and whether each gave the number its value.
+    fn rules(&self) -> Vec<(bool, String)> {
+        let decision = self.decision.as_ref();
+        let deciding = decision.and_then(Decision::deciding);
+        let reasons = decision.iter().flat_map(|decision| &decision.because);
+        let mut rules: Vec<_> = reasons.map(|reason| (deciding == Some(reason), reason.to_string())).collect();
         if let Some(plan) = &self.plan {
-            rules.extend(
-                [&plan.bound, &plan.zero].into_iter().filter(|text| !text.is_empty()).map(|text| format!("* {text}")),
-            );
+            let said = [&plan.bound, &plan.zero].into_iter().filter(|text| !text.is_empty());
+            rules.extend(said.map(|text| (true, text.clone())));
         }
         rules
     }

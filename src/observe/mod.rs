@@ -1,8 +1,9 @@
 //! What people see of a running Ebb.
 //!
 //! Reading order: [`feed`] (changes of scale as they happen), [`plan`] (what becomes of decisions), [`journal`] (what was
-//! decided and on what, in files), [`explain`] (why, in words), [`metrics`] (what Prometheus reads), [`admin`] (health and
-//! state over HTTP), [`telemetry`] (logs).
+//! decided and on what, in files), [`state`] (how a revision is doing, in a word), [`explain`] (why, in words), [`metrics`]
+//! (what Prometheus reads), [`admin`] (health and state over HTTP), [`ui`] (the page), [`serve`](mod@serve) (the listener
+//! of both), [`telemetry`] (logs).
 
 pub mod admin;
 pub mod explain;
@@ -10,4 +11,7 @@ pub mod feed;
 pub mod journal;
 pub mod metrics;
 pub mod plan;
+pub mod serve;
+pub mod state;
 pub mod telemetry;
+pub mod ui;

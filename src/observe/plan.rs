@@ -24,6 +24,8 @@ pub struct Plan {
     pub proxied: bool,
     /// Pods by state.
     pub pods: PodCounts,
+    /// What keeps it from having the pods it wants, or from losing the last one, in words; empty when nothing is known to.
+    pub stuck: String,
     /// What somebody should mend, such as an annotation that cannot be used; empty when nothing.
     pub trouble: String,
 }
@@ -52,6 +54,7 @@ impl Plan {
             pending: count(self.pods.pending),
             terminating: count(self.pods.terminating),
             trouble: self.trouble.clone(),
+            stuck: self.stuck.clone(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Plan {
                 terminating: count(form.terminating),
             },
             trouble: form.trouble,
+            stuck: form.stuck,
         }
     }
 }
@@ -108,4 +112,6 @@ pub struct PlanForm {
     pub terminating: u32,
     #[prost(string, tag = "13")]
     pub trouble: String,
+    #[prost(string, tag = "14")]
+    pub stuck: String,
 }

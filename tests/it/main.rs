@@ -12,6 +12,7 @@ mod journal;
 mod local;
 mod metrics;
 mod ownership;
+mod page;
 mod replay;
 mod run;
 mod shadow;

@@ -3,12 +3,14 @@
 //! One reconcile reads the caches, plans ([`plan`], pure), and writes in a fixed order: Metric, replicas,
 //! ServerlessService, status. What it set on the status before an error is written even so.
 //!
-//! Reading order: [`plan`], [`status`] (both pure), [`probe`] (is the activator in the path?), this file.
+//! Reading order: [`plan`], [`status`] (both pure), [`probe`] (is the activator in the path?), [`tell`] (what is worth an
+//! event), this file.
 
 pub mod gauges;
 pub mod plan;
 pub mod probe;
 pub mod status;
+pub mod tell;
 
 use crate::api::annotations::Overrides;
 use crate::api::conditions::settle_times;
@@ -21,7 +23,6 @@ use crate::config::{Resolved, resolve};
 use crate::controllers::settings::Current;
 use crate::controllers::writes::{self, Statuses};
 use crate::deciders::Deciders;
-use crate::deciders::published::Published;
 use crate::engine::subset::number_of_activators;
 use crate::k8s::cache::Cache;
 use crate::k8s::events::Events;
@@ -35,11 +36,12 @@ use crate::units::{Compat, RevisionKey, Timestamp};
 use gauges::Gauges;
 use kube::Resource as _;
 use kube::api::{ListParams, PostParams};
-use plan::{NotOwned, Scale, ScaleStep, Seen, Write};
-use probe::{Probe, Prober};
+use plan::{NotOwned, Scale, ScaleStep, Seen, Stuck, Write};
+use probe::{Answer, Probe, Prober};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use tell::Teller;
 use tracing::{debug, warn};
 
 /// Activators in front of a revision nothing is known of yet.
@@ -81,6 +83,8 @@ pub struct Controller {
     pub feed: Feed,
     /// What is shown of each revision.
     pub gauges: Gauges,
+    /// What of it is worth an event.
+    pub teller: Teller,
     /// The generation of each PodAutoscaler whose annotations were complained of.
     pub complained: Mutex<HashMap<RevisionKey, i64>>,
 }
@@ -142,6 +146,7 @@ impl Controller {
         let Some(pa) = self.autoscalers.get(&key) else {
             self.deciders.remove_decider(&key);
             self.gauges.forget(&key);
+            self.teller.forget(&key);
             self.statuses.forget(&key);
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
@@ -220,8 +225,14 @@ impl Controller {
         let scrape_target = if resolved.metric_spec().scraped { private.as_str() } else { "" };
         self.ensure_metric(key, pa, &resolved, scrape_target, status, now).await?;
 
-        let scale = self.plan_scale(key, pa, status, &resolved, published, sks.as_deref(), now).await;
+        let seen = Seen::on(status, sks.as_deref(), published.desired, now);
+        let probe = Probe::of(&status.service_name, key.namespace(), &self.cluster_domain, &pa.spec.protocol_type);
+        let (scale, heard) = self.plan_scale(key, &seen, &resolved, &probe).await;
         let counts = self.pods.counts(key);
+        let hindered = self.pods.hindered(key);
+        let hindered = hindered.as_ref().map(|(count, hindrance)| (*count, &**hindrance));
+        let heard = heard.as_ref().map(|answer| (&probe, answer));
+        let stuck = plan::stuck(&resolved, &seen, &scale, counts, hindered, heard);
         let ready = i32::try_from(counts.ready).unwrap_or(i32::MAX);
         let mode = plan::mode(scale.want, published.excess_burst);
         let mut told = Plan {
@@ -233,11 +244,13 @@ impl Controller {
             max: resolved.max_scale.value,
             proxied: mode == Mode::Proxy,
             pods: counts,
+            stuck: stuck.as_ref().map(|stuck| stuck.text.clone()).unwrap_or_default(),
             trouble: wrong,
             ..Plan::default()
         };
         let scaled = if scale.apply { self.apply_scale(key, pa, &scale, now).await } else { Ok(None) };
         told.from = scaled.as_ref().ok().copied().flatten();
+        self.tell(key, pa, &told, stuck.as_ref(), &scale, now);
         self.gauges.note(key, pa.metadata.labels.as_ref(), spec.metric, told);
         scaled?;
 
@@ -278,26 +291,20 @@ impl Controller {
         (resolved, wrong)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one thing a plan looks at")]
+    /// The number of pods, and what the activator was heard to say if it was asked.
     async fn plan_scale(
         &self,
         key: &RevisionKey,
-        pa: &PodAutoscaler,
-        status: &PodAutoscalerStatus,
+        seen: &Seen,
         resolved: &Resolved,
-        published: Published,
-        sks: Option<&ServerlessService>,
-        now: Timestamp,
-    ) -> Scale {
-        let seen = Seen::on(status, sks, published.desired, now);
-        let probe = Probe::of(&status.service_name, key.namespace(), &self.cluster_domain, &pa.spec.protocol_type);
-        let mut answer = None;
+        probe: &Probe,
+    ) -> (Scale, Option<Answer>) {
+        let mut heard = None;
         let scale = loop {
-            match plan::scale(resolved, &seen, answer, self.compat) {
+            let in_path = heard.as_ref().map(|answer| *answer == Answer::Activator);
+            match plan::scale(resolved, seen, in_path, self.compat) {
                 ScaleStep::Done(scale) => break scale,
-                ScaleStep::Probe => {
-                    answer = Some(!status.service_name.is_empty() && self.probe(key, &probe).await);
-                }
+                ScaleStep::Probe => heard = Some(self.probe(key, probe).await),
             }
         };
         if let Some(after) = scale.look_again {
@@ -305,18 +312,45 @@ impl Controller {
         }
         if scale.probe_in_background {
             let (queue, key) = (self.queue.clone(), key.clone());
-            self.prober.ask_in_background(probe, move || queue.add_after(key, crate::units::Span::SECOND));
+            let again = move || queue.add_after(key, crate::units::Span::SECOND);
+            self.prober.ask_in_background(probe.clone(), again);
         }
-        scale
+        (scale, heard)
     }
 
     /// Asks whether the activator is in the path. Should a request come meanwhile, its look does not wait for this: no
     /// answer is as good as none in time.
-    async fn probe(&self, key: &RevisionKey, probe: &Probe) -> bool {
+    async fn probe(&self, key: &RevisionKey, probe: &Probe) -> Answer {
+        if probe.is_nowhere() {
+            return Answer::Failed("the revision has no Service yet".to_owned());
+        }
         tokio::select! {
             biased;
-            yes = self.prober.ask(probe) => yes,
-            () = self.queue.urged(key) => false,
+            answer = self.prober.ask(probe) => answer,
+            () = self.queue.urged(key) => Answer::Urged,
+        }
+    }
+
+    /// Tells the owner what is worth an event.
+    fn tell(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        plan: &Plan,
+        stuck: Option<&Stuck>,
+        scale: &Scale,
+        now: Timestamp,
+    ) {
+        let latest = self.deciders.latest(key);
+        let decided = latest.as_ref().map_or(0, |decision| decision.desired);
+        let because = || plan::because(latest.as_ref(), scale);
+        for news in self.teller.look(key, plan, stuck, decided, because, now) {
+            let about = pa.object_ref(&());
+            if news.warns {
+                self.events.warn(about, news.reason, &news.note);
+            } else {
+                self.events.note(about, news.reason, &news.note);
+            }
         }
     }
 

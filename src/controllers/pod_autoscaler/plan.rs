@@ -5,17 +5,21 @@ use crate::api::conditions::{Status, find};
 use crate::api::metric::{Metric, MetricSpec};
 use crate::api::names::METRIC_ANNOTATION;
 use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
+use crate::api::pods::{Hinders, Hindrance, PodCounts};
 use crate::api::serverless_service::{Mode, ServerlessService, ServerlessServiceSpec};
 use crate::config::resolve::Resolved;
+use crate::controllers::pod_autoscaler::probe::{Answer, Probe};
 use crate::controllers::pod_autoscaler::status::{ACTIVE, is_initialized, status_of};
 use crate::engine::zero::{self, Active, Situation, Step, Why};
 use crate::engine::{Bounds, Decision, Reason};
-use crate::units::{Compat, Span, Timestamp};
+use crate::units::{Compat, NANOS_PER_SECOND, Span, Timestamp, count_f64};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
 
 /// Beyond the progress deadline, how long starting may take before it is given up.
 const ACTIVATION_ALLOWANCE: Span = Span::from_seconds(30);
+/// Beyond the grace period, how long the path of requests may take to lead to the activator before that is told of.
+const SETTLES: Span = Span::from_seconds(30);
 
 /// The scale bounds in force.
 pub fn bounds(resolved: &Resolved, initialized: bool) -> Bounds {
@@ -160,6 +164,62 @@ pub fn because(decision: Option<&Decision>, scale: &Scale) -> String {
 /// What held the last pod or let it go, in words, if there was anything to hold.
 pub fn zero_in_words(scale: &Scale) -> Option<String> {
     scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string())
+}
+
+/// What keeps a revision from having the pods it wants, or from losing the last one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stuck {
+    /// The reason of the event that tells of it.
+    pub reason: &'static str,
+    /// What it is, with the numbers and the way out; the second half of a sentence.
+    pub text: String,
+}
+
+impl Stuck {
+    /// The image of its pods cannot be pulled.
+    pub const IMAGE: &'static str = "ImagePullFailing";
+    /// A container of its pods does not start.
+    pub const CONTAINER: &'static str = "ContainerNotStarting";
+    /// No node has room for its pods.
+    pub const UNSCHEDULABLE: &'static str = "NoRoomForPods";
+    /// The last pod cannot go, because requests would find nobody.
+    pub const NOT_IN_PATH: &'static str = "ActivatorNotInPath";
+}
+
+/// What a revision is stuck at, if that is known: `hindered` tells what Kubernetes says of its pods, `heard` what the last
+/// probe of the activator was answered.
+pub fn stuck(
+    resolved: &Resolved,
+    seen: &Seen,
+    scale: &Scale,
+    pods: PodCounts,
+    hindered: Option<(usize, &Hindrance)>,
+    heard: Option<(&Probe, &Answer)>,
+) -> Option<Stuck> {
+    let wants_more = scale.want.is_none_or(|want| count_f64(pods.ready) < f64::from(want));
+    if let Some((count, hindrance)) = hindered.filter(|_| wants_more) {
+        let of = if count == 1 { "its pod".to_owned() } else { format!("{count} of its pods") };
+        let Hindrance { kind, reason, message } = hindrance;
+        let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let (reason, text) = match kind {
+            Hinders::Image => (Stuck::IMAGE, format!("the image of {of} cannot be pulled ({reason}){said}")),
+            Hinders::Container => (Stuck::CONTAINER, format!("a container of {of} does not start ({reason}){said}")),
+            Hinders::Unschedulable => {
+                (Stuck::UNSCHEDULABLE, format!("no node has room for {of}, until one is added or others leave{said}"))
+            }
+        };
+        return Some(Stuck { reason, text });
+    }
+    let patience = resolved.scale_to_zero_grace_period.value + SETTLES;
+    let silent = scale.why == Some(Why::ActivatorSilent) && seen.active_for > patience && pods.ready > 0;
+    let (probe, answer) = heard.filter(|(_, answer)| silent && **answer != Answer::Urged)?;
+    let for_ = Span::from_seconds(seen.active_for.nanos() / NANOS_PER_SECOND);
+    Some(Stuck {
+        reason: Stuck::NOT_IN_PATH,
+        text: format!(
+            "the last pod cannot go, because for {for_} the activator has not been in the path of requests: {probe} {answer}"
+        ),
+    })
 }
 
 /// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ const BACKGROUND_EVERY: Span = Span::from_seconds(1);
 const BACKGROUND_LIMIT: Span = Span::from_seconds(45);
 /// The longest answer worth reading; the right one has nine bytes.
 const MOST_BODY: usize = 1024;
+/// The most characters of another answer that are told of.
+const MOST_TOLD: usize = 80;
 
 /// Whom to ask.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -42,6 +45,53 @@ impl Probe {
             host: format!("{service}.{namespace}.svc.{cluster_domain}"),
             port: if protocol == "h2c" { 81 } else { 80 },
         }
+    }
+
+    /// Whether there is no Service to ask yet.
+    pub fn is_nowhere(&self) -> bool {
+        self.host.starts_with('.')
+    }
+}
+
+/// What a probe was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The activator's own: it is in the path.
+    Activator,
+    /// Something else answered, such as the queue-proxy of a pod.
+    Other {
+        /// The status of the answer.
+        status: u16,
+        /// The beginning of its body.
+        body: String,
+    },
+    /// Nobody could be asked.
+    Failed(String),
+    /// There was no answer in time.
+    Silent,
+    /// It was not waited for, because a request came in.
+    Urged,
+}
+
+/// As the end of a sentence that begins with the address.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Activator => f.write_str("is answered by an activator"),
+            Self::Other { status, body } if body.is_empty() => write!(f, "answered {status}"),
+            Self::Other { status, body } => write!(f, "answered {status} {body:?}"),
+            Self::Failed(error) => write!(f, "cannot be asked: {error}"),
+            Self::Silent => write!(f, "did not answer within {SYNC_LIMIT}"),
+            Self::Urged => f.write_str("was not waited for, because a request came in"),
+        }
+    }
+}
+
+/// `http://hello-00001.default.svc.cluster.local`, with the port where it is not the usual one.
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.host)?;
+        if self.port == 80 { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -62,8 +112,12 @@ impl Prober {
     }
 
     /// Asks once. Anything but the activator's own answer in time is a no.
-    pub async fn ask(&self, probe: &Probe) -> bool {
-        matches!(timeout(SYNC_LIMIT.to_std(), ask(&*self.dial, probe)).await, Ok(Ok(true)))
+    pub async fn ask(&self, probe: &Probe) -> Answer {
+        match timeout(SYNC_LIMIT.to_std(), ask(&*self.dial, probe)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Answer::Failed(format!("{error:#}")),
+            Err(_) => Answer::Silent,
+        }
     }
 
     /// Asks in the background until the answer is yes or time is up, then calls `done`; does nothing when the same
@@ -77,11 +131,9 @@ impl Prober {
             let until = this.clock.now() + BACKGROUND_LIMIT;
             let asked = async {
                 while this.clock.now() < until {
-                    match timeout(SYNC_LIMIT.to_std(), ask(&*this.dial, &probe)).await {
-                        Ok(Ok(true)) => return,
-                        Ok(Ok(false)) => debug!(host = %probe.host, "probe answered, but not by an activator"),
-                        Ok(Err(error)) => debug!(host = %probe.host, %error, "probe failed"),
-                        Err(_) => debug!(host = %probe.host, "probe not answered in time"),
+                    match this.ask(&probe).await {
+                        Answer::Activator => return,
+                        answer => debug!(host = %probe.host, %answer, "the activator is not in the path"),
                     }
                     sleep(BACKGROUND_EVERY.to_std()).await;
                 }
@@ -96,7 +148,7 @@ impl Prober {
     }
 }
 
-async fn ask(dial: &dyn Dial, probe: &Probe) -> anyhow::Result<bool> {
+async fn ask(dial: &dyn Dial, probe: &Probe) -> anyhow::Result<Answer> {
     let stream = dial.dial(&probe.host, probe.port).await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = http::Request::get("//healthz")
@@ -110,7 +162,12 @@ async fn ask(dial: &dyn Dial, probe: &Probe) -> anyhow::Result<bool> {
         let response = send.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MOST_BODY).collect().await.map_err(anyhow::Error::from_boxed)?;
-        anyhow::Ok(status == http::StatusCode::OK && body.to_bytes().as_ref() == b"activator")
+        let body = body.to_bytes();
+        if status == http::StatusCode::OK && body.as_ref() == b"activator" {
+            return anyhow::Ok(Answer::Activator);
+        }
+        let body = String::from_utf8_lossy(&body).trim().chars().take(MOST_TOLD).collect();
+        Ok(Answer::Other { status: status.as_u16(), body })
     };
     let (answer, _) = tokio::join!(exchange, connection);
     answer
