@@ -13,6 +13,7 @@ use crate::api::conditions::to_jiff;
 use crate::api::metric::Metric;
 use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS};
 use crate::api::pod_autoscaler::PodAutoscaler;
+use crate::api::pods::Progress;
 use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
 use crate::controllers::pod_autoscaler::gauges::Gauges;
@@ -25,7 +26,7 @@ use crate::deciders::collector::{Collector, Proxied};
 use crate::deciders::mirror;
 use crate::deciders::mirror::serve::Serving;
 use crate::deciders::mirror::standby::Standby;
-use crate::deciders::record::record;
+use crate::deciders::record::{Beside, record};
 use crate::deciders::{Deciders, ReadyPods, Recorded};
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -42,6 +43,7 @@ use crate::observe::admin::Inspect;
 use crate::observe::explain::Account;
 use crate::observe::feed::Feed;
 use crate::observe::journal::Journal;
+use crate::observe::ledger::{Ledger, Mark};
 use crate::observe::metrics::knative::{self, AllScrapeTimes, Target};
 use crate::observe::metrics::{LabelNames, Registry};
 use crate::observe::ui::History;
@@ -129,6 +131,8 @@ pub struct Show {
     pub api: Option<http::Uri>,
     /// Where every input and decision is recorded, if they are.
     pub journal: Option<Journal>,
+    /// Where an activator in this process notes what becomes of requests, if there is one.
+    pub ledger: Option<Ledger>,
 }
 
 /// How many plans may wait for the journal.
@@ -176,6 +180,7 @@ struct State {
     clock: Clock,
     feed: Feed,
     history: History,
+    ledger: Ledger,
     metrics: Registry,
     synced: AtomicBool,
 }
@@ -271,10 +276,12 @@ impl Autoscaler {
                 on_error,
             )
         };
-        let (gauges, plans) = match &show.journal {
+        let ledger = show.ledger.clone().unwrap_or_else(|| Ledger::new(clock, false));
+        let (gauges, beside) = match &show.journal {
             Some(_) => {
                 let (sender, plans) = mpsc::channel(WAITING_PLANS);
-                (Gauges::telling(sender), Some(plans))
+                let beside = Beside { plans, activations: ledger.listen() };
+                (Gauges::telling(sender), Some(beside))
             }
             None => (Gauges::default(), None),
         };
@@ -288,6 +295,7 @@ impl Autoscaler {
             clock,
             feed: Feed::default(),
             history: History::default(),
+            ledger: ledger.clone(),
             metrics: Registry::new(compat),
             synced: AtomicBool::new(false),
         });
@@ -319,6 +327,7 @@ impl Autoscaler {
             events,
             feed: state.feed.clone(),
             gauges: gauges.clone(),
+            ledger: state.ledger.clone(),
             teller: Teller::default(),
             complained: Mutex::default(),
         });
@@ -362,7 +371,14 @@ impl Autoscaler {
         let queue = pa_queue.clone();
         spawn("watch pods", {
             let (pods, client, watches) = (pods.clone(), reader.clone(), watches.clone());
-            Box::pin(async move { pods.follow(client, watches, |key| queue.add(key.clone(), Lane::Fast)).await })
+            let (seen, ledger) = (pods.clone(), ledger.clone());
+            let changed = move |key: &RevisionKey| {
+                queue.add(key.clone(), Lane::Fast);
+                if ledger.is_any_open() {
+                    note_progress(&ledger, key, seen.foremost(key));
+                }
+            };
+            Box::pin(async move { pods.follow(client, watches, changed).await })
         });
         let queue = pa_queue.clone();
         spawn(
@@ -476,11 +492,12 @@ impl Autoscaler {
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
         state.metrics.register(flow.clone());
         state.metrics.register(k8s::Counted);
-        if let (Some(journal), Some(plans)) = (show.journal.clone(), plans) {
+        state.metrics.register(ledger.clone());
+        if let (Some(journal), Some(beside)) = (show.journal.clone(), beside) {
             state.metrics.register(journal.clone());
             let (deciders, gauges, cancel) = (deciders.clone(), gauges.clone(), watches.clone());
             let all = Box::new(move || gauges.plans());
-            spawn("journal", Box::pin(record(deciders, journal, plans, all, cancel)));
+            spawn("journal", Box::pin(record(deciders, journal, beside, all, cancel)));
         }
         show_as_knative(&state, &gauges, &show, namespace.clone(), compat);
         state.metrics.register(metric.times.clone());
@@ -494,8 +511,8 @@ impl Autoscaler {
             compat,
         });
         let take_in: Arc<dyn Fn(Received) + Send + Sync> = {
-            let (deciders, complaints) = (deciders.clone(), OncePerMinute::new(clock));
-            Arc::new(move |received| take_in_stat(&deciders, &complaints, received))
+            let (deciders, ledger, complaints) = (deciders.clone(), ledger.clone(), OncePerMinute::new(clock));
+            Arc::new(move |received| take_in_stat(&deciders, &ledger, &complaints, received))
         };
         let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
         let forwarder = Forwarder::start(holders, &dial, clock, &take_in, &tasks, &serving);
@@ -519,6 +536,7 @@ impl Autoscaler {
             statuses: (pa.statuses.clone(), metric.statuses.clone()),
             gauges,
             teller: pa.teller.clone(),
+            ledger,
             deciders,
             collector,
             standby,
@@ -636,7 +654,13 @@ impl Inspect for State {
         if !self.ownership.owns(key) {
             notes.push("another replica owns this revision; ask that one".to_owned());
         }
-        Some(Account { plan: self.gauges.plan(key), changes: self.feed.recent(key, at - since), notes, ..account })
+        Some(Account {
+            plan: self.gauges.plan(key),
+            changes: self.feed.recent(key, at - since),
+            activations: self.ledger.recent(key, at - since),
+            notes,
+            ..account
+        })
     }
 
     fn keys(&self) -> Vec<RevisionKey> {
@@ -714,6 +738,7 @@ fn account(
         pods: Some(pods.counts(key)),
         scrape_error: collector.last_error(key).map(|error| error.to_string()),
         changes: Vec::new(),
+        activations: Vec::new(),
         since,
         notes: Vec::new(),
     }
@@ -791,6 +816,7 @@ struct Post {
     statuses: (Statuses<PodAutoscaler>, Statuses<Metric>),
     gauges: Gauges,
     teller: Teller,
+    ledger: Ledger,
     deciders: Deciders,
     collector: Collector,
     standby: Option<Standby>,
@@ -827,6 +853,7 @@ impl Duties for Post {
         self.statuses.1.let_go(of_bucket);
         self.gauges.let_go(of_bucket);
         self.teller.let_go(of_bucket);
+        self.ledger.let_go(of_bucket);
         let revisions = self.deciders.let_go(bucket);
         if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
             standby.keep(bucket, revisions);
@@ -863,11 +890,26 @@ async fn sort_stats(
     }
 }
 
+/// Notes how far the first pod of a revision has come.
+fn note_progress(ledger: &Ledger, key: &RevisionKey, foremost: Option<Progress>) {
+    for (progress, mark) in
+        [(Progress::Scheduled, Mark::Scheduled), (Progress::Started, Mark::Started), (Progress::Ready, Mark::Ready)]
+    {
+        if foremost.is_some_and(|foremost| foremost >= progress) {
+            ledger.note(key, mark);
+        }
+    }
+}
+
 /// Records a stat of one of our revisions.
-fn take_in_stat(deciders: &Deciders, complaints: &OncePerMinute, received: Received) {
-    let Received { key, stat, source, .. } = received;
+fn take_in_stat(deciders: &Deciders, ledger: &Ledger, complaints: &OncePerMinute, received: Received) {
+    let Received { key, stat, source, came, .. } = received;
     match deciders.report(&key, Timestamp::from_seconds(stat.timestamp), &stat.load()) {
         Recorded::Yes | Recorded::Kept => {}
+        Recorded::Woke(at) => {
+            ledger.begin_at(&key, Mark::Stat, came);
+            ledger.note_at(&key, Mark::Decision, at);
+        }
         Recorded::UnknownRevision => {
             if let Some(suppressed) = complaints.allow(&source) {
                 warn!(revision = %key, %source, suppressed, "stat for a revision that is not known, dropped");

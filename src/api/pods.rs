@@ -111,6 +111,19 @@ pub enum Phase {
     Other,
 }
 
+/// How far a pod has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Progress {
+    /// It exists.
+    Made,
+    /// A kubelet took it on.
+    Scheduled,
+    /// Its containers run.
+    Started,
+    /// It serves requests.
+    Ready,
+}
+
 impl PodFacts {
     /// The facts of one pod.
     pub fn of(pod: &Pod) -> Self {
@@ -143,12 +156,12 @@ impl PodFacts {
         let status = pod.status.as_ref()?;
         let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
         let scheduling = scheduled.and_then(|scheduled| {
-            let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
             Hindrance::of_scheduling(&scheduled.status, &text(&scheduled.reason), &text(&scheduled.message))
         });
         let waiting = status.container_statuses.iter().flatten().filter_map(|container| {
             let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
             Hindrance::of_waiting(&text(&waiting.reason), &text(&waiting.message))
         });
         first(waiting.chain(scheduling))
@@ -157,6 +170,16 @@ impl PodFacts {
     /// Whether it belongs to `revision` (the value of its label) in `namespace`.
     pub fn belongs_to(&self, namespace: &str, revision: &str) -> bool {
         *self.namespace == *namespace && *self.revision == *revision
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        match self.phase {
+            _ if self.is_ready() => Progress::Ready,
+            Phase::Running => Progress::Started,
+            Phase::Pending if self.started.is_some() => Progress::Scheduled,
+            Phase::Pending | Phase::Other => Progress::Made,
+        }
     }
 
     /// Whether it serves requests.

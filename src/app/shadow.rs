@@ -7,7 +7,7 @@ use crate::controllers::shadow::report::{Difference, Report};
 use crate::controllers::shadow::{Parts, Shadow};
 use crate::deciders::Deciders;
 use crate::deciders::collector::{Collector, Proxied};
-use crate::deciders::record::record;
+use crate::deciders::record::{Beside, record};
 use crate::k8s::cache::Cache;
 use crate::k8s::dial::Dial;
 use crate::k8s::events::Events;
@@ -173,8 +173,8 @@ impl ShadowAutoscaler {
             state.metrics.register(journal.clone());
             let (deciders, cancel) = (deciders.clone(), cancel.clone());
             // Nothing is made of its decisions.
-            let (_, plans) = mpsc::channel(1);
-            spawn("journal", Box::pin(record(deciders, journal, plans, Box::new(Vec::new), cancel)));
+            let beside = Beside { plans: mpsc::channel(1).1, activations: mpsc::channel(1).1 };
+            spawn("journal", Box::pin(record(deciders, journal, beside, Box::new(Vec::new), cancel)));
         }
         spawn("deciders", {
             let cancel = cancel.clone();

@@ -17,6 +17,7 @@ use crate::local::pods::kubelet;
 use crate::local::services::LocalDial;
 use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, alb, apiserver, knative};
 use crate::observe::feed::{Feed, ScaleChange};
+use crate::observe::ledger::Ledger;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::ownership::Choice;
 use crate::routing::controller::{self, Controller};
@@ -232,7 +233,8 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     set_window(&kubernetes, args.window).await?;
     let stats_sink = client::spawn(&format!("ws://{}", addresses.stats), Arc::new(SystemDial), watches.clone())?;
     let mut connected = stats_sink.connected();
-    let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), clock).await?;
+    let ledger = Ledger::new(clock, true);
+    let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), &ledger, clock).await?;
     let balanced = args.gateway_mode == GatewayMode::Alb;
     let mut options = Options {
         activators: vec![activator_ip],
@@ -265,7 +267,13 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         stats: Listen::Now(listeners.stats),
         admin: listeners.admin,
         metrics: None,
-        show: Show { older_metrics: args.older_metrics, api: Some(api_url), journal, ..Show::default() },
+        show: Show {
+            older_metrics: args.older_metrics,
+            api: Some(api_url),
+            journal,
+            ledger: Some(ledger),
+            ..Show::default()
+        },
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     if balanced {
@@ -374,13 +382,18 @@ fn ready(service: &Service) -> (Status, String) {
 }
 
 /// An activator on the first of its addresses that is free.
-async fn bind_activator(sink: Arc<client::Handle>, clock: Clock) -> anyhow::Result<(IpAddr, activator::Bound)> {
+async fn bind_activator(
+    sink: Arc<client::Handle>,
+    ledger: &Ledger,
+    clock: Clock,
+) -> anyhow::Result<(IpAddr, activator::Bound)> {
     for last in ACTIVATOR_ADDRESSES {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
         let mut config = activator::Config::new("activator-local", ip);
         // Nobody else has to learn that it goes.
         config.drain_period = Duration::ZERO;
         config.drain_limit = ACTIVATOR_DRAIN;
+        config.ledger = Some(ledger.clone());
         match Activator::bind(config, Arc::clone(&sink) as Arc<dyn activator::load::StatSink>, clock).await {
             Ok(bound) => return Ok((ip, bound)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}

@@ -256,7 +256,13 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     };
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
-    let show = Show { older_metrics: args.older_metrics, pod: identity.pod().to_owned(), api: Some(api), journal };
+    let show = Show {
+        older_metrics: args.older_metrics,
+        pod: identity.pod().to_owned(),
+        api: Some(api),
+        journal,
+        ..Show::default()
+    };
     let options = app::Options {
         client: client.clone(),
         clock,

@@ -134,6 +134,8 @@ pub struct View {
 pub enum Recorded {
     /// It is in the windows.
     Yes,
+    /// So it is, and it was decided at once, at this time, that a revision at zero shall have pods.
+    Woke(Timestamp),
     /// The revision has no windows yet; it is kept until it has.
     Kept,
     /// The revision has no windows (yet, or any more).
@@ -317,7 +319,9 @@ impl Deciders {
             return self.early(table, key, now, ready, early::Stat { at, load: *load });
         };
         let awaited = self.shared.compat.keep_early_stats && revision.decider().is_none() && !revision.is_awaited();
-        let changed = self.apply(&mut table, key, now, Event::Reported { at, load: *load, ready }).changed;
+        let slept = revision.published().is_some_and(|published| published.desired.is_none_or(|desired| desired == 0));
+        let Applied { changed, more, .. } =
+            self.apply(&mut table, key, now, Event::Reported { at, load: *load, ready });
         let awaited = awaited && table.revisions.get(key).is_some_and(|entry| entry.revision.is_awaited());
         drop(table);
         if changed {
@@ -326,7 +330,7 @@ impl Deciders {
         if awaited && let Some(on_early) = self.shared.on_early.get() {
             on_early(key);
         }
-        Recorded::Yes
+        if slept && more { Recorded::Woke(now) } else { Recorded::Yes }
     }
 
     /// Records what was scraped just now.

@@ -7,6 +7,7 @@
 use crate::deciders::Deciders;
 use crate::deciders::log::{News, Subscription};
 use crate::observe::journal::{Batch, Journal, Place};
+use crate::observe::ledger::Activation;
 use crate::observe::plan::Plan;
 use crate::units::RevisionKey;
 use std::collections::HashSet;
@@ -17,23 +18,25 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(100);
-/// Plans handed over at once; more wait for the next look.
-const MOST_PLANS: usize = 1_000;
+/// Plans, and cold starts, handed over at once; more wait for the next look.
+const MOST_AT_ONCE: usize = 1_000;
+
+/// What happens beside inputs and decisions.
+#[derive(Debug)]
+pub struct Beside {
+    /// What the controller makes of decisions.
+    pub plans: mpsc::Receiver<(RevisionKey, Plan)>,
+    /// Cold starts that ended.
+    pub activations: mpsc::Receiver<(RevisionKey, Activation)>,
+}
 
 /// Every plan there is.
 pub type AllPlans = Box<dyn Fn() -> Vec<(RevisionKey, Plan)> + Send>;
 
-/// Records until `cancel`, and then what is left. `plans` brings what the controller makes of decisions, `all` what it
-/// last made of each.
-pub async fn record(
-    deciders: Deciders,
-    journal: Journal,
-    plans: mpsc::Receiver<(RevisionKey, Plan)>,
-    all: AllPlans,
-    cancel: CancellationToken,
-) {
+/// Records until `cancel`, and then what is left. `all` brings what the controller last made of each decision.
+pub async fn record(deciders: Deciders, journal: Journal, beside: Beside, all: AllPlans, cancel: CancellationToken) {
     let buckets = (0..deciders.buckets()).map(|_| Bucket::default()).collect();
-    let mut recorder = Recorder { deciders, journal, plans, all, buckets };
+    let mut recorder = Recorder { deciders, journal, beside, all, buckets };
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -48,7 +51,7 @@ pub async fn record(
 struct Recorder {
     deciders: Deciders,
     journal: Journal,
-    plans: mpsc::Receiver<(RevisionKey, Plan)>,
+    beside: Beside,
     all: AllPlans,
     buckets: Vec<Bucket>,
 }
@@ -74,14 +77,10 @@ impl Recorder {
         for bucket in &mut self.buckets {
             bucket.take_down(&self.journal);
         }
-        let mut changed = Vec::new();
-        while changed.len() < MOST_PLANS
-            && let Ok(plan) = self.plans.try_recv()
-        {
-            changed.push(plan);
-        }
-        if !changed.is_empty() {
-            let batch = Batch { plans: changed, ..Batch::nothing(self.deciders.clock().now()) };
+        let plans = some(&mut self.beside.plans);
+        let activations = some(&mut self.beside.activations);
+        let batch = Batch { plans, activations, ..Batch::nothing(self.deciders.clock().now()) };
+        if !batch.is_nothing() {
             self.journal.write(Place::Present, batch);
         }
     }
@@ -97,6 +96,11 @@ impl Recorder {
         self.journal.write(Place::Next, batch);
         self.journal.switch();
     }
+}
+
+/// What waits, up to what is handed over at once.
+fn some<T>(queue: &mut mpsc::Receiver<T>) -> Vec<T> {
+    std::iter::from_fn(|| queue.try_recv().ok()).take(MOST_AT_ONCE).collect()
 }
 
 impl Bucket {

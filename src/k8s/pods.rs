@@ -1,7 +1,7 @@
 //! The pods of revisions, indexed by revision, so that a look at one costs nothing for the others.
 
 use crate::api::names::REVISION_UID_LABEL;
-use crate::api::pods::{Hindrance, PodCounts, PodFacts, ReadyPod};
+use crate::api::pods::{Hindrance, PodCounts, PodFacts, Progress, ReadyPod};
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::slim::{Guarded, SlimPod};
 use crate::units::RevisionKey;
@@ -59,6 +59,13 @@ impl PodIndex {
         let mut of = pods.filter(|pod| !pod.terminating && !pod.is_ready()).filter_map(|pod| pod.hindered.as_ref());
         let first = of.clone().min_by_key(|hindrance| hindrance.kind)?;
         Some((of.by_ref().count(), Arc::clone(first)))
+    }
+
+    /// How far the foremost pod of the revision has come that is not on its way out.
+    pub fn foremost(&self, revision: &RevisionKey) -> Option<Progress> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let pods = state.pods.get(revision).into_iter().flatten().filter(|pod| !pod.terminating);
+        pods.map(PodFacts::progress).max()
     }
 
     /// The ready pods of the revision, in no order.

@@ -11,6 +11,7 @@ use crate::observe::feed::ScaleChange;
 use crate::observe::journal::read::JournalError;
 use crate::observe::journal::replay::Step;
 use crate::observe::journal::{Reader, Replay};
+use crate::observe::ledger::{Activation, Mark};
 use crate::observe::plan::Plan;
 use crate::observe::state::{self, State};
 use crate::units::{RevisionKey, ScalingMetric, Span, Timestamp, count_f64, saturating_i32};
@@ -21,6 +22,8 @@ use std::path::Path;
 
 /// Changes told of at most; the latest ones.
 pub const MOST_CHANGES: usize = 50;
+/// Cold starts told of at most; the latest ones.
+const MOST_STARTS: usize = 10;
 /// How alike a name must be to be worth mentioning, from 0 to 1.
 const ALIKE: f64 = 0.7;
 /// Names mentioned at most.
@@ -47,6 +50,8 @@ pub struct Account {
     pub scrape_error: Option<String>,
     /// Changes of scale, oldest first.
     pub changes: Vec<ScaleChange>,
+    /// Cold starts, oldest first.
+    pub activations: Vec<Activation>,
     /// How far back the changes go.
     pub since: Span,
     /// What else is to be said, such as that inputs are missing.
@@ -89,6 +94,10 @@ impl Account {
             if changes.is_empty() { "Changes of scale" } else { &title },
             if changes.is_empty() { &none } else { &changes },
         );
+        let starts = self.activations.iter().rev().take(MOST_STARTS).rev();
+        let starts: Vec<_> =
+            starts.map(|start| format!("{}  {start}", to_jiff(start.began()).strftime("%H:%M:%S"))).collect();
+        part("Cold starts, and where the time went", &starts);
         part("Note", &self.notes);
         text
     }
@@ -133,6 +142,7 @@ impl Account {
             "changes": self.changes.iter().map(|change| json!({
                 "at": to_jiff(change.at), "from": change.from, "to": change.to, "because": change.because,
             })).collect::<Vec<_>>(),
+            "coldStarts": self.activations.iter().map(cold_start).collect::<Vec<_>>(),
             "notes": self.notes,
         })
     }
@@ -168,6 +178,16 @@ impl Account {
     }
 
     fn undecided(&self) -> String {
+        match &self.plan {
+            Some(plan) if !plan.trouble.is_empty() => {
+                let trouble = full_stop(&plan.trouble);
+                return format!("Nothing is decided yet, and something is to be mended first: {trouble}");
+            }
+            Some(plan) if !plan.stuck.is_empty() => {
+                return format!("Nothing is decided yet: {}", full_stop(&plan.stuck));
+            }
+            _ => {}
+        }
         let why = match (&self.scrape_error, &self.spec) {
             (Some(error), _) => format!("no load is known, because the last scrape of its pods failed: {error}"),
             (None, None) => "it has no decider, so it is being made or is on its way out".to_owned(),
@@ -399,6 +419,18 @@ pub enum ExplainError {
     },
 }
 
+/// A cold start for programs; times in seconds.
+fn cold_start(activation: &Activation) -> Value {
+    let phases = activation.phases().into_iter();
+    json!({
+        "at": to_jiff(activation.began()),
+        "seconds": activation.total().seconds_f64(),
+        "phases": phases.map(|(mark, took)| json!({"phase": mark.name(), "seconds": took.seconds_f64()})).collect::<Vec<_>>(),
+        "unknown": activation.unknown().into_iter().map(Mark::name).collect::<Vec<_>>(),
+        "text": activation.to_string(),
+    })
+}
+
 /// That a revision is not known, and what those are called that are most like it.
 pub fn unknown(key: &RevisionKey, names: &[RevisionKey]) -> String {
     let mut alike: Vec<_> = names
@@ -474,6 +506,7 @@ pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: 
         plan,
         scrape_error: told.failing.then(|| "too few pods answered".to_owned()),
         changes: changes.into(),
+        activations: told.activations.into_iter().filter(|start| start.began() >= from).collect(),
         since,
         notes,
     })
@@ -486,6 +519,7 @@ struct Told {
     last: Option<Timestamp>,
     gaps: Vec<Timestamp>,
     changes: VecDeque<ScaleChange>,
+    activations: VecDeque<Activation>,
     /// The last scrape failed.
     failing: bool,
     gone: bool,
@@ -527,6 +561,12 @@ impl Told {
                 if let (Some(from), Some(to)) = (plan.from, plan.want) {
                     self.change(key, plan.at, from, to, in_words(latest, Some(plan)));
                 }
+            }
+            Step::Activated(activation) => {
+                if self.activations.len() >= MOST_CHANGES {
+                    self.activations.pop_front();
+                }
+                self.activations.push_back(**activation);
             }
             Step::Gone => self.gone = true,
             Step::State => self.gone = false,

@@ -32,13 +32,15 @@ use crate::units::{RevisionKey, Span, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 
 /// Activations under way at once; more are not followed, and counted.
 pub const MOST_OPEN: usize = 4_096;
 /// Activations that ended and are remembered, of all revisions together.
 pub const MOST_KEPT: usize = 1_024;
+/// Activations that may wait for a listener.
+const WAITING: usize = 1_024;
 /// How long an activation is followed: longer than the usual progress deadline of ten minutes.
 pub const LONGEST: Span = Span::from_seconds(15 * 60);
 /// Upper bounds of phases, in seconds: from what a decision takes to what an image of gigabytes does.
@@ -140,7 +142,7 @@ impl Activation {
 
     /// How long it took, from its first mark to its last.
     pub fn total(&self) -> Span {
-        self.marks().last().map(|(_, at)| at.since(self.began())).unwrap_or(Span::ZERO)
+        self.marks().last().map_or(Span::ZERO, |(_, at)| at.since(self.began()))
     }
 
     /// How long each phase took, named for the mark it ends with. Together they are [`total`](Self::total).
@@ -242,7 +244,7 @@ struct Shared {
     clock: Clock,
     sees_requests: bool,
     /// Told of each activation that ended.
-    ended: Option<mpsc::Sender<(RevisionKey, Activation)>>,
+    ended: OnceLock<mpsc::Sender<(RevisionKey, Activation)>>,
     books: Mutex<Books>,
     /// Activations under way, to be asked without the lock.
     open: AtomicUsize,
@@ -294,13 +296,13 @@ impl Source for Ledger {
 
 impl Ledger {
     /// An empty one. `sees_requests` says whether an activator notes what becomes of requests; if none does, an activation
-    /// ends when a pod is ready. `ended` is told of each; what finds no place there is dropped.
-    pub fn new(clock: Clock, sees_requests: bool, ended: Option<mpsc::Sender<(RevisionKey, Activation)>>) -> Self {
+    /// ends when a pod is ready.
+    pub fn new(clock: Clock, sees_requests: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
                 clock,
                 sees_requests,
-                ended,
+                ended: OnceLock::new(),
                 books: Mutex::default(),
                 open: AtomicUsize::new(0),
                 finished: AtomicU64::new(0),
@@ -312,12 +314,19 @@ impl Ledger {
         }
     }
 
-    /// An activation begins, unless one is under way; `mark` is what was seen of it, now.
-    pub fn begin(&self, key: &RevisionKey, mark: Mark) {
-        self.begin_at(key, mark, self.shared.clock.now());
+    /// Each activation as it ends. What finds no place is dropped; only the first listener is told.
+    pub fn listen(&self) -> mpsc::Receiver<(RevisionKey, Activation)> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let _ = self.shared.ended.set(sender);
+        receiver
     }
 
-    /// The same with the time it was seen at.
+    /// The time by the clock of all marks.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// An activation begins, unless one is under way; `mark` is what was seen of it, `at` is when.
     pub fn begin_at(&self, key: &RevisionKey, mark: Mark, at: Timestamp) {
         let mut books = self.lock();
         if let Some(activation) = books.open.get_mut(key) {
@@ -370,7 +379,7 @@ impl Ledger {
         self.shared.open.store(books.open.len(), Ordering::Relaxed);
         drop(books);
         self.count(&whole);
-        if let Some(ended) = &self.shared.ended {
+        if let Some(ended) = self.shared.ended.get() {
             let _ = ended.try_send((key.clone(), whole));
         }
     }
@@ -431,21 +440,38 @@ mod tests {
             "1.06 s: stat 3 ms, decision 0 ms, patch 6 ms, scheduled 1 ms, started 1.00 s, ready 40 ms, routed 1 ms, first byte 9 ms"
         );
         // With another activator: it begins with the stat, and ends when the pod is ready.
-        let some = Activation::of([(Mark::Stat, at(3)), (Mark::Decision, at(3)), (Mark::Patch, at(9)), (Mark::Ready, at(1_050))]);
+        let some = Activation::of([
+            (Mark::Stat, at(3)),
+            (Mark::Decision, at(3)),
+            (Mark::Patch, at(9)),
+            (Mark::Ready, at(1_050)),
+        ]);
         assert_eq!(
             some.to_string(),
             "1.05 s: decision 0 ms, patch 6 ms, ready 1.04 s; not seen: request, scheduled, started, routed, first byte"
         );
         // The activator knew before Kubernetes said so.
-        let early = Activation::of([(Mark::Request, at(0)), (Mark::Ready, at(900)), (Mark::Routed, at(800)), (Mark::FirstByte, at(810))]);
-        assert_eq!(early.phases(), [(Mark::Ready, Span::from_millis(800)), (Mark::Routed, Span::ZERO), (Mark::FirstByte, Span::from_millis(10))]);
+        let early = Activation::of([
+            (Mark::Request, at(0)),
+            (Mark::Ready, at(900)),
+            (Mark::Routed, at(800)),
+            (Mark::FirstByte, at(810)),
+        ]);
+        assert_eq!(
+            early.phases(),
+            [
+                (Mark::Ready, Span::from_millis(800)),
+                (Mark::Routed, Span::ZERO),
+                (Mark::FirstByte, Span::from_millis(10))
+            ]
+        );
     }
 
     #[test]
     fn an_activation_ends_with_the_last_thing_that_can_be_seen() {
         let clock = Clock::system();
         for (sees_requests, last) in [(false, Mark::Ready), (true, Mark::FirstByte)] {
-            let ledger = Ledger::new(clock, sees_requests, None);
+            let ledger = Ledger::new(clock, sees_requests);
             ledger.begin_at(&key("a"), Mark::Stat, at(0));
             for mark in [Mark::Patch, Mark::Ready, Mark::FirstByte] {
                 ledger.note_at(&key("a"), mark, at(10));
@@ -460,7 +486,7 @@ mod tests {
 
     #[test]
     fn open_ones_are_bounded_and_what_never_ends_is_counted() {
-        let ledger = Ledger::new(Clock::system(), true, None);
+        let ledger = Ledger::new(Clock::system(), true);
         for number in 0..MOST_OPEN + 3 {
             ledger.begin_at(&key(&format!("r{number}")), Mark::Request, at(0));
         }

@@ -1,7 +1,8 @@
 //! What people see of a running Ebb.
 //!
 //! Reading order: [`feed`] (changes of scale as they happen), [`plan`] (what becomes of decisions), [`journal`] (what was
-//! decided and on what, in files), [`state`] (how a revision is doing, in a word), [`explain`] (why, in words), [`metrics`]
+//! decided and on what, in files), [`ledger`] (where
+//! the time of cold starts goes), [`state`] (how a revision is doing, in a word), [`explain`] (why, in words), [`metrics`]
 //! (what Prometheus reads), [`admin`] (health and state over HTTP), [`ui`] (the page), [`serve`](mod@serve) (the listener
 //! of both), [`telemetry`] (logs).
 
@@ -9,6 +10,7 @@ pub mod admin;
 pub mod explain;
 pub mod feed;
 pub mod journal;
+pub mod ledger;
 pub mod metrics;
 pub mod plan;
 pub mod serve;

@@ -32,12 +32,16 @@ pub enum State {
 impl State {
     /// The state of a revision, from its last decision, what became of it, and its pods.
     pub fn of(decision: Option<&Decision>, plan: Option<&Plan>, pods: PodCounts) -> Self {
+        // Also while nothing is decided.
+        match plan {
+            Some(plan) if !plan.trouble.is_empty() => return Self::ToMend,
+            Some(plan) if !plan.stuck.is_empty() => return Self::Stuck,
+            _ => {}
+        }
         let Some(wanted) = wanted(decision, plan) else { return Self::Undecided };
         let decided = decision.map_or(0, |decision| decision.desired);
         let (ready, want) = (count_f64(pods.ready), f64::from(wanted));
         match plan {
-            Some(plan) if !plan.trouble.is_empty() => Self::ToMend,
-            Some(plan) if !plan.stuck.is_empty() => Self::Stuck,
             Some(plan) if 0 < plan.max && wanted == plan.max && wanted < decided => Self::AtMax,
             _ if decision.is_some_and(|decision| decision.panicking_since.is_some()) => Self::Panic,
             _ if ready < want => Self::Starting,
@@ -101,6 +105,7 @@ mod tests {
         let pods = |ready| PodCounts { ready, ..PodCounts::default() };
         for (decided, plan, ready, want) in [
             (None, None, 0, State::Undecided),
+            (None, Some(Plan { want: None, ..plan(0, 0, "its container ends at once", "") }), 0, State::Stuck),
             (Some(decision(3, false)), None, 3, State::Steady),
             (Some(decision(0, false)), Some(plan(0, 0, "", "")), 0, State::AtZero),
             (Some(decision(0, false)), Some(plan(0, 0, "", "")), 1, State::Stopping),

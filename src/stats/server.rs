@@ -88,6 +88,8 @@ pub struct Received {
     pub source: Arc<str>,
     /// Whether the peer is another autoscaler that passed it on; an activator reports to the Service `autoscaler`.
     pub relayed: bool,
+    /// When it was read.
+    pub came: Timestamp,
 }
 
 /// What the server works with.
@@ -546,8 +548,9 @@ impl Session {
         }
         let mut bad = None;
         let mut dropped = 0;
+        let came = self.shared.server.clock.now();
         for message in wire::decode_frame(frame)? {
-            let received = match self.admit(message) {
+            let received = match self.admit(message, came) {
                 Ok(Some(received)) => received,
                 Ok(None) => continue,
                 Err(error) => {
@@ -565,7 +568,7 @@ impl Session {
     }
 
     /// The stat in a message; none if it has none.
-    fn admit(&mut self, message: WireStatMessage) -> Result<Option<Received>, Bad> {
+    fn admit(&mut self, message: WireStatMessage, came: Timestamp) -> Result<Option<Received>, Bad> {
         let Some(mut stat) = message.stat else { return Ok(None) };
         if self.shared.server.compat.refuse_bad_stats {
             stat.check()?;
@@ -578,7 +581,7 @@ impl Session {
             self.reporter = Bytes::copy_from_slice(&stat.pod_name);
         }
         stat.pod_name = self.reporter.clone();
-        Ok(Some(Received { key, stat, source: self.source.clone(), relayed: self.relayed }))
+        Ok(Some(Received { key, stat, source: self.source.clone(), relayed: self.relayed, came }))
     }
 
     /// Puts a stat in the queue, waiting for a place; false when there is no use in it any more.

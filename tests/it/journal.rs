@@ -1,13 +1,14 @@
 //! The journal: what was recorded is replayed bit for bit, whatever became of the process that recorded it.
 
 use ebb::clock::Clock;
-use ebb::deciders::record::record;
+use ebb::deciders::record::{Beside, record};
 use ebb::deciders::{Deciders, ReadyPods};
 use ebb::engine::{Decision, Load, MetricSpec, Spec};
 use ebb::observe::explain::of_journal;
 use ebb::observe::journal::read::{Damage, JournalError};
 use ebb::observe::journal::replay::{Agreement, Step};
 use ebb::observe::journal::{EXTENSION, Journal, LEAST_BYTES, Options, Replay};
+use ebb::observe::ledger::{Activation, Mark};
 use ebb::observe::metrics::{Format, Registry};
 use ebb::observe::plan::Plan;
 use ebb::ownership::ring::Ring;
@@ -47,6 +48,7 @@ struct Recorded {
     deciders: Deciders,
     journal: Journal,
     plans: mpsc::Sender<(RevisionKey, Plan)>,
+    ended: mpsc::Sender<(RevisionKey, Activation)>,
     stop: CancellationToken,
     recorder: JoinHandle<()>,
     /// Every decision that was made, by revision and time.
@@ -60,11 +62,13 @@ impl Recorded {
         let journal = Journal::open(options, clock).expect("a journal");
         let stop = CancellationToken::new();
         let (plans, receiver) = mpsc::channel(16);
+        let (ended, activations) = mpsc::channel(16);
+        let beside = Beside { plans: receiver, activations };
         let recorder =
-            tokio::spawn(record(deciders.clone(), journal.clone(), receiver, Box::new(Vec::new), stop.clone()));
+            tokio::spawn(record(deciders.clone(), journal.clone(), beside, Box::new(Vec::new), stop.clone()));
         let ticking = (deciders.clone(), stop.clone());
         tokio::spawn(async move { ticking.0.run(ticking.1).await });
-        Self { deciders, journal, plans, stop, recorder, made: BTreeMap::new() }
+        Self { deciders, journal, plans, ended, stop, recorder, made: BTreeMap::new() }
     }
 
     /// What happens to revisions in so many seconds: made, changed, loaded, idle, gone.
@@ -298,6 +302,8 @@ async fn plans_and_gaps_are_told_and_a_moment_can_be_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_journal_explains_the_present_and_the_past() {
+    let start =
+        Activation::of([(Mark::Stat, START + Span::from_seconds(2)), (Mark::Ready, START + Span::from_seconds(3))]);
     let directory = tempfile::tempdir().expect("a directory");
     let clock = Clock::starting_at(START);
     let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
@@ -305,6 +311,7 @@ async fn a_journal_explains_the_present_and_the_past() {
     let plan =
         Plan { at: clock.now(), want: Some(1), max: 1, bound: "max-scale allows 1 pod".to_owned(), ..Plan::default() };
     recorded.plans.try_send((key(1), plan)).expect("a place");
+    recorded.ended.try_send((key(1), start)).expect("a place");
     recorded.live(2, 10..20).await;
     // Past the ticks that are due with the last second, which the recorder's last look would have or not.
     sleep(Duration::from_millis(20)).await;
@@ -320,6 +327,8 @@ async fn a_journal_explains_the_present_and_the_past() {
         assert!(account.text().contains(&reason.to_string()), "{}", account.text());
     }
     assert_eq!(account.json()["wanted"], 1);
+    assert_eq!(account.activations, [start]);
+    assert!(account.text().contains("1.00 s: ready 1.00 s; not seen: request, "), "{}", account.text());
     assert_eq!(account.json()["decidedBy"], latest.deciding().expect("a rule").name());
     // Before the plan was made there was only the decision.
     let past = explain("default/r1", Some(START + Span::from_seconds(5))).expect("an account");

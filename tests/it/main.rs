@@ -5,6 +5,7 @@ mod apiserver;
 mod check;
 mod dataplane;
 mod deploy;
+mod explained;
 mod faults;
 mod golden;
 mod imports;

@@ -13,18 +13,18 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `ebb local` with ports and a state directory of its own.
-struct Local {
+pub(crate) struct Local {
     child: Child,
     directory: tempfile::TempDir,
-    gateway: String,
-    api: String,
-    admin: String,
+    pub(crate) gateway: String,
+    pub(crate) api: String,
+    pub(crate) admin: String,
     output: Arc<Mutex<String>>,
 }
 
 impl Local {
     /// Starts it on `manifest` and waits until it says that it is ready.
-    async fn start(manifest: &str, flags: &[&str]) -> Self {
+    pub(crate) async fn start(manifest: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut child = spawn(manifest, directory.path(), flags);
         let output = Arc::new(Mutex::new(String::new()));
@@ -51,7 +51,7 @@ impl Local {
     }
 
     /// What a request for `host` is answered: the status, or what went wrong.
-    async fn get(&self, client: &reqwest::Client, host: &str, path: &str) -> Result<(u16, String), String> {
+    pub(crate) async fn get(&self, client: &reqwest::Client, host: &str, path: &str) -> Result<(u16, String), String> {
         let response = client
             .get(format!("{}{path}", self.gateway))
             .header("Host", host)
@@ -62,7 +62,7 @@ impl Local {
         Ok((status, response.text().await.map_err(|error| format!("{error:?}"))?))
     }
 
-    async fn object(&self, path: &str) -> Value {
+    pub(crate) async fn object(&self, path: &str) -> Value {
         let url = format!("{}{path}", self.api);
         reqwest::get(url).await.expect("an answer").json().await.expect("JSON")
     }
@@ -78,7 +78,7 @@ impl Local {
         self.object("/api/v1/namespaces/default/pods").await["items"].as_array().map_or(0, Vec::len)
     }
 
-    async fn wait_for_pods(&self, number: usize) {
+    pub(crate) async fn wait_for_pods(&self, number: usize) {
         eventually(&format!("{number} pods; output so far:\n{}", self.printed()), async || {
             (self.pods().await == number).then_some(())
         })
@@ -90,7 +90,7 @@ impl Local {
     }
 
     /// Asks it to stop as Ctrl-C does, and waits until it has.
-    fn stop(mut self) -> String {
+    pub(crate) fn stop(mut self) -> String {
         interrupt(&self.child);
         let status = wait(&mut self.child);
         assert_eq!(status.code(), Some(0), "an orderly stop; output:\n{}", self.printed());
@@ -141,7 +141,7 @@ fn wait(child: &mut Child) -> std::process::ExitStatus {
     }
 }
 
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let clock = Clock::system();
     let until = clock.now() + Span::from_std(PATIENCE);
     loop {
@@ -154,7 +154,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 /// A service of the sample app, with settings that go to zero within seconds.
-fn service(name: &str, annotations: &str) -> String {
+pub(crate) fn service(name: &str, annotations: &str) -> String {
     format!(
         r"
 apiVersion: v1

@@ -6,6 +6,7 @@ use ebb::engine::{Decision, Observed, Reason};
 use ebb::observe::admin::{self, Inspect};
 use ebb::observe::explain::Account;
 use ebb::observe::feed::ScaleChange;
+use ebb::observe::ledger::{Activation, Mark};
 use ebb::observe::metrics::Registry;
 use ebb::observe::plan::Plan;
 use ebb::observe::ui::History;
@@ -155,6 +156,12 @@ impl Inspect for Revisions {
             pods: Some(pods),
             scrape_error: None,
             changes: vec![change(200, 0, 1), change(100, 1, 2)],
+            activations: vec![Activation::of(
+                Mark::ALL.into_iter().zip(
+                    [0, 2, 2, 7, 9, 1_020, 1_090, 1_092, 1_101]
+                        .map(|millis| now - Span::from_seconds(200) + Span::from_millis(millis)),
+                ),
+            )],
             since,
             notes: Vec::new(),
         })

@@ -31,6 +31,7 @@ use crate::k8s::pods::PodIndex;
 use crate::k8s::queue::{Queue, Turn};
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
+use crate::observe::ledger::{Ledger, Mark};
 use crate::observe::plan::Plan;
 use crate::units::{Compat, RevisionKey, Timestamp};
 use gauges::Gauges;
@@ -83,6 +84,8 @@ pub struct Controller {
     pub feed: Feed,
     /// What is shown of each revision.
     pub gauges: Gauges,
+    /// Where the time of cold starts goes.
+    pub ledger: Ledger,
     /// What of it is worth an event.
     pub teller: Teller,
     /// The generation of each PodAutoscaler whose annotations were complained of.
@@ -147,6 +150,7 @@ impl Controller {
             self.deciders.remove_decider(&key);
             self.gauges.forget(&key);
             self.teller.forget(&key);
+            self.ledger.let_go(|of| *of == key);
             self.statuses.forget(&key);
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
@@ -377,7 +381,15 @@ impl Controller {
                 Cause::from(&error),
             )
         })?;
-        let because = plan::because(self.deciders.latest(key).as_ref(), scale);
+        let latest = self.deciders.latest(key);
+        // Pods that only a bound asks for are no cold start: nobody waits for them.
+        if target.replicas == 0
+            && let Some(decision) = latest.as_ref().filter(|decision| decision.desired > 0)
+        {
+            self.ledger.begin_at(key, Mark::Decision, decision.at);
+            self.ledger.note(key, Mark::Patch);
+        }
+        let because = plan::because(latest.as_ref(), scale);
         tracing::info!(revision = %key, from = target.replicas, to = want, because, "scaled");
         self.feed.tell(ScaleChange { at: now, key: key.clone(), from: target.replicas, to: want, because });
         Ok(Some(target.replicas))

@@ -336,3 +336,108 @@ pub fn owns(pa: &PodAutoscaler, found: &ObjectMeta) -> bool {
     let controller = found.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     controller.is_some_and(|owner| Some(&owner.uid) == pa.metadata.uid.as_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::annotations::Overrides;
+    use crate::config::resolve;
+    use crate::config::{Autoscaler, Deployment};
+
+    #[test]
+    fn what_a_revision_is_stuck_at_is_told_with_the_numbers_once_it_does_not_pass_by_itself() {
+        let resolved = resolve(&Autoscaler::default(), &Deployment::default(), &Overrides::default(), 0, "Reachable");
+        let seen = |inactive: i64| Seen {
+            desired: Some(0),
+            active: Status::False,
+            active_for: Span::from_seconds(inactive),
+            initialized: true,
+            proxy_mode: true,
+            in_path_for: None,
+        };
+        let scale = |want, why| Scale {
+            want: Some(want),
+            apply: false,
+            look_again: None,
+            probe_in_background: false,
+            bound: None,
+            why: Some(why),
+        };
+        let pods = |ready| PodCounts { ready, ..PodCounts::default() };
+        let image = Hindrance::of_waiting("ImagePullBackOff", "Back-off pulling image \"x\".").expect("a hindrance");
+        let crash = Hindrance::of_waiting("CrashLoopBackOff", "").expect("a hindrance");
+        let room = Hindrance::of_scheduling("False", "Unschedulable", "0/3 nodes are available").expect("a hindrance");
+        assert_eq!(Hindrance::of_waiting("ContainerCreating", ""), None);
+        let probe = Probe::of("hello-00001", "default", "cluster.local", "http1");
+        let other = Answer::Other { status: 404, body: "queue".to_owned() };
+        let silent = || scale(0, Why::ActivatorSilent);
+        let wanted = |pods| scale(pods, Why::Wanted { pods });
+        for (inactive, scale, ready, hindered, heard, want) in [
+            (0, wanted(1), 0, None, None, None),
+            (
+                0,
+                wanted(1),
+                0,
+                Some((1, &image)),
+                None,
+                Some((
+                    "ImagePullFailing",
+                    "the image of its pod cannot be pulled (ImagePullBackOff): Back-off pulling image \"x\"",
+                )),
+            ),
+            (
+                0,
+                wanted(5),
+                3,
+                Some((2, &crash)),
+                None,
+                Some(("ContainerNotStarting", "a container of 2 of its pods does not start (CrashLoopBackOff)")),
+            ),
+            (
+                0,
+                wanted(5),
+                3,
+                Some((2, &room)),
+                None,
+                Some((
+                    "NoRoomForPods",
+                    "no node has room for 2 of its pods, until one is added or others leave: 0/3 nodes are available",
+                )),
+            ),
+            // As many as are wanted are there: one more that does not come is nobody's trouble.
+            (0, wanted(3), 3, Some((1, &crash)), None, None),
+            (61, silent(), 1, None, Some(&Answer::Urged), None),
+            // The grace period of 30 s, and as long again for the path to change.
+            (60, silent(), 1, None, Some(&Answer::Silent), None),
+            (
+                61,
+                silent(),
+                1,
+                None,
+                Some(&Answer::Silent),
+                Some((
+                    "ActivatorNotInPath",
+                    "the last pod cannot go, because for 1m1s the activator has not been in the path of requests: \
+                     http://hello-00001.default.svc.cluster.local did not answer within 3s",
+                )),
+            ),
+            (
+                100,
+                silent(),
+                1,
+                None,
+                Some(&other),
+                Some((
+                    "ActivatorNotInPath",
+                    "the last pod cannot go, because for 1m40s the activator has not been in the path of requests: \
+                     http://hello-00001.default.svc.cluster.local answered 404 \"queue\"",
+                )),
+            ),
+        ] {
+            let heard = heard.map(|answer| (&probe, answer));
+            let stuck = stuck(&resolved, &seen(inactive), &scale, pods(ready), hindered, heard);
+            let told = stuck.as_ref().map(|stuck| (stuck.reason, stuck.text.as_str()));
+            assert_eq!(told, want);
+        }
+    }
+}

@@ -37,6 +37,7 @@ use crate::dataplane::probes;
 use crate::dataplane::proxy::{Exchange, ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
 use crate::k8s::dial::Dial;
+use crate::observe::ledger::{Ledger, Mark};
 use crate::stats::client;
 use crate::stats::limit::OncePerMinute;
 use crate::units::RevisionKey;
@@ -84,6 +85,8 @@ pub struct Config {
     pub drain_period: Duration,
     /// How long requests in flight may take to finish after that; then they are cut off.
     pub drain_limit: Duration,
+    /// Where to note what becomes of the first request of a revision without a pod, if anywhere.
+    pub ledger: Option<Ledger>,
 }
 
 impl Config {
@@ -100,6 +103,7 @@ impl Config {
             max_idle_per_pod: Settings::default().max_idle_per_backend,
             drain_period: DRAIN_PERIOD,
             drain_limit: DRAIN_LIMIT,
+            ledger: None,
         }
     }
 }
@@ -241,14 +245,24 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
         return body::text(StatusCode::NOT_FOUND, message);
     };
     let Some(key) = key else { return body::text(StatusCode::NOT_FOUND, "no revision named") };
+    let ledger = state.config.ledger.as_ref().map(|ledger| (ledger, ledger.now()));
     let in_flight = Arc::new(state.load.arrive(&key));
     let protocol = Protocol::of(request.version());
     let mut exchange = Exchange::new(request);
     prepare(&mut exchange);
     let exchange = async {
         let mut number = None;
+        let mut cold = None;
         loop {
+            // Also where a pod that was there on arrival turns out to be gone.
+            if let Some((ledger, came)) = ledger.filter(|_| throttle.usable().is_empty()) {
+                ledger.begin_at(&key, Mark::Request, came);
+                cold = Some(ledger);
+            }
             let lease = throttle.acquire(&mut number).await?;
+            if let Some(ledger) = cold {
+                ledger.note(&key, Mark::Routed);
+            }
             let addr = lease.addr();
             if let Ok(host) = HeaderValue::from_str(&addr.to_string()) {
                 headers::set_host(exchange.headers_mut(), host);
@@ -256,7 +270,12 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
             let lease = Arc::new(lease);
             let guard: (Arc<load::InFlight>, Arc<Lease>) = (Arc::clone(&in_flight), Arc::clone(&lease));
             let failure = match state.proxy.send(exchange, addr, protocol, guard).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    if let Some(ledger) = cold {
+                        ledger.note(&key, Mark::FirstByte);
+                    }
+                    return Ok(response);
+                }
                 Err(failure) => failure,
             };
             let Some(whole) = failure.exchange else { return Err(NoAnswer::Lost(failure.error)) };

@@ -6,6 +6,7 @@
 
 use crate::engine::written::{InputForm, RevisionForm};
 use crate::observe::journal::read::Damage;
+use crate::observe::ledger::ActivationForm;
 use crate::observe::plan::PlanForm;
 use prost::Message as _;
 
@@ -46,6 +47,9 @@ pub struct Record {
     /// Whether inputs before the states here are missing.
     #[prost(bool, tag = "9")]
     pub lost: bool,
+    /// Cold starts that ended.
+    #[prost(message, repeated, tag = "10")]
+    pub activations: Vec<Activated>,
 }
 
 /// Who writes a file, and how it decides.
@@ -113,6 +117,17 @@ pub struct Planned {
     /// The plan.
     #[prost(message, optional, tag = "2")]
     pub plan: Option<PlanForm>,
+}
+
+/// A cold start that ended.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Activated {
+    /// Of which revision.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// Where the time went.
+    #[prost(message, optional, tag = "2")]
+    pub activation: Option<ActivationForm>,
 }
 
 /// The bytes of a record, head and message.

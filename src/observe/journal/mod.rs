@@ -11,7 +11,8 @@
 //! so each can be replayed by itself; from one file to the next nothing is missing and nothing is twice. Beside an input
 //! stands the [`Print`](crate::engine::Print) of the decision it led to, by which a replay is checked bit for bit; the
 //! decision itself, with its reasons, is what the replay gives. What the controller made of decisions is there as
-//! [`Plan`](crate::observe::plan::Plan)s.
+//! [`Plan`](crate::observe::plan::Plan)s, and where the time of cold starts went as
+//! [`Activation`](crate::observe::ledger::Activation)s.
 //!
 //! # Bounds
 //!

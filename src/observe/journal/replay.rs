@@ -4,6 +4,7 @@ use crate::engine::written::InputForm;
 use crate::engine::{Applied, Input, Print, Revision};
 use crate::observe::journal::form::Record;
 use crate::observe::journal::read::{Damage, JournalError, Reader};
+use crate::observe::ledger::Activation;
 use crate::observe::plan::Plan;
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub enum Step<'a> {
     },
     /// What the controller made of a decision.
     Planned(&'a Plan),
+    /// A cold start ended.
+    Activated(&'a Activation),
     /// Inputs are missing here, and what follows begins with fresh states.
     Gap,
     /// The revision is not the recorder's any more.
@@ -176,6 +179,18 @@ impl Replay {
                     step: Step::Planned(&plan),
                 });
                 self.plans.insert(key.clone(), plan);
+            }
+        }
+        for activated in record.activations {
+            let key = self.names.get(&activated.number).ok_or(Damage::Unnamed)?;
+            let activation = Activation::read(activated.activation.unwrap_or_default());
+            if self.wants(key) && !beyond(activation.began()) {
+                each(Event {
+                    at: activation.began(),
+                    key: Some(key),
+                    revision: self.revisions.get(key),
+                    step: Step::Activated(&activation),
+                });
             }
         }
         for number in record.gone {

@@ -3,8 +3,9 @@
 use crate::clock::Clock;
 use crate::engine::written::RevisionForm;
 use crate::engine::{Input, Print};
-use crate::observe::journal::form::{self, Begin, Decided, MAGIC, Name, Planned, Record, State};
+use crate::observe::journal::form::{self, Activated, Begin, Decided, MAGIC, Name, Planned, Record, State};
 use crate::observe::journal::{EXTENSION, LEAST_BYTES, MOST_WAITING, USUAL_BYTES, VERSION};
+use crate::observe::ledger::Activation;
 use crate::observe::metrics::{Page, Source, count};
 use crate::observe::plan::Plan;
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
@@ -75,6 +76,8 @@ pub struct Batch {
     pub gone: Vec<RevisionKey>,
     /// What the controller made of decisions.
     pub plans: Vec<(RevisionKey, Plan)>,
+    /// Cold starts that ended.
+    pub activations: Vec<(RevisionKey, Activation)>,
     /// Whether inputs before these states are missing.
     pub lost: bool,
 }
@@ -83,12 +86,22 @@ impl Batch {
     /// Nothing, as of `now`.
     pub fn nothing(now: Timestamp) -> Self {
         let (states, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new());
-        Self { now, states, inputs, decisions, gone: Vec::new(), plans: Vec::new(), lost: false }
+        Self {
+            now,
+            states,
+            inputs,
+            decisions,
+            gone: Vec::new(),
+            plans: Vec::new(),
+            activations: Vec::new(),
+            lost: false,
+        }
     }
 
     /// Whether there is nothing to write.
     pub fn is_nothing(&self) -> bool {
-        self.states.is_empty() && self.inputs.is_empty() && self.gone.is_empty() && self.plans.is_empty()
+        let Self { states, inputs, gone, plans, activations, .. } = self;
+        states.is_empty() && inputs.is_empty() && gone.is_empty() && plans.is_empty() && activations.is_empty()
     }
 }
 
@@ -460,6 +473,13 @@ impl Open {
             let plan = plan.write();
             length += plan.encoded_len();
             record.plans.push(Planned { number, plan: Some(plan) });
+            cut(&mut record, &mut length);
+        }
+        for (key, activation) in batch.activations {
+            let number = self.number(&key, &mut record, &mut length);
+            let activation = activation.write();
+            length += activation.encoded_len();
+            record.activations.push(Activated { number, activation: Some(activation) });
             cut(&mut record, &mut length);
         }
         for key in batch.gone {

@@ -67,7 +67,9 @@ impl Sight {
         let mut flags = 0;
         let mut raise = |flag, when: bool| flags |= if when { flag } else { 0 };
         raise(Self::PANIC, decision.is_some_and(|decision| decision.panicking_since.is_some()));
-        raise(Self::ACTIVATOR, plan.is_some_and(|plan| plan.proxied));
+        // Where nothing is made of decisions, what would be.
+        let in_path = |decision: &Decision| decision.desired <= 0 || decision.excess_burst < 0;
+        raise(Self::ACTIVATOR, plan.map_or_else(|| decision.is_some_and(in_path), |plan| plan.proxied));
         raise(Self::RPS, decision.is_some_and(|decision| decision.metric == ScalingMetric::Rps));
         let load = |of: fn(&Decision) -> f64| decision.map_or(0.0, |decision| short(of(decision)));
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);

@@ -189,7 +189,11 @@ async fn revision(
     };
     let key = RevisionKey::new(&namespace, &name);
     let Some(account) = admin.inspect.explain(&key, last) else { return admin.unknown(key).await };
-    let points = admin.inspect.history().points(&key, account.at - last).unwrap_or_default();
+    let mut points = admin.inspect.history().points(&key, account.at - last).unwrap_or_default();
+    // As of this answer rather than of the last look, so that all of the page is of one moment.
+    points.pop();
+    let sight = Sight::of(account.decision.as_ref(), account.plan.as_ref(), account.pods.unwrap_or_default());
+    points.push(Point { at: account.at, sight });
     let points = Columns::of(&points);
     data(bytes(&One { every: millis_of(EVERY), account: account.json(), points }))
 }

@@ -362,7 +362,7 @@ async function askOne() {
 
 function forgetOne() {
   one.answer = null;
-  for (const id of ["facts", "rules", "ways", "changes", "drawing", "notes"]) {
+  for (const id of ["facts", "rules", "ways", "changes", "starts", "drawing", "notes"]) {
     $(id).replaceChildren();
     delete $(id).dataset.shown;
   }
@@ -400,7 +400,30 @@ function drawOne() {
     return element("tr", {}, element("td", { class: "short" }, at),
       element("td", { class: "short" }, `${change.from} → ${change.to}`), element("td", {}, change.because));
   });
+  $("cold").hidden = account.coldStarts.length === 0;
+  fill($("starts"), [...account.coldStarts].reverse(), drawStart);
   drawChart();
+}
+
+const PARTS_OF_START = {
+  stat: "deciding", decision: "deciding", patch: "deciding", scheduled: "starting", started: "starting", ready: "starting",
+  routed: "answering", first_byte: "answering",
+};
+
+/** A bar as long as the start took, and the same in words. */
+function drawStart({ at, seconds, phases, text }) {
+  const bar = shape("svg", { class: "bar-of", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });
+  let left = 0;
+  for (const phase of phases) {
+    const width = seconds > 0 ? (100 * phase.seconds) / seconds : 0;
+    bar.append(shape("rect", { class: PARTS_OF_START[phase.phase], x: left, y: 0, width, height: 8 }));
+    left += width;
+  }
+  const words = text.slice(text.indexOf(": ") + 2);
+  return element("tr", {},
+    element("td", { class: "short" }, element("time", { datetime: at }, time(Date.parse(at)))),
+    element("td", { class: "short" }, text.split(":")[0]),
+    element("td", {}, bar, words));
 }
 
 // ---- the chart ----
@@ -643,10 +666,18 @@ function startOne() {
 
 // ---- which of the two ----
 
+/** What somebody typed may not be encoded. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function route(first = false) {
-  const key = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  const key = decoded(location.hash.replace(/^#\/?/, ""));
   const isOne = /^[^/]+\/[^/]+$/.test(key);
-  if (location.hash === "#main") return;
   $("list").hidden = isOne;
   $("one").hidden = !isOne;
   problem("");
@@ -685,6 +716,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 window.addEventListener("hashchange", () => route());
+document.querySelector(".skip").addEventListener("click", (event) => {
+  // Another fragment would lead to another view.
+  event.preventDefault();
+  $("main").focus();
+});
 startList();
 startOne();
 route(true);

@@ -7,7 +7,7 @@ use ebb::ownership::holder::{Holder, Identity, Remote};
 use ebb::stats::forward::{Counters, Forwarder, LIFE, MOST_WAITING, RETRY};
 use ebb::stats::server::{Received, Server, serve};
 use ebb::stats::wire::{Stat, decode_frame};
-use ebb::units::{Compat, RevisionKey};
+use ebb::units::{Compat, RevisionKey, Timestamp};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
@@ -88,6 +88,7 @@ fn received(number: u32) -> Received {
         },
         source: "10.0.0.99".into(),
         relayed: false,
+        came: Timestamp::from_seconds(1_800_000_000),
     }
 }
 

@@ -1,0 +1,243 @@
+//! The states a revision can be in, each made by `ebb local`: the first sentence names the cause, the same in `ebb explain`
+//! and on the page, and what somebody should do something about is an event. And the cold-start ledger, against what a
+//! client saw.
+
+use crate::system::{Local, eventually};
+use ebb::clock::Clock;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const MANIFEST: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-autoscaler, namespace: knative-serving}
+data: {scale-to-zero-grace-period: 1s}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: steady, namespace: default}
+spec: {template: {metadata: {annotations: {autoscaling.knative.dev/min-scale: "2"}}, spec: {containers: [{image: ebb.local/hello}]}}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: idle, namespace: default}
+spec: {template: {metadata: {annotations: {autoscaling.knative.dev/window: 6s}}, spec: {containers: [{image: ebb.local/hello}]}}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: held, namespace: default}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/target: "1", autoscaling.knative.dev/max-scale: "2"}}
+    spec: {containers: [{image: ebb.local/hello}]}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: rush, namespace: default}
+spec: {template: {metadata: {annotations: {autoscaling.knative.dev/target: "2"}}, spec: {containers: [{image: ebb.local/hello}]}}}
+"#;
+
+impl Local {
+    /// What `ebb explain` says first, once it says it; and that the page says the same.
+    async fn explained(&self, revision: &str, parts: &[&str]) {
+        eventually(&format!("{revision} to be explained with {parts:?}"), async || {
+            let admin = self.admin.strip_prefix("http://").expect("an address");
+            let explain = Command::new(env!("CARGO_BIN_EXE_ebb"))
+                .args(["explain", &format!("default/{revision}"), "--admin", admin])
+                .output()
+                .expect("the ebb binary");
+            let text = String::from_utf8(explain.stdout).expect("text");
+            let sentence = text.lines().nth(2).unwrap_or_default();
+            if !parts.iter().all(|part| sentence.contains(part)) {
+                return None;
+            }
+            let page = self.page(revision).await;
+            // It may have been decided anew meanwhile.
+            (page["account"]["sentence"] == sentence).then_some(())
+        })
+        .await;
+    }
+
+    async fn page(&self, revision: &str) -> Value {
+        let url = format!("{}/ui/revision/default/{revision}", self.admin);
+        reqwest::get(url).await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// The note of an event on a PodAutoscaler, once there is one of that reason.
+    async fn event(&self, revision: &str, reason: &str) -> String {
+        eventually(&format!("an event {reason} on {revision}"), async || {
+            let events = self.object("/api/v1/namespaces/default/events").await;
+            let found = events["items"].as_array()?.iter().find(|event| {
+                event["reason"] == reason
+                    && event["involvedObject"]["kind"] == "PodAutoscaler"
+                    && event["involvedObject"]["name"] == revision
+            })?;
+            found["message"].as_str().map(str::to_owned)
+        })
+        .await
+    }
+
+    async fn create(&self, path: &str, object: &Value) {
+        let answer = reqwest::Client::new().post(format!("{}{path}", self.api)).json(object).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), 201, "{object}: {}", answer.text().await.unwrap_or_default());
+    }
+
+    /// A Deployment and its PodAutoscaler, as a Revision would have made them.
+    async fn by_hand(&self, name: &str, image: &str, mut annotations: Value) {
+        let labels = json!({
+            "serving.knative.dev/configuration": name, "serving.knative.dev/revision": name,
+            "serving.knative.dev/revisionUID": name, "serving.knative.dev/service": name,
+        });
+        let deployment = format!("{name}-deployment");
+        let object = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": deployment, "labels": labels},
+            "spec": {
+                "replicas": 0, "selector": {"matchLabels": {"serving.knative.dev/revisionUID": name}},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "user-container", "image": image}]}},
+            },
+        });
+        self.create("/apis/apps/v1/namespaces/default/deployments", &object).await;
+        annotations["autoscaling.knative.dev/class"] = json!("kpa.autoscaling.knative.dev");
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment});
+        let object = json!({
+            "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler",
+            "metadata": {"name": name, "labels": labels, "annotations": annotations},
+            "spec": {"scaleTargetRef": target, "protocolType": "http1", "reachability": "Reachable"},
+        });
+        self.create("/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/default/podautoscalers", &object).await;
+    }
+
+    /// Requests to a service, so many at a time, until told to stop.
+    fn load(&self, service: &str, clients: usize, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<()>> {
+        let host = format!("{service}.default.example.com");
+        let one = |_| {
+            let (url, host, stop) = (format!("{}/?sleep=250ms", self.gateway), host.clone(), Arc::clone(stop));
+            tokio::spawn(async move {
+                let client = reqwest::Client::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = client.get(&url).header("Host", &host).send().await;
+                    assert_eq!(answer.expect("an answer").status(), 200);
+                }
+            })
+        };
+        (0..clients).map(one).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_sentence_names_the_cause() {
+    let local = Local::start(MANIFEST, &["--startup-delay", "200ms", "--window", "20s"]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut load = local.load("held", 12, &stop);
+
+    local.explained("steady-00001", &["It wants and has 2 pods: min-scale keeps 2 pods"]).await;
+    local.explained("held-00001", &["held at max-scale 2", "its load would need", "waits in the activator"]).await;
+    let held = local.event("held-00001", "HeldAtMax").await;
+    assert!(held.starts_with("It is held at max-scale 2, and its load would need "), "{held}");
+    assert!(local.event("held-00001", "ScaledUp").await.starts_with("From "));
+
+    local.explained("idle-00001", &["It wants and has 0 pods: it is at zero, because no request came in for 6s"]).await;
+    assert!(local.event("idle-00001", "ScaledDown").await.starts_with("From 1 to 0 pods: "));
+
+    // A burst: most of it within the last tenth of the window.
+    load.extend(local.load("rush", 30, &stop));
+    local.explained("rush-00001", &["load rose so fast", "requests in flight"]).await;
+    stop.store(true, Ordering::Relaxed);
+
+    // A program that ends at once.
+    let container = json!({"image": "x", "command": ["/bin/sh", "-c", "exit 3"]});
+    let service = json!({
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "ends"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    });
+    local.create("/apis/serving.knative.dev/v1/namespaces/default/services", &service).await;
+    local.explained("ends-00001", &["a container of its pod does not start (CrashLoopBackOff): "]).await;
+    assert!(local.event("ends-00001", "ContainerNotStarting").await.contains("back-off"));
+
+    // An image that was there when the revision was made and is gone, and what no webhook lets through: neither can be made
+    // by a Service here, so the objects are made by hand.
+    local
+        .by_hand("absent-00001", "registry.example.com/absent:1", json!({"autoscaling.knative.dev/min-scale": "1"}))
+        .await;
+    local.explained("absent-00001", &["the image of its pod cannot be pulled (ErrImagePull): "]).await;
+    assert!(local.event("absent-00001", "ImagePullFailing").await.starts_with("The image of its pod cannot be pulled"));
+    assert_eq!(local.page("absent-00001").await["account"]["state"], "stuck");
+    local.by_hand("wrong-00001", "ebb.local/hello", json!({"autoscaling.knative.dev/target": "ten"})).await;
+    local.explained("wrong-00001", &["something is to be mended first: autoscaling.knative.dev/target: \"ten\""]).await;
+    assert!(local.event("wrong-00001", "InvalidAnnotation").await.contains("\"ten\""));
+    assert_eq!(local.page("wrong-00001").await["account"]["state"], "to mend");
+    for client in load {
+        client.await.expect("every request was answered");
+    }
+    local.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_phases_of_a_cold_start_are_within_what_the_client_saw() {
+    let journal = tempfile::tempdir().expect("a temporary directory");
+    let directory = journal.path().to_str().expect("a path");
+    let flags = ["--startup-delay", "300ms", "--journal", directory];
+    let local = Local::start(&crate::system::service("cold", ""), &flags).await;
+    let client = reqwest::Client::new();
+    let clock = Clock::system();
+    for number in 1..=2 {
+        local.wait_for_pods(0).await;
+        let sent = clock.now();
+        let (status, _) = local.get(&client, "cold.default.example.com", "/").await.expect("an answer");
+        let (seen, until) = (clock.now().since(sent), clock.now());
+        assert_eq!(status, 200);
+        let account = eventually("the cold start in the ledger", async || {
+            let account = local.page("cold-00001").await["account"].take();
+            // The first pod of all, which nobody had asked for, is none.
+            (account["coldStarts"].as_array().map(Vec::len) == Some(number)).then_some(account)
+        })
+        .await;
+        let start = &account["coldStarts"][number - 1];
+        assert_eq!(start["unknown"], json!([]), "here everything is seen: {start}");
+        let names: Vec<_> =
+            start["phases"].as_array().expect("phases").iter().filter_map(|phase| phase["phase"].as_str()).collect();
+        let all = ["stat", "decision", "patch", "scheduled", "started", "ready", "routed", "first_byte"];
+        assert_eq!(names, all);
+        let seconds = |value: &Value| value.as_f64().expect("seconds");
+        let total = seconds(&start["seconds"]);
+        let sum: f64 = start["phases"].as_array().expect("phases").iter().map(|phase| seconds(&phase["seconds"])).sum();
+        assert!((sum - total).abs() < 1e-6, "{sum} of {total}");
+        // It begins after the client sent and ends before the client had the answer; between them lies the start of the pod.
+        let began: jiff::Timestamp = start["at"].as_str().expect("a time").parse().expect("a time");
+        let began = began.as_nanosecond();
+        let end = began + i128::from(ebb::units::Span::from_std(std::time::Duration::from_secs_f64(total)).nanos());
+        assert!(i128::from(sent.nanos()) <= began && end <= i128::from(until.nanos()), "{start}: not within {seen}");
+        assert!(0.3 <= total && total <= seen.seconds_f64(), "{total} s of {seen}");
+        eprintln!(
+            "the client waited {:.3} s, of which the ledger accounts for {total:.3} s: {}",
+            seen.seconds_f64(),
+            start["text"]
+        );
+    }
+    let exposition =
+        reqwest::get(format!("{}/metrics", local.admin)).await.expect("an answer").text().await.expect("text");
+    assert!(exposition.contains("ebb_cold_starts_total{outcome=\"finished\"} 2"), "{exposition}");
+    assert!(exposition.contains("ebb_cold_start_phase_duration_seconds_count{phase=\"first_byte\"} 2"));
+    local.stop();
+    // And from the journal, once the autoscaler is gone.
+    let explain = Command::new(env!("CARGO_BIN_EXE_ebb"))
+        .args(["explain", "default/cold-00001", "--journal", directory, "--format", "json"])
+        .output()
+        .expect("the ebb binary");
+    let account: Value = serde_json::from_slice(&explain.stdout).expect("JSON");
+    assert_eq!(account["coldStarts"].as_array().map(Vec::len), Some(2), "{account}");
+}
+
+/// docs/events.md lists every reason there is, and no other.
+#[test]
+fn every_event_is_documented() {
+    let text = std::fs::read_to_string(crate::root().join("docs/events.md")).expect("docs/events.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: Vec<&str> = rows.map(|(reason, _)| reason).collect();
+    let others = ["InvalidAnnotation", "InternalError", "UpdateFailed"];
+    let told: Vec<&str> = ebb::controllers::pod_autoscaler::tell::REASONS.into_iter().chain(others).collect();
+    assert_eq!(documented, told);
+}
