@@ -3,12 +3,14 @@
 //! One module per ConfigMap, each with a `parse` that accepts and refuses what the reference does. Where the reference
 //! stops at the first fault, these report all of them. Nothing here reads a cluster; [`Live`] keeps the last good value
 //! for whoever does. [`check`] judges the settings of a revision: what is refused, and what is accepted but a trap.
+//! [`document`] is YAML as people write it, for the files Ebb itself is given.
 
 pub mod autoscaler;
 pub mod check;
 pub mod cluster_domain;
 pub mod defaults;
 pub mod deployment;
+pub mod document;
 pub mod hpa;
 pub mod leader_election;
 pub mod logging;

@@ -7,7 +7,8 @@
 use crate::api::annotations::{Override, Overrides, TARGET_MIN};
 use crate::api::names::{CLASS_ANNOTATION, METRIC_ANNOTATION};
 use crate::config::{Autoscaler, Deployment};
-use crate::engine::{MetricSpec, Spec};
+use crate::engine::zero::{ACTIVATION_ALLOWANCE, Moment, Situation};
+use crate::engine::{Bounds, MetricSpec, Spec};
 use crate::units::{Aggregation, ScalingMetric, Span};
 use std::fmt;
 
@@ -201,6 +202,34 @@ impl Resolved {
             initial_scale: self.initial_scale.value,
             activation_scale: self.activation_scale.value,
             reachable: self.reachable,
+        }
+    }
+
+    /// The scale bounds in force.
+    pub fn bounds(&self, initialized: bool) -> Bounds {
+        Bounds {
+            min_scale: self.min_scale.value,
+            max_scale: self.max_scale.value,
+            initial_scale: self.initial_scale.value,
+            initialized,
+            reachable: self.reachable,
+        }
+    }
+
+    /// What the way to zero and back depends on at a moment.
+    pub fn situation(&self, moment: &Moment) -> Situation {
+        Situation {
+            desired: moment.desired,
+            enabled: self.enable_scale_to_zero.value,
+            active: moment.active,
+            active_for: moment.active_for,
+            proxy_mode: moment.proxy_mode,
+            in_path_for: moment.in_path_for,
+            stable_window: self.stable_window.value,
+            grace: self.scale_to_zero_grace_period.value,
+            retention: if self.reachable { self.pod_retention.value } else { Span::ZERO },
+            activation_timeout: self.progress_deadline.value + ACTIVATION_ALLOWANCE,
+            always_in_path: self.target_burst_capacity.value == -1.0,
         }
     }
 

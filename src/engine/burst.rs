@@ -61,6 +61,12 @@ pub(super) fn excess_burst(spec: &Spec, ready: i32, load: f64) -> f64 {
     }
 }
 
+/// Whether requests go to activators: while no pods are wanted, it is not known how many are, or there is no room for a
+/// burst. They go to the pods otherwise.
+pub fn behind_activator(want: Option<i32>, excess_burst: i32) -> bool {
+    want.is_none_or(|want| want <= 0) || excess_burst < 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,6 +72,25 @@ pub enum Active {
     Unknown,
 }
 
+/// Beyond the progress deadline, how long starting may take before it is given up.
+pub const ACTIVATION_ALLOWANCE: Span = Span::from_seconds(30);
+
+impl Active {
+    /// What it becomes when `want` pods are wanted (`None`: not known), `ready` are, and `min_ready` make it active.
+    #[must_use]
+    pub fn after(self, want: Option<i32>, ready: i32, min_ready: i32) -> Self {
+        if want == Some(0) || min_ready == 0 {
+            Self::False
+        } else if want.is_none() && self == Self::False {
+            self
+        } else if ready < min_ready {
+            Self::Unknown
+        } else {
+            Self::True
+        }
+    }
+}
+
 /// Everything the answer depends on, apart from the probe.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Situation {
@@ -97,6 +116,21 @@ pub struct Situation {
     pub activation_timeout: Span,
     /// Whether the activator is in the path at every scale (target burst capacity -1), which needs no probe.
     pub always_in_path: bool,
+}
+
+/// What of a [`Situation`] changes from moment to moment; the rest is settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Moment {
+    /// Pods wanted, within the scale bounds.
+    pub desired: i32,
+    /// The `Active` condition.
+    pub active: Active,
+    /// For how long it has been so; negative when its time lies in the future.
+    pub active_for: Span,
+    /// Whether the ServerlessService's spec already asks for the activator (mode Proxy).
+    pub proxy_mode: bool,
+    /// For how long the activator has been in the path, if it is.
+    pub in_path_for: Option<Span>,
 }
 
 /// The answer, or what is missing for it.

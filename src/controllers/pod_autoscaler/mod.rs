@@ -202,7 +202,7 @@ impl Controller {
         now: Timestamp,
     ) -> Result<(), Error> {
         let (resolved, wrong) = self.resolve(key, pa);
-        let bounds = plan::bounds(&resolved, status::is_initialized(status));
+        let bounds = resolved.bounds(status::is_initialized(status));
 
         let sks = self.services.get(key);
         let private =

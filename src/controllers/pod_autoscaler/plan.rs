@@ -10,27 +10,15 @@ use crate::api::serverless_service::{Mode, ServerlessService, ServerlessServiceS
 use crate::config::resolve::Resolved;
 use crate::controllers::pod_autoscaler::probe::{Answer, Probe};
 use crate::controllers::pod_autoscaler::status::{ACTIVE, is_initialized, status_of};
-use crate::engine::zero::{self, Active, Situation, Step, Why};
-use crate::engine::{Bounds, Decision, Reason};
+use crate::engine::burst::behind_activator;
+use crate::engine::zero::{self, Active, Moment, Step, Why};
+use crate::engine::{Decision, Reason};
 use crate::units::{Compat, NANOS_PER_SECOND, Span, Timestamp, count_f64};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
 
-/// Beyond the progress deadline, how long starting may take before it is given up.
-const ACTIVATION_ALLOWANCE: Span = Span::from_seconds(30);
 /// Beyond the grace period, how long the path of requests may take to lead to the activator before that is told of.
 const SETTLES: Span = Span::from_seconds(30);
-
-/// The scale bounds in force.
-pub fn bounds(resolved: &Resolved, initialized: bool) -> Bounds {
-    Bounds {
-        min_scale: resolved.min_scale.value,
-        max_scale: resolved.max_scale.value,
-        initial_scale: resolved.initial_scale.value,
-        initialized,
-        reachable: resolved.reachable,
-    }
-}
 
 /// What the number of pods depends on, beside the resolved settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -111,7 +99,7 @@ pub fn scale(resolved: &Resolved, seen: &Seen, probe: Option<bool>, compat: Comp
             why: None,
         });
     }
-    let (desired, bound) = bounds(resolved, seen.initialized).clamp(seen.desired.unwrap_or(-1));
+    let (desired, bound) = resolved.bounds(seen.initialized).clamp(seen.desired.unwrap_or(-1));
     zero_step(resolved, seen, desired, bound, probe, compat)
 }
 
@@ -124,23 +112,18 @@ pub fn zero_step(
     probe: Option<bool>,
     compat: Compat,
 ) -> ScaleStep {
-    let situation = Situation {
+    let active = match seen.active {
+        Status::True => Active::True,
+        Status::False => Active::False,
+        Status::Unknown => Active::Unknown,
+    };
+    let situation = resolved.situation(&Moment {
         desired,
-        enabled: resolved.enable_scale_to_zero.value,
-        active: match seen.active {
-            Status::True => Active::True,
-            Status::False => Active::False,
-            Status::Unknown => Active::Unknown,
-        },
+        active,
         active_for: seen.active_for,
         proxy_mode: seen.proxy_mode,
         in_path_for: seen.in_path_for,
-        stable_window: resolved.stable_window.value,
-        grace: resolved.scale_to_zero_grace_period.value,
-        retention: if resolved.reachable { resolved.pod_retention.value } else { Span::ZERO },
-        activation_timeout: resolved.progress_deadline.value + ACTIVATION_ALLOWANCE,
-        always_in_path: resolved.target_burst_capacity.value == -1.0,
-    };
+    });
     match zero::step(&situation, probe, compat) {
         Step::Probe => ScaleStep::Probe,
         Step::Done(verdict) => ScaleStep::Done(Scale {
@@ -224,7 +207,7 @@ pub fn stuck(
 
 /// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.
 pub fn mode(want: Option<i32>, excess_burst: i32) -> Mode {
-    if want.is_some_and(|want| want > 0) && excess_burst >= 0 { Mode::Serve } else { Mode::Proxy }
+    if behind_activator(want, excess_burst) { Mode::Proxy } else { Mode::Serve }
 }
 
 /// An object this PodAutoscaler should own belongs to somebody else.

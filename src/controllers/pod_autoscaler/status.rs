@@ -3,6 +3,7 @@
 use crate::api::conditions::{Conditions, POD_AUTOSCALER, Status, find};
 use crate::api::pod_autoscaler::PodAutoscalerStatus;
 use crate::engine::Bounds;
+use crate::engine::zero::Active;
 use crate::units::Timestamp;
 
 /// Condition: whether the revision serves, is being brought up, or is at zero.
@@ -87,23 +88,30 @@ pub fn compute(status: &mut PodAutoscalerStatus, want: Option<i32>, ready: i32, 
     if ready >= min_ready && !status.service_name.is_empty() {
         mark_initialized(status, now);
     }
-    let active = status_of(status, ACTIVE);
+    let active = active(status);
     let no_traffic = ("NoTraffic", "The target is not receiving traffic.");
-    let queued = ("Queued", "Requests to the target are being buffered as resources are provisioned.");
-    if want == Some(0) || min_ready == 0 {
-        let (reason, message) = if active == Status::Unknown && min_ready > 0 {
-            ("TimedOut", "The target could not be activated.")
-        } else {
-            no_traffic
-        };
-        mark_inactive(status, reason, message, now);
-    } else if ready < min_ready {
-        if want.is_some() || active != Status::False {
-            mark_activating(status, queued.0, queued.1, now);
-        } else {
-            mark_inactive(status, no_traffic.0, no_traffic.1, now);
+    match active.after(want, ready, min_ready) {
+        // Not known to be wanted, and not active: it stays as it is, whatever is ready.
+        Active::False if want.is_none() && min_ready > 0 && ready >= min_ready => {}
+        Active::False => {
+            let timed_out = want == Some(0) && active == Active::Unknown && min_ready > 0;
+            let (reason, message) =
+                if timed_out { ("TimedOut", "The target could not be activated.") } else { no_traffic };
+            mark_inactive(status, reason, message, now);
         }
-    } else if want.is_some() || active != Status::False {
-        mark_active(status, now);
+        Active::Unknown => {
+            let message = "Requests to the target are being buffered as resources are provisioned.";
+            mark_activating(status, "Queued", message, now);
+        }
+        Active::True => mark_active(status, now),
+    }
+}
+
+/// The `Active` condition, as the engine has it.
+pub fn active(status: &PodAutoscalerStatus) -> Active {
+    match status_of(status, ACTIVE) {
+        Status::True => Active::True,
+        Status::False => Active::False,
+        Status::Unknown => Active::Unknown,
     }
 }

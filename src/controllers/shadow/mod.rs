@@ -495,7 +495,7 @@ impl Followed {
     /// The tolerance of a decision as far as the bounds let it through.
     fn tolerance(&self, decision: &Decision, scale: &Scale, initialized: bool) -> Tolerance {
         let raw = compare::tolerance(decision);
-        let bounds = plan::bounds(&self.resolved, initialized);
+        let bounds = self.resolved.bounds(initialized);
         let pods = |desired: i32| bounds.clamp(desired).0;
         let wanted = pods(decision.desired);
         if scale.want != Some(wanted) {

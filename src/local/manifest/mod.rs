@@ -4,13 +4,11 @@
 //! every file is told at once, with file, line and column, and with what was probably meant. [`documents()`] reads files
 //! for somebody who only looks at them.
 
-mod strict;
-mod yaml;
-
-pub use yaml::Place;
+pub use crate::config::document::{Place, Problem, Problems, Source};
 
 use crate::api::pod_autoscaler::PodAutoscalerSpec;
 use crate::api::serving::TrafficTarget;
+use crate::config::document::{Besides, Content, Fault, Node, faults, nearest, yaml};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,11 +16,8 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchP
 use kube::{Client, ResourceExt as _};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use strict::{Besides, Fault, faults, nearest};
-use yaml::{Content, Node};
 
 /// The largest file that is read, in bytes. Kubernetes takes no object beyond a fraction of this.
 const MAX_FILE: u64 = 8 << 20;
@@ -42,61 +37,6 @@ pub struct Manifest {
     pub resource: ApiResource,
     /// The object; one that lives in a namespace names it.
     pub object: DynamicObject,
-}
-
-/// Where in which file something stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Source {
-    /// The file, or words for what was no file.
-    pub file: String,
-    /// Where in it.
-    pub place: Place,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Place { line: 0, .. } => f.write_str(&self.file),
-            Place { line, column } => write!(f, "{}:{line}:{column}", self.file),
-        }
-    }
-}
-
-/// One thing that is wrong with a manifest.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Problem {
-    /// Where.
-    pub source: Source,
-    /// Which field; empty when it is not about one.
-    pub path: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.source)?;
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Everything that is wrong with a set of manifests; never empty.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.0.iter().enumerate() {
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
-    }
 }
 
 /// Reads files, the YAML and JSON files of directories (not of directories within), and standard input for `-`.
@@ -175,21 +115,7 @@ impl Document {
     /// Where a field stands, named as `spec.template.metadata.annotations[KEY]` or `spec.traffic[0].percent`. What is
     /// not there stands where the nearest field around it does.
     pub fn source(&self, path: &str) -> Source {
-        let mut place = self.node.place;
-        let mut node = &self.node;
-        for step in steps(path) {
-            let below = match &node.content {
-                Content::Map(entries) => {
-                    entries.iter().find(|(key, _)| key.name == step).map(|(key, node)| (key.place, node))
-                }
-                Content::List(items) => {
-                    step.parse().ok().and_then(|number: usize| items.get(number)).map(|node| (node.place, node))
-                }
-                _ => None,
-            };
-            let Some(below) = below else { break };
-            (place, node) = below;
-        }
+        let place = self.node.place_of(path);
         Source { file: self.file.clone(), place }
     }
 
@@ -203,22 +129,6 @@ impl Document {
         faults.sort_by_key(|fault| fault.place);
         faults.into_iter().map(|fault| fault.at(&self.file)).collect()
     }
-}
-
-/// The names and numbers a path is made of.
-fn steps(path: &str) -> Vec<&str> {
-    let mut steps = Vec::new();
-    let mut rest = path;
-    while !rest.is_empty() {
-        let (step, after) = if let Some(inside) = rest.strip_prefix('[') {
-            inside.split_once(']').unwrap_or((inside, ""))
-        } else {
-            rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
-        };
-        steps.push(step);
-        rest = after.strip_prefix('.').unwrap_or(after);
-    }
-    steps
 }
 
 /// The objects of a list, as `kubectl get -o yaml` prints it or as an API server answers; or the one object.

@@ -209,7 +209,7 @@ fn compute_status(line: &StatusLine, now: Timestamp, tally: &mut Tally) {
         ..PodAutoscalerStatus::default()
     };
     let before = status.conditions.clone();
-    let bounds = plan::bounds(&resolved(&line.annotations, &line.config, &line.reachability, None), false);
+    let bounds = resolved(&line.annotations, &line.config, &line.reachability, None).bounds(false);
     let want = (line.want_scale >= 0).then_some(line.want_scale);
     let threshold = Bounds { initialized: pa::is_initialized(&status), ..bounds }.min_ready();
     pa::compute(&mut status, want, line.ready, bounds, now + Span::SECOND);

@@ -15,16 +15,16 @@ use std::fmt;
 
 /// Something wrong in a document.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fault {
-    pub(super) place: Place,
+pub(crate) struct Fault {
+    pub(crate) place: Place,
     /// Where it is in the object: `spec.template.spec.containers[0].image`.
-    pub(super) path: String,
-    pub(super) message: String,
+    pub(crate) path: String,
+    pub(crate) message: String,
 }
 
 impl Fault {
     /// The same, said of a file.
-    pub(super) fn at(self, file: &str) -> Problem {
+    pub(crate) fn at(self, file: &str) -> Problem {
         let source = Source { file: file.to_owned(), place: self.place };
         Problem { source, path: self.path, message: self.message }
     }
@@ -32,7 +32,7 @@ impl Fault {
 
 /// Which fields an object may have beside those its type knows.
 #[derive(Clone, Copy)]
-pub(super) enum Besides<'a> {
+pub(crate) enum Besides<'a> {
     /// These.
     Only(&'a [&'a str]),
     /// Any: somebody else looks at them.
@@ -41,20 +41,33 @@ pub(super) enum Besides<'a> {
 
 /// What is wrong in `node`, read as a `T`: every unknown field, and the first value of a wrong kind. The outermost
 /// object may also have the fields of `besides`.
-pub(super) fn faults<T: for<'de> serde::Deserialize<'de>>(node: &Node, path: &str, besides: Besides<'_>) -> Vec<Fault> {
+pub(crate) fn faults<T: for<'de> serde::Deserialize<'de>>(node: &Node, path: &str, besides: Besides<'_>) -> Vec<Fault> {
+    read::<T>(node, path, besides).1
+}
+
+/// `node` as a `T`, unless a value is of a wrong kind, and what is wrong in it as in [`faults`].
+pub(crate) fn read<T: for<'de> serde::Deserialize<'de>>(
+    node: &Node,
+    path: &str,
+    besides: Besides<'_>,
+) -> (Option<T>, Vec<Fault>) {
     let found = RefCell::new(Vec::new());
     let reader = Reader { node, path: path.to_owned(), besides, found: &found };
     let read = T::deserialize(reader);
     let mut found = found.into_inner();
-    if let Err(Wrong(message, at)) = read {
-        let (place, path) = at.unwrap_or_else(|| (node.place, path.to_owned()));
-        found.push(Fault { place, path, message });
-    }
-    found
+    let value = match read {
+        Ok(value) => Some(value),
+        Err(Wrong(message, at)) => {
+            let (place, path) = at.unwrap_or_else(|| (node.place, path.to_owned()));
+            found.push(Fault { place, path, message });
+            None
+        }
+    };
+    (value, found)
 }
 
 /// The entry of `known` that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
     known
         .into_iter()

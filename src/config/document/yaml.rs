@@ -15,14 +15,14 @@ pub struct Place {
 
 /// A value and where it begins.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) content: Content,
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) content: Content,
 }
 
 /// A value.
 #[derive(Clone, Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Null,
     Bool(bool),
     Signed(i64),
@@ -36,14 +36,14 @@ pub(super) enum Content {
 
 /// A key and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) place: Place,
-    pub(super) name: String,
+pub(crate) struct Key {
+    pub(crate) place: Place,
+    pub(crate) name: String,
 }
 
 impl Node {
     /// The value of `key`; none when this is no mapping or has no such key.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match &self.content {
             Content::Map(entries) => entries.iter().find(|(found, _)| found.name == key).map(|(_, value)| value),
             _ => None,
@@ -51,7 +51,7 @@ impl Node {
     }
 
     /// The text of `key`, if it has one.
-    pub(super) fn text(&self, key: &str) -> Option<&str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
         match &self.get(key)?.content {
             Content::Text(text) => Some(text),
             _ => None,
@@ -59,7 +59,7 @@ impl Node {
     }
 
     /// What it is, in a word or two.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self.content {
             Content::Null => "nothing",
             Content::Bool(_) => "a truth value",
@@ -70,8 +70,29 @@ impl Node {
         }
     }
 
+    /// Where a field stands, named as `spec.template.metadata.annotations[KEY]` or `spec.traffic[0].percent`. What is
+    /// not there stands where the nearest field around it does.
+    pub(crate) fn place_of(&self, path: &str) -> Place {
+        let mut place = self.place;
+        let mut node = self;
+        for step in steps(path) {
+            let below = match &node.content {
+                Content::Map(entries) => {
+                    entries.iter().find(|(key, _)| key.name == step).map(|(key, node)| (key.place, node))
+                }
+                Content::List(items) => {
+                    step.parse().ok().and_then(|number: usize| items.get(number)).map(|node| (node.place, node))
+                }
+                _ => None,
+            };
+            let Some(below) = below else { break };
+            (place, node) = below;
+        }
+        place
+    }
+
     /// The same as JSON.
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.content {
             Content::Null => serde_json::Value::Null,
             Content::Bool(value) => (*value).into(),
@@ -110,8 +131,24 @@ impl From<&serde_json::Value> for Node {
     }
 }
 
+/// The names and numbers a path is made of.
+fn steps(path: &str) -> Vec<&str> {
+    let mut steps = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (step, after) = if let Some(inside) = rest.strip_prefix('[') {
+            inside.split_once(']').unwrap_or((inside, ""))
+        } else {
+            rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+        };
+        steps.push(step);
+        rest = after.strip_prefix('.').unwrap_or(after);
+    }
+    steps
+}
+
 /// The documents of a YAML text; empty ones are left out.
-pub(super) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
+pub(crate) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
     serde_saphyr::from_multiple::<Spanned<Content>>(text)
         .map(|documents| documents.into_iter().map(node).collect())
         .map_err(|error| {
