@@ -28,6 +28,7 @@
 //! | 9 | [`app`] | the wiring of an autoscaler |
 //! | 9 | [`dataplane`] | queue-proxy and activator |
 //! | 10 | [`local`] | a cluster in one process |
+//! | 10 | [`sim`] | the engine under a virtual clock, in a model of the world |
 //! | 11 | [`cli`] | the command line |
 //!
 //! # Invariants
@@ -64,5 +65,6 @@ pub mod app;
 pub mod dataplane;
 
 pub mod local;
+pub mod sim;
 
 pub mod cli;

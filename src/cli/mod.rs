@@ -12,6 +12,7 @@ pub mod queue_proxy;
 pub mod recording;
 pub mod run;
 pub mod screen;
+pub mod sim;
 
 use crate::api::duration;
 use crate::clock::Clock;
@@ -49,6 +50,7 @@ enum Command {
     Alb(alb::Args),
 
     Explain(explain::Args),
+    Sim(sim::Args),
     QueueProxy(queue_proxy::Args),
     Activator(activator::Args),
     /// Kill the processes of pods when the `ebb local` that started them is gone. It starts this itself.
@@ -98,6 +100,7 @@ pub fn run() -> ExitCode {
         }
         Command::Alb(command) => alb::run(&command),
         Command::Explain(command) => explain::run(&command),
+        Command::Sim(command) => sim::run(&command),
         Command::QueueProxy(command) => {
             start_log("queueproxy", args.log.as_deref(), format).and_then(|()| queue_proxy::run(&command))
         }

@@ -18,6 +18,7 @@ mod replay;
 mod run;
 mod shadow;
 mod shipped;
+mod sim;
 mod standby;
 mod stats;
 mod system;
