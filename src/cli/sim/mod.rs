@@ -16,9 +16,9 @@ use std::path::PathBuf;
 
 /// What would this configuration have done on this traffic?
 ///
-/// A scenario file names the traffic, the revision, the world around it, and the policies to try. Each request
-/// is simulated, and the scaler is the one that `ebb run` runs, under a virtual clock. The same seed gives the
-/// same bytes, on one thread and on many.
+/// A scenario file names the traffic, the revision, the world around it, and the policies to try.
+/// Each request is simulated, and the scaler is the one that `ebb run` runs, under a virtual clock.
+/// The same seed gives the same bytes, on one thread and on many.
 #[derive(clap::Args, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -35,8 +35,8 @@ enum Command {
 
 /// Check scenario files without running them.
 ///
-/// Everything that is wrong is told with file, line and column. The exit code is 0 when nothing is, 1 when
-/// something is, and 2 when a file cannot be read.
+/// Everything that is wrong is told with file, line and column. The exit code is 0 when nothing is,
+/// 1 when something is, and 2 when a file cannot be read.
 ///
 /// Examples:
 ///   ebb sim check simulations/hello.yaml

@@ -18,13 +18,14 @@ use std::path::PathBuf;
 
 /// Replay a journal: audit its decisions, or ask what another configuration would have done.
 ///
-/// `ebb run --journal DIR` and `ebb local --journal DIR` record all that the autoscaler hears. Without
-/// --what-if each input is fed to this program's engine, and each decision must be the recorded one, byte
-/// for byte; the exit code is then 0, and 1 when one differs, which is shown with its input.
+/// `ebb run --journal DIR` and `ebb local --journal DIR` record all that the autoscaler hears.
+/// Without --what-if each input is fed to this program's engine, and each decision must be the
+/// recorded one, byte for byte; the exit code is then 0, and 1 when one differs, which is shown
+/// with its input.
 ///
-/// With --what-if the traffic is rebuilt from what was recorded and played in the world of a scenario, whose
-/// policies are then compared. First the recorded configuration must bring back the recorded pods: where it
-/// is further off than --max-error, there is no answer, unless forced.
+/// With --what-if the traffic is rebuilt from what was recorded and played in the world of a
+/// scenario, whose policies are then compared. First the recorded configuration must bring back the
+/// recorded pods: where it is further off than --max-error, there is no answer, unless forced.
 ///
 /// Examples:
 ///   ebb sim replay /var/ebb
