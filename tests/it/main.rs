@@ -19,6 +19,7 @@ mod run;
 mod shadow;
 mod shipped;
 mod sim;
+mod sim_command;
 mod standby;
 mod stats;
 mod system;
