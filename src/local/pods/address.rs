@@ -50,8 +50,12 @@ pub struct Addresses {
     network: Ipv4Addr,
     /// Ports that must be free on an address.
     ports: Vec<u16>,
+    claim: Claim,
     state: Arc<Mutex<State>>,
 }
+
+/// Takes an address off the market, if all of the ports are free on it.
+type Claim = fn(Ipv4Addr, &[u16]) -> io::Result<UdpSocket>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -63,21 +67,23 @@ impl Addresses {
     /// Addresses of the /16 around `network` on which all of `ports` are free.
     pub fn new(network: Ipv4Addr, ports: &[u16]) -> Self {
         let [a, b, ..] = network.octets();
-        Self { network: Ipv4Addr::new(a, b, 0, 0), ports: ports.to_vec(), state: Arc::default() }
+        Self { network: Ipv4Addr::new(a, b, 0, 0), ports: ports.to_vec(), claim, state: Arc::default() }
     }
 
     /// Takes the next free address. It is free again when the result is dropped.
+    ///
+    /// A machine that does not have the whole network, but as many addresses of it as somebody added, begins anew with the
+    /// first after the last it has.
     pub fn take(&self) -> Result<Address, AddressError> {
         let mut passed_over = 0;
+        let (mut count, mut beyond) = (SIZE, None);
         loop {
-            let number = self.reserve().ok_or(AddressError::Exhausted { network: self.network })?;
+            let Some(number) = self.reserve(count) else {
+                return Err(beyond.unwrap_or(AddressError::Exhausted { network: self.network }));
+            };
             // Given back by its drop if it turns out to be of no use.
             let mut address = Address { ip: self.address(number), number, pool: self.clone(), claim: None };
-            let claimed = UdpSocket::bind((address.ip, CLAIM_PORT)).and_then(|claim| {
-                self.ports.iter().try_for_each(|port| TcpListener::bind((address.ip, *port)).map(drop))?;
-                Ok(claim)
-            });
-            match claimed {
+            match (self.claim)(address.ip, &self.ports) {
                 Ok(claim) => {
                     address.claim = Some(claim);
                     return Ok(address);
@@ -88,7 +94,13 @@ impl Addresses {
                         return Err(AddressError::Exhausted { network: self.network });
                     }
                 }
-                Err(source) => return Err(AddressError::Unavailable { address: address.ip, source }),
+                Err(source) => {
+                    let unavailable = AddressError::Unavailable { address: address.ip, source };
+                    if number == 0 {
+                        return Err(unavailable);
+                    }
+                    (count, beyond) = (number, Some(unavailable));
+                }
             }
         }
     }
@@ -98,9 +110,11 @@ impl Addresses {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.len()
     }
 
-    fn reserve(&self) -> Option<u32> {
+    /// The next free one of the first `count`.
+    fn reserve(&self, count: u32) -> Option<u32> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = (0..SIZE).map(|step| (state.next + step) % SIZE).find(|number| !state.taken.contains(number))?;
+        let start = if state.next < count { state.next } else { 0 };
+        let number = (0..count).map(|step| (start + step) % count).find(|number| !state.taken.contains(number))?;
         state.taken.insert(number);
         state.next = (number + 1) % SIZE;
         Some(number)
@@ -109,6 +123,12 @@ impl Addresses {
     fn address(&self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + 2 + number)
     }
+}
+
+fn claim(ip: Ipv4Addr, ports: &[u16]) -> io::Result<UdpSocket> {
+    let claim = UdpSocket::bind((ip, CLAIM_PORT))?;
+    ports.iter().try_for_each(|port| TcpListener::bind((ip, *port)).map(drop))?;
+    Ok(claim)
 }
 
 /// An address in use; dropping it gives it back.
@@ -148,6 +168,25 @@ mod tests {
         let second = addresses.take().expect("an address");
         assert_eq!(second.ip(), Ipv4Addr::new(127, 71, 0, 3));
         assert_eq!(addresses.in_use(), 1);
+    }
+
+    /// Where loopback addresses are added by hand there are a few dozen; pods once stayed without one after that many.
+    #[test]
+    fn the_addresses_a_machine_has_are_used_again_and_again() {
+        let three = |ip: Ipv4Addr, ports: &[u16]| match ip.octets() {
+            [.., 2..=4] => claim(ip, ports),
+            _ => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        let addresses = Addresses { claim: three, ..Addresses::new(Ipv4Addr::new(127, 74, 0, 0), &[]) };
+        let last = |address: &Address| address.ip().octets()[3];
+        let one_by_one: Vec<u8> = (0..7).map(|_| last(&addresses.take().expect("an address"))).collect();
+        assert_eq!(one_by_one, [2, 3, 4, 2, 3, 4, 2]);
+        let mut held: Vec<Address> = (0..3).map(|_| addresses.take().expect("an address")).collect();
+        assert_eq!(held.iter().map(last).collect::<Vec<_>>(), [3, 4, 2]);
+        let told = addresses.take().expect_err("all are in use").to_string();
+        assert!(told.contains("127.74.0.5") && told.contains("ifconfig lo0 alias"), "{told}");
+        held.remove(1);
+        assert_eq!(last(&addresses.take().expect("an address")), 4);
     }
 
     #[test]
