@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -35,6 +36,10 @@ const MAX_HEADER_LIST: u32 = 64 * 1024;
 
 /// How long a connection is silent before the kernel asks whether the peer is still there, and again.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a connection that has brought no request yet may still bring its first once no more are accepted: its client
+/// could not know. Closed at once, it would be reset under a request that is on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -112,7 +117,10 @@ where
     F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
+    let begun = CancellationToken::new();
+    let first = begun.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        first.cancel();
         let mut request = request.map(boxed);
         request.extensions_mut().insert(Peer(peer));
         let answer = handler(request);
@@ -122,10 +130,15 @@ where
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEADER_LIST);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let drained = async {
+        stop.drain.cancelled().await;
+        // Begun or not, it ends in order from here on.
+        let _ = timeout(FIRST_REQUEST, begun.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = stop.kill.cancelled() => return,
-        () = stop.drain.cancelled() => {
+        () = drained => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = serving.as_mut() => ended,

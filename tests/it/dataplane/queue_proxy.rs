@@ -264,6 +264,27 @@ async fn clients_that_go_away_leave_nothing_behind() {
     }
 }
 
+/// Such a connection was once reset, with its request on the way.
+#[tokio::test]
+async fn a_connection_that_came_just_before_the_end_may_still_bring_its_request() {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let stop = Stop::default();
+    let handler = async |_: Request<Body>| Response::new(full("late"));
+    let serving = tokio::spawn(server::serve(listener, 10, handler, stop.clone()));
+    let mut early = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+    // Accepted after the other, and answered: so the other is being served by now.
+    let answer = client().get(format!("http://{addr}/")).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    stop.drain.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    early.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it is read");
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("late"), "{answer}");
+    soon("the end", serving).await.expect("no panic");
+}
+
 /// It once counted as the process's failure, and was logged as one.
 #[tokio::test]
 async fn a_client_that_goes_away_in_the_middle_of_its_request_is_no_failure_of_the_process() {
