@@ -44,7 +44,7 @@ const PERMISSIONS: &[Permission] = &[
         resource: "podautoscalers",
         verbs: &["get", "list", "watch"],
         shadow: &["list", "watch"],
-        why: "what there is to scale, and how; `get` when somebody else wrote a status first",
+        why: "what there is to scale, and how; `get` when somebody else wrote a status first, and before what it owns is made anew",
     },
     Permission {
         everywhere: true,

@@ -103,6 +103,9 @@ enum Error {
     Metric(String, Cause),
     #[error("error scaling target: {0}")]
     Scale(String, Cause),
+    /// It is not there any more, which the watch has not told of yet.
+    #[error("the PodAutoscaler is gone")]
+    Gone,
 }
 
 /// Whose fault it was.
@@ -132,7 +135,7 @@ impl Error {
     fn cause(&self) -> Cause {
         match self {
             Self::Sks(_, cause) | Self::Metric(_, cause) | Self::Scale(_, cause) => *cause,
-            Self::Decider(_) => Cause::Other,
+            Self::Decider(_) | Self::Gone => Cause::Other,
         }
     }
 }
@@ -146,7 +149,8 @@ impl Controller {
 
     /// One look at one PodAutoscaler.
     pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
-        let Some(pa) = self.autoscalers.get(&key) else {
+        // One that was given to another class is not ours any more either.
+        let Some(pa) = self.autoscalers.get(&key).filter(|pa| Self::serves(pa)) else {
             self.deciders.remove_decider(&key);
             self.gauges.forget(&key);
             self.teller.forget(&key);
@@ -155,7 +159,7 @@ impl Controller {
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
         };
-        if !Self::serves(&pa) || pa.metadata.deletion_timestamp.is_some() {
+        if pa.metadata.deletion_timestamp.is_some() {
             return Turn::Done;
         }
         let now = self.clock.now();
@@ -170,6 +174,10 @@ impl Controller {
             Ok(result) => result,
             Err(_) => Err(Error::Scale("the API server did not answer in time".to_owned(), Cause::Unavailable)),
         };
+        if matches!(result, Err(Error::Gone)) {
+            debug!(revision = %key, "deleted while the watch was away");
+            return Turn::Done;
+        }
 
         status.observed_generation = generation;
         settle_times(&mut status.conditions, known.map_or(&[][..], |status| &status.conditions), now);
@@ -410,13 +418,17 @@ impl Controller {
             Error::Metric(format!("PA: {} does not own Metric: {}", key.name(), key.name()), Cause::Other)
         })?;
         let fresh = matches!(write, Write::Create(_));
+        let failed = |error: &WriteError| Error::Metric(writes::write_in_words(error), Cause::from(error));
+        if fresh && !self.is_there(key, pa).await.map_err(|error| failed(&error))? {
+            return Err(Error::Gone);
+        }
         match self.write(key, pa, write, &self.metrics).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 if fresh {
                     status::mark_failed_create(status, "Metric", key.name(), now);
                 }
-                Err(Error::Metric(writes::write_in_words(&error), Cause::from(&error)))
+                Err(failed(&error))
             }
         }
     }
@@ -437,15 +449,30 @@ impl Controller {
             Error::Sks(format!("PA: {} does not own SKS: {}", key.name(), key.name()), Cause::Other)
         })?;
         let fresh = matches!(write, Write::Create(_));
+        let failed = |error: &WriteError| Error::Sks(writes::write_in_words(error), Cause::from(error));
+        if fresh && !self.is_there(key, pa).await.map_err(|error| failed(&error))? {
+            return Err(Error::Gone);
+        }
         match self.write(key, pa, write, &self.services).await {
             Ok(written) => Ok(written.or_else(|| found.cloned()).unwrap_or_else(|| empty_service(pa))),
             Err(error) => {
                 if fresh {
                     status::mark_failed_create(status, "ServerlessService", key.name(), now);
                 }
-                Err(Error::Sks(writes::write_in_words(&error), Cause::from(&error)))
+                Err(failed(&error))
             }
         }
+    }
+
+    /// Whether a PodAutoscaler is there whose owned objects are not. After a watch was away its end may be told of before
+    /// that of their owner; made again for one that is gone, they would stand there until somebody collects them. One
+    /// that never had any is not asked for.
+    async fn is_there(&self, key: &RevisionKey, pa: &PodAutoscaler) -> Result<bool, WriteError> {
+        if pa.status.as_ref().is_none_or(|status| status.metrics_service_name.is_empty()) {
+            return Ok(true);
+        }
+        let live = writes::api::<PodAutoscaler>(self.flow.client(), key).get_opt(key.name()).await?;
+        Ok(live.is_some_and(|live| live.metadata.uid == pa.metadata.uid && live.metadata.deletion_timestamp.is_none()))
     }
 
     /// Carries out a write and notes the result in the cache, so that the next look does not repeat it.

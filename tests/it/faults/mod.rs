@@ -353,18 +353,20 @@ async fn what_was_deleted_while_nobody_could_tell_is_noticed() {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"test/n": n.to_string()}}}));
         rig.api::<PodAutoscaler>().patch("stays", &PatchParams::default(), &patch).await.expect("patched");
     }
-    rig.road.open().await;
-    until("the deleted one unknown", async || (rig.autoscaler.rows().len() == 1).then_some(())).await;
-    // Its owned objects may have been listed before it, and been made again for an owner that is gone: the garbage
-    // collector takes those, and no more follow.
     until("nothing of it left", async || {
         let sks = rig.api::<ServerlessService>().get_opt("gone").await.expect("answered");
         let metric = rig.api::<Metric>().get_opt("gone").await.expect("answered");
         (sks.is_none() && metric.is_none()).then_some(())
     })
     .await;
-    at_rest(&rig).await;
     let before = witness.written("gone").len();
+    // What it owned is noticed to be gone long before it is itself.
+    let late = Fault::once(Effect::Delay(Duration::from_secs(1))).on(Verb::List);
+    rig.store.faults().add(late.of("podautoscalers.autoscaling.internal.knative.dev").times(3));
+    rig.road.open().await;
+    until("the deleted one unknown", async || (rig.autoscaler.rows().len() == 1).then_some(())).await;
+    at_rest(&rig).await;
+    assert_eq!(witness.written("gone").len(), before, "made for one that is gone: {:?}", witness.written("gone"));
     let load = Load::on(&rig, &["gone", "stays"], 250.0);
     grown(&rig, "stays").await;
     drop(load);
@@ -416,6 +418,33 @@ async fn objects_that_cannot_be_understood_harm_nobody_else() {
     let mended = Patch::Merge(json!({"spec": {"containerConcurrency": 10}}));
     dynamic("PodAutoscaler", "podautoscalers").patch("bad", &PatchParams::default(), &mended).await.expect("patched");
     grown(&rig, "bad").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_given_to_another_class_is_let_go() {
+    let store = Store::new(Clock::system());
+    let witness = Witness::of(&store);
+    let rig = Rig::start(store, async |client| {
+        for name in ["given", "kept"] {
+            revision_at_zero(client, name, &settings()).await;
+        }
+    });
+    let rig = Arc::new(rig.await);
+    let load = Load::on(&rig, &["given"], 250.0);
+    grown(&rig, "given").await;
+    drop(load);
+    let class = Patch::Merge(json!({"metadata": {"annotations": {CLASS_ANNOTATION: "hpa.autoscaling.knative.dev"}}}));
+    rig.api::<PodAutoscaler>().patch("given", &PatchParams::default(), &class).await.expect("patched");
+    until("its series to be gone", async || {
+        let page = rig.autoscaler.metrics().exposition(Format::Prometheus);
+        (!page.contains("kn_revision_name=\"given\"")).then_some(())
+    })
+    .await;
+    at_rest(&rig).await;
+    let before = witness.written("given").len();
+    let _load = Load::on(&rig, &["given", "kept"], 250.0);
+    grown(&rig, "kept").await;
+    assert_eq!(witness.written("given").len(), before, "{:?}", witness.written("given"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
