@@ -454,7 +454,7 @@ enum Trouble {
     Missed,
     /// 500: something behind the server failed, such as a webhook; often for this object only.
     Internal,
-    /// 401: the token has run out. It is read from its file again within a minute.
+    /// 401: the token has run out. By the next attempt it is the one its file holds then.
     LoggedOut,
 }
 

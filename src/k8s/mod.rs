@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`slim`] (what is read of an object), [`follow`] (one watch, told as changes), [`cache`] (a kind as a map), [`pods`] and [`scale_targets`]
 //! (what is counted and what is scaled), [`queue`] (what to look at next), [`pace`] (what the API server asks for) and
-//! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`requests`] (what was asked), [`read_only`]
-//! (for who only looks).
+//! [`flow`] (which write goes next), [`events`] (what people are told), [`dial`] (how a Service is reached), [`token`] (who we are), [`requests`] (what was
+//! asked), [`read_only`] (for who only looks).
 
 pub mod cache;
 pub mod dial;
@@ -17,6 +17,7 @@ pub mod read_only;
 pub mod requests;
 pub mod scale_targets;
 pub mod slim;
+pub mod token;
 
 use crate::observe::metrics::{Page, Source, count};
 

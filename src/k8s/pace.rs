@@ -10,6 +10,7 @@
 //! request for up to 1,000 s; so it must be off in the client given to [`Pace::client`], as [`connect`] makes it.
 
 use crate::clock::Clock;
+use crate::k8s::token;
 use crate::units::{Span, Timestamp};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use kube::Client;
@@ -33,7 +34,7 @@ const MISSES: u32 = 5;
 /// When the configuration names what cannot be read or used.
 pub fn connect(mut config: kube::Config) -> kube::Result<Client> {
     config.default_retry = false;
-    Client::try_from(config)
+    token::connect(config)
 }
 
 /// When requests may be sent. Cheap to clone; all clones are one.

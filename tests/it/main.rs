@@ -23,6 +23,7 @@ mod sim_command;
 mod standby;
 mod stats;
 mod system;
+mod token;
 mod zero;
 
 use std::path::PathBuf;
