@@ -1,6 +1,6 @@
 //! The wiring of a shadow: watches, deciders and scrapes as an autoscaler has them, and nothing that writes.
 
-use super::{Pods, Row, Watched, account, describe, keep, keep_history, rows, told_if_slow};
+use super::{Pods, Row, WAITING_PLANS, Watched, account, describe, keep, keep_history, rows, told_if_slow};
 use crate::clock::Clock;
 use crate::controllers::settings;
 use crate::controllers::shadow::report::{Difference, Report};
@@ -100,6 +100,7 @@ impl ShadowAutoscaler {
         };
         let collector =
             Collector::new(clock, dial, scrapes, pods.clone(), deciders.clone(), Proxied::ByPods, Box::new(|_| {}));
+        let (tell_plans, plans) = mpsc::channel(WAITING_PLANS);
         let parts = Parts {
             clock,
             compat,
@@ -112,6 +113,7 @@ impl ShadowAutoscaler {
             deciders: deciders.clone(),
             collector: collector.clone(),
             refusals,
+            plans: journal.is_some().then_some(tell_plans),
         };
         let (autoscalers, services, objects) =
             (parts.autoscalers.clone(), parts.services.clone(), parts.metrics.clone());
@@ -172,9 +174,13 @@ impl ShadowAutoscaler {
         if let Some(journal) = journal {
             state.metrics.register(journal.clone());
             let (deciders, cancel) = (deciders.clone(), cancel.clone());
-            // Nothing is made of its decisions.
-            let beside = Beside { plans: mpsc::channel(1).1, activations: mpsc::channel(1).1 };
-            spawn("journal", Box::pin(record(deciders, journal, beside, Box::new(Vec::new), cancel)));
+            // It routes nothing itself, so no activation of its own ends.
+            let beside = Beside { plans, activations: mpsc::channel(1).1 };
+            let all = {
+                let shadow = shadow.clone();
+                Box::new(move || shadow.plans())
+            };
+            spawn("journal", Box::pin(record(deciders, journal, beside, all, cancel)));
         }
         spawn("deciders", {
             let cancel = cancel.clone();
@@ -242,7 +248,7 @@ impl Inspect for State {
         self.autoscalers.get(key)?;
         let account = account(key, self.clock.now(), since, &self.deciders, &self.pods, &self.collector);
         let notes = vec!["this is a shadow: it tells what it would do, and changes nothing".to_owned()];
-        Some(Account { source: "the shadow".to_owned(), notes, ..account })
+        Some(Account { source: "the shadow".to_owned(), plan: self.shadow.plan(key), notes, ..account })
     }
 
     fn keys(&self) -> Vec<RevisionKey> {

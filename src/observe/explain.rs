@@ -80,6 +80,8 @@ impl Account {
             .collect();
         part("What decided, in the order the rules acted", &rules);
         part("What would change it", &self.would_change());
+        let differs = self.plan.as_ref().map(|plan| plan.differs.clone()).filter(|differs| !differs.is_empty());
+        part("The running autoscaler", differs.as_slice());
         let changes: Vec<_> = self
             .changes
             .iter()
@@ -134,7 +136,7 @@ impl Account {
             "decidedBy": decision.and_then(Decision::deciding).map(Reason::name),
             "plan": self.plan.as_ref().map(|plan| json!({
                 "at": to_jiff(plan.at), "bound": plan.bound, "zero": plan.zero, "minScale": plan.min, "maxScale": plan.max,
-                "activatorInPath": plan.proxied, "stuck": plan.stuck, "trouble": plan.trouble,
+                "activatorInPath": plan.proxied, "stuck": plan.stuck, "trouble": plan.trouble, "differs": plan.differs,
             })),
             "scrapeError": self.scrape_error,
             "wouldChange": self.would_change(),

@@ -28,6 +28,8 @@ pub struct Plan {
     pub stuck: String,
     /// What somebody should mend, such as an annotation that cannot be used; empty when nothing.
     pub trouble: String,
+    /// What the autoscaler this one runs beside wants otherwise, in words; empty where there is none, or the two agree.
+    pub differs: String,
 }
 
 impl Plan {
@@ -55,6 +57,7 @@ impl Plan {
             terminating: count(self.pods.terminating),
             trouble: self.trouble.clone(),
             stuck: self.stuck.clone(),
+            differs: self.differs.clone(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Plan {
             },
             trouble: form.trouble,
             stuck: form.stuck,
+            differs: form.differs,
         }
     }
 }
@@ -114,4 +118,6 @@ pub struct PlanForm {
     pub trouble: String,
     #[prost(string, tag = "14")]
     pub stuck: String,
+    #[prost(string, tag = "15")]
+    pub differs: String,
 }

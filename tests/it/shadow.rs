@@ -15,6 +15,9 @@ use ebb::local::knative::admission::admission;
 use ebb::local::pods::kubelet;
 use ebb::local::services::LocalDial;
 use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
+use ebb::observe::explain::of_journal;
+use ebb::observe::journal::replay::{Event, Step};
+use ebb::observe::journal::{self, Journal, Replay};
 use ebb::observe::metrics::Format;
 use ebb::ownership::Choice;
 use ebb::stats::client;
@@ -66,7 +69,7 @@ fn noting(client: Client, methods: &Arc<Mutex<BTreeMap<String, usize>>>) -> Clie
     Client::new(service, namespace)
 }
 
-async fn shadow(client: Client, dial: LocalDial, maps: Maps) -> ShadowAutoscaler {
+async fn shadow(client: Client, dial: LocalDial, maps: Maps, journal: Option<Journal>) -> ShadowAutoscaler {
     let options = shadow::Options {
         start: settings::read(&client, &maps, COMPAT).await.expect("settings"),
         client,
@@ -76,7 +79,7 @@ async fn shadow(client: Client, dial: LocalDial, maps: Maps) -> ShadowAutoscaler
         maps,
         admin: free().await,
         metrics: None,
-        journal: None,
+        journal,
     };
     ShadowAutoscaler::start(options, CancellationToken::new()).await
 }
@@ -169,9 +172,12 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
     // Two shadows: one with the settings there are, one whose pods are to be used to half as much.
     other_settings(&served.client(), "other-settings").await;
     let methods = Arc::new(Mutex::new(BTreeMap::new()));
-    let same = shadow(noting(served.client(), &methods), dial.clone(), Maps::default()).await;
+    let same = shadow(noting(served.client(), &methods), dial.clone(), Maps::default(), None).await;
     let maps = Maps { namespace: "other-settings".to_owned(), ..Maps::default() };
-    let other = shadow(noting(served.client(), &methods), dial, maps).await;
+    let kept = tempfile::tempdir().expect("a directory");
+    let options = journal::Options::new(kept.path().to_owned(), COMPAT);
+    let journal = Journal::open(options, clock).expect("a journal");
+    let other = shadow(noting(served.client(), &methods), dial, maps, Some(journal)).await;
     let mut told = other.listen();
 
     // Twelve clients with slow requests at each of the two: 12 / 3.5 = 3.43, so 4 pods.
@@ -289,6 +295,24 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
         assert_eq!(shadow.report().writes_refused, 0);
         shadow.stop().await;
     }
+    // What differed, and by which rule, is in the journal too, at the moment it was found.
+    let revision = of(&differs, "direct-00001").expect("a revision");
+    let difference =
+        revision.differences.iter().find(|difference| difference.aspect == Aspect::Pods).expect("found above");
+    let mut found = None;
+    let mut replay = Replay::open(kept.path(), Some(revision.key.clone())).expect("a journal");
+    let look = |event: Event<'_>| {
+        if let Step::Planned(plan) = event.step
+            && plan.differs.contains(&difference.with_since())
+        {
+            found.get_or_insert(event.at);
+        }
+    };
+    replay.run(None, look).expect("a journal");
+    let account = of_journal(kept.path(), &revision.key, Some(found.expect("it was recorded")), Span::from_seconds(60));
+    let account = account.expect("an account");
+    assert!(account.text().contains("\nThe running autoscaler\n  Ebb wanted "), "{}", account.text());
+    assert!(account.text().contains("target 1.75"), "{}", account.text());
     let methods = methods.lock().expect("no panic above").clone();
     assert_eq!(methods.keys().collect::<Vec<_>>(), ["GET"], "{methods:?}");
 

@@ -15,6 +15,7 @@ use crate::api::conditions::{Status, find};
 use crate::api::metric::Metric;
 use crate::api::names::{CONFIGURATION_LABEL, REVISION_LABEL};
 use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
+use crate::api::pods::PodCounts;
 use crate::api::serverless_service::{Mode, ServerlessService};
 use crate::clock::Clock;
 use crate::config::{Resolved, resolve};
@@ -31,6 +32,7 @@ use crate::k8s::pods::PodIndex;
 use crate::k8s::read_only::Refusals;
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::metrics::{LabelNames, Page, Registry, RevisionLabels, RevisionSeries, Source};
+use crate::observe::plan::Plan;
 use crate::stats::limit::OncePerMinute;
 use crate::units::{Compat, RevisionKey, ScalingMetric, Span, Timestamp};
 use compare::{Answers, Aspect, Basis, Blind, Comparison, Finding, Sight, Tolerance};
@@ -38,7 +40,7 @@ use report::{Account, Difference, Report, RevisionReport, Side};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -75,6 +77,8 @@ pub struct Parts {
     pub collector: Collector,
     /// How many writes the client refused.
     pub refusals: Refusals,
+    /// Told of each plan that differs from the one before, for a journal. What finds no place there is dropped.
+    pub plans: Option<mpsc::Sender<(RevisionKey, Plan)>>,
 }
 
 /// The shadow. Cheap to clone; all clones are one.
@@ -112,6 +116,8 @@ struct Followed {
     last: Option<Look>,
     differences: VecDeque<Difference>,
     differences_told: [u64; Aspect::ALL.len()],
+    /// What was last made of a decision, and where that differs; `None` before the first.
+    plan: Option<Plan>,
 }
 
 /// What was seen at the last look.
@@ -148,7 +154,18 @@ impl Shadow {
         }
     }
 
-    /// Listens to the differences that last, each when it is found and when it is over. The place for a journal.
+    /// What was last made of the decisions on a revision, and where the running autoscaler wants something else.
+    pub fn plan(&self, key: &RevisionKey) -> Option<Plan> {
+        self.lock().revisions.get(key)?.plan.clone()
+    }
+
+    /// The same of every revision.
+    pub fn plans(&self) -> Vec<(RevisionKey, Plan)> {
+        let state = self.lock();
+        state.revisions.iter().filter_map(|(key, followed)| Some((key.clone(), followed.plan.clone()?))).collect()
+    }
+
+    /// Listens to the differences that last, each when it is found and when it is over.
     pub fn listen(&self) -> broadcast::Receiver<Difference> {
         self.shared.told.subscribe()
     }
@@ -214,6 +231,11 @@ impl Shadow {
             for finding in findings {
                 let difference = followed.note(&key, &finding);
                 self.tell(&key, &difference);
+            }
+            if let Some(plan) = followed.planned(now, parts.pods.counts(&key))
+                && let Some(plans) = &parts.plans
+            {
+                let _ = plans.try_send((key.clone(), plan));
             }
             keys.push(key);
         }
@@ -388,6 +410,7 @@ impl Followed {
             last: None,
             differences: VecDeque::new(),
             differences_told: [0; Aspect::ALL.len()],
+            plan: None,
         }
     }
 
@@ -544,6 +567,28 @@ impl Followed {
                 }
             }
         }
+    }
+
+    /// What is made of the last decision now, if that is news.
+    fn planned(&mut self, now: Timestamp, pods: PodCounts) -> Option<Plan> {
+        let last = self.last.as_ref()?;
+        let (_, scale) = last.because.as_ref()?;
+        let lasting = self.differences.iter().filter(|difference| difference.over.is_none());
+        let plan = Plan {
+            at: now,
+            want: scale.want,
+            bound: scale.bound.as_ref().map(ToString::to_string).unwrap_or_default(),
+            zero: plan::zero_in_words(scale).unwrap_or_default(),
+            min: self.resolved.min_scale.value,
+            max: self.resolved.max_scale.value,
+            proxied: last.sight.ours[Aspect::Mode as usize] == Some(compare::mode_number(Mode::Proxy)),
+            pods,
+            differs: lasting.map(Difference::with_since).collect::<Vec<_>>().join("; "),
+            ..Plan::default()
+        };
+        let news = self.plan.as_ref().is_none_or(|before| plan.differs_from(before));
+        self.plan = Some(plan.clone());
+        news.then_some(plan)
     }
 
     fn account(&self) -> Account {

@@ -110,6 +110,11 @@ impl Difference {
         }
     }
 
+    /// The same with the time it began.
+    pub fn with_since(&self) -> String {
+        format!("{}, since {}", self.in_words(), to_jiff(self.since).strftime("%H:%M:%S"))
+    }
+
     fn json(&self) -> Value {
         json!({
             "aspect": self.aspect.name(),
