@@ -558,6 +558,18 @@ impl Autoscaler {
             let setup = lease::Setup { client, namespace, cluster_domain, identity, times, clock, compat };
             Elections::start(setup, ownership, &duties, watches.clone())
         });
+        if let Some(elections) = &elections {
+            let (broken, cancel) = (elections.broken(), cancel.clone());
+            spawn(
+                "elections",
+                Box::pin(async move {
+                    tokio::select! {
+                        () = cancel.cancelled() => {}
+                        () = broken.cancelled() => {}
+                    }
+                }),
+            );
+        }
         spawn("end", {
             let (ownership, forwarder) = (state.ownership.clone(), forwarder);
             let cancel = cancel.clone();
@@ -983,6 +995,9 @@ fn owner<K: Resource>(object: &K) -> Option<String> {
 async fn told_if_slow(objects: &'static str, synced: impl Future<Output = ()>) {
     let mut synced = pin!(synced);
     while tokio::time::timeout(SLOW_SYNC, &mut synced).await.is_err() {
-        warn!(objects, "not listed yet; the warnings of the watch say why, often a permission that is missing");
+        warn!(
+            objects,
+            "not listed yet; the warnings of the watch say why, often a missing permission, or a kind of Knative's that is not installed"
+        );
     }
 }

@@ -124,7 +124,7 @@ pub struct StatefulSet {
 impl StatefulSet {
     /// Reads `STATEFUL_CONTROLLER_ORDINAL`, `STATEFUL_SERVICE_NAME`, `STATEFUL_SERVICE_PORT` (80) and
     /// `STATEFUL_SERVICE_PROTOCOL` (`http`) through `variable`. `None` when the first two are not there or the first
-    /// does not end in a number, upon which Knative elects owners instead.
+    /// does not end in a number, upon which owners are elected, as in Knative.
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let pod = variable("STATEFUL_CONTROLLER_ORDINAL")?;
         let (set, ordinal) = pod.rsplit_once('-')?;

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub const RELEASE: Duration = Duration::from_secs(3);
 pub const SUCCESSOR: Duration = Duration::from_secs(1);
 /// How long what is known of a bucket's revisions is kept that could not be renewed, in case nobody else signs.
 pub const KEPT: Span = Span::from_seconds(60);
+/// How long a replica stands back that has found its own signature from before its container was restarted: a standby
+/// signs as soon as its watch tells that the Lease is free.
+pub const STANDS_BACK: Span = Span::from_millis(500);
 /// What a candidate waits before it tries again is a retry-period and up to so many of them on top, as in client-go.
 const JITTER: f64 = 1.2;
 
@@ -60,6 +64,7 @@ pub struct Setup {
 pub struct Elections {
     stop: CancellationToken,
     tasks: TaskTracker,
+    broken: CancellationToken,
 }
 
 impl Elections {
@@ -67,6 +72,7 @@ impl Elections {
     /// which should come after [`stop`](Self::stop). Must be called in a tokio runtime.
     pub fn start(setup: Setup, ownership: Ownership, duties: &Arc<dyn Duties>, watches: CancellationToken) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let broken = CancellationToken::new();
         let sightings: Vec<_> = ownership.ring().names().iter().map(|_| Sightings::new(setup.clock)).collect();
         for (bucket, sightings) in sightings.iter().enumerate() {
             let name = ownership.ring().names()[bucket].clone();
@@ -85,21 +91,35 @@ impl Elections {
                 duties: Arc::clone(duties),
                 stop: stop.clone(),
                 kept: None,
+                newborn: true,
                 failing: AtomicU64::new(0),
             };
-            tasks.spawn(elector.run().instrument(span));
+            tasks.spawn(or_broken(elector.run(), broken.clone()).instrument(span));
         }
-        tokio::spawn(async move {
+        let following = async move {
             follow_leases(setup.client, &setup.namespace, ownership.ring(), &sightings, watches).await;
-        });
+        };
+        tokio::spawn(or_broken(following, broken.clone()));
         tasks.close();
-        Self { stop, tasks }
+        Self { stop, tasks, broken }
+    }
+
+    /// Cancelled when a part of this has panicked: there is a bucket nobody here stands for any more.
+    pub fn broken(&self) -> CancellationToken {
+        self.broken.clone()
     }
 
     /// Flushes, gives up and releases what is ours, and stands no more; within [`FLUSH`], [`RELEASE`] and [`SUCCESSOR`].
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
+    }
+}
+
+/// Runs `part`; tells `broken` if it panics.
+async fn or_broken(part: impl Future<Output = ()>, broken: CancellationToken) {
+    if AssertUnwindSafe(part).catch_unwind().await.is_err() {
+        broken.cancel();
     }
 }
 
@@ -116,6 +136,8 @@ struct Elector {
     stop: CancellationToken,
     /// What is known of the bucket's revisions is kept until then, although we may not write for them.
     kept: Option<Timestamp>,
+    /// It has not tried to sign yet: a signature of ours is from before the container was restarted.
+    newborn: bool,
     /// Requests that failed one after the other.
     failing: AtomicU64,
 }
@@ -222,6 +244,22 @@ impl Elector {
             } else {
                 Some(self.candidate.step(sighting.record(), now))
             };
+            let first = self.newborn && step.is_some();
+            self.newborn &= !first;
+            if first
+                && self.setup.compat.warm_standby
+                && sighting.record().is_some_and(|(record, _)| self.candidate.holds(record))
+            {
+                // What that process knew went with it, but a standby may have a mirror of it.
+                info!("signed before the container was restarted; given up to whoever knows more");
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err(Stopped { perhaps_signed: true }),
+                    () = self.release() => {}
+                }
+                perhaps_signed = true;
+                not_before = self.now() + STANDS_BACK;
+                continue;
+            }
             let act_at = match &step {
                 Some(Step::Wait(until)) => (*until).min(look_at),
                 Some(Step::Create(_) | Step::Update(_)) | None => not_before,

@@ -28,6 +28,8 @@
 //!   the watch is silent they look for themselves, each retry-period with jitter.
 //! - **A crash of the API server is not a hand-over.** Who stopped writing because it could not renew keeps its
 //!   windows and deciders for up to [`KEPT`](lease::KEPT) and goes on with them if nobody else signed meanwhile.
+//! - **A container that is restarted knows nothing.** The Lease still has its pod's signature. It takes it off and stands
+//!   back for [`STANDS_BACK`](lease::STANDS_BACK), so that a standby goes on, which has a mirror; alone, it signs again.
 //!
 //! In StatefulSet mode replica `i` owns bucket `i` for good. `ebb local` has one replica, which owns everything.
 //!
@@ -52,12 +54,15 @@ use futures::future::BoxFuture;
 use holder::{Holder, Identity, Remote, StatefulSet};
 use ring::Ring;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 /// Which buckets this replica owns, and who holds the others. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -107,7 +112,7 @@ pub struct Counters {
     pub fenced: AtomicU64,
     /// Times a bucket stopped being ours because somebody else signed its Lease.
     pub taken: AtomicU64,
-    /// Leases released on a clean stop.
+    /// Leases given up on a clean stop, or as a container began that was restarted.
     pub released: AtomicU64,
     /// Requests for a Lease that failed, conflicts included.
     pub failures: AtomicU64,
@@ -175,7 +180,14 @@ impl Choice {
         match self {
             Self::Single => (Ownership::single(clock), None),
             Self::Cluster { identity, stateful_set } => {
-                match stateful_set.and_then(|set| set.buckets(buckets, namespace, cluster_domain)) {
+                let place = stateful_set.map(|set| set.buckets(buckets, namespace, cluster_domain));
+                if place == Some(None) {
+                    warn!(
+                        buckets,
+                        "the ordinal in the StatefulSet is beyond the number of buckets, so owners are elected"
+                    );
+                }
+                match place.flatten() {
                     Some((names, own)) => (Ownership::stateful_set(clock, Ring::named(names), own), None),
                     None => (Ownership::elected(clock, Ring::new(buckets)), Some(identity)),
                 }
@@ -272,16 +284,22 @@ impl Ownership {
     /// Does `work` for a revision for as long as this replica owns it. `None` when it does not, or when it ceased to;
     /// then the work was dropped wherever it was.
     pub async fn act<T>(&self, key: &RevisionKey, work: impl Future<Output = T>) -> Option<T> {
+        let bucket = self.bucket_of(key);
         let (cancel, _turn) = {
-            let term = self.term_of(self.bucket_of(key));
+            let term = self.term_of(bucket);
             let term = term.as_ref().filter(|term| self.runs(term))?;
             (term.cancel.clone(), term.turns.token())
         };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => None,
-            done = work => Some(done),
-        }
+        let (mut ended, mut work) = (pin!(cancel.cancelled()), pin!(work));
+        poll_fn(|context| {
+            // The clock is asked each time the work goes on: after the process was held up, the work may be woken before
+            // whoever ends the term.
+            if ended.as_mut().poll(context).is_ready() || !self.owns_index(bucket) {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// Who holds a bucket, as far as this replica knows.
@@ -442,6 +460,26 @@ mod tests {
         };
         let (done, ()) = tokio::join!(under_way, ending);
         assert_eq!(done, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_woken_after_the_term_does_not_go_on_though_nobody_has_ended_it() {
+        let clock = Clock::starting_at(Timestamp::from_seconds(1_000));
+        let ownership = Ownership::elected(clock, Ring::new(1));
+        ownership.begin(0, Some(clock.now() + Span::from_seconds(3)));
+        let (woken, written) = (tokio::sync::Notify::new(), AtomicBool::new(false));
+        let key = RevisionKey::new("default", "hello-00001");
+        let work = ownership.act(&key, async {
+            woken.notified().await;
+            written.store(true, Ordering::Relaxed);
+        });
+        let held_up = async {
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_mins(1)).await;
+            woken.notify_one();
+        };
+        assert_eq!(tokio::join!(work, held_up).0, None);
+        assert!(!written.load(Ordering::Relaxed), "what was to be written was sent after the term");
     }
 
     #[tokio::test(start_paused = true)]

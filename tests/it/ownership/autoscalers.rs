@@ -13,7 +13,7 @@ use ebb::engine::Decision;
 use ebb::k8s::dial::Dial;
 use ebb::local::apiserver::{Effect, Fault, Store, Verb};
 use ebb::observe::metrics::Format;
-use ebb::ownership::holder::Identity;
+use ebb::ownership::holder::{Identity, StatefulSet};
 use ebb::ownership::{Choice, Ownership};
 use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
 use ebb::units::{Compat, RevisionKey, Span};
@@ -21,7 +21,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -115,6 +115,18 @@ async fn start(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8
 }
 
 async fn start_as(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8, compat: Compat) -> Replica {
+    start_at(client, cluster, clock, number, compat, None).await
+}
+
+/// The same in a place of a StatefulSet, if there is one.
+async fn start_at(
+    client: kube::Client,
+    cluster: &Cluster,
+    clock: Clock,
+    number: u8,
+    compat: Compat,
+    stateful_set: Option<StatefulSet>,
+) -> Replica {
     let maps = Maps::default();
     let settings = settings::read(&client, &maps, compat).await.expect("settings");
     let free = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -130,7 +142,7 @@ async fn start_as(client: kube::Client, cluster: &Cluster, clock: Clock, number:
         compat,
         dial,
         cluster_domain: "cluster.local".to_owned(),
-        ownership: Choice::Cluster { identity, stateful_set: None },
+        ownership: Choice::Cluster { identity, stateful_set },
         maps,
         start: settings,
         stats: Listen::Now(listener),
@@ -481,4 +493,125 @@ async fn after_a_clean_stop_under_load_not_one_tick_decides_otherwise() {
     }
     assert_eq!((first.owned(), second.owned()), (0, 1));
     second.autoscaler.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_restarted_leaves_its_windows_to_the_standby() {
+    let clock = clock();
+    let store = Store::new(clock);
+    let outside = Network::to(&store).client();
+    furnish(&outside, 1).await;
+    revision(&outside, "hello-00001").await;
+    let cluster = Cluster::default();
+    let network = Network::to(&store);
+    let killed = start(network.client(), &cluster, clock, 1).await;
+    until("it owns the bucket", || killed.owned() == 1).await;
+    let standby = start(Network::to(&store).client(), &cluster, clock, 2).await;
+    let counted = |replica: &Replica, series: &str| {
+        let page = replica.autoscaler.metrics().exposition(Format::Prometheus);
+        let line = page.lines().find_map(|line| line.strip_prefix(series));
+        line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("no {series} in\n{page}"))
+    };
+    let mut activator = killed.connect().await;
+    activator.send(report_of("hello-00001", 7.0)).await.expect("sent");
+    carried("a decision", || killed.decided("hello-00001") == Some(1)).await;
+    carried("the standby has a mirror", || counted(&standby, "ebb_mirrored_revisions ") == 1.0).await;
+    // The process is gone without a word; the pod and its address stay.
+    network.cut();
+    let again = start(Network::to(&store).client(), &cluster, clock, 1).await;
+    carried("the standby owns the bucket", || standby.owned() == 1).await;
+    assert_eq!(counted(&standby, "ebb_mirror_takeovers_total{mirror=\"used\"} "), 1.0);
+    assert_eq!((again.owned(), again.known(), standby.known()), (0, 0, 1));
+    carried("it goes on deciding", || standby.decided("hello-00001") == Some(1)).await;
+    for replica in [&again, &standby] {
+        replica.autoscaler.stop().await;
+    }
+}
+
+/// Two of a StatefulSet, each of which has its bucket for good.
+#[tokio::test(start_paused = true)]
+async fn in_a_stateful_set_each_replica_has_its_bucket_and_nobody_elses() {
+    let clock = clock();
+    let store = Store::new(clock);
+    let outside = Network::to(&store).client();
+    furnish(&outside, 2).await;
+    let names: Vec<String> = (0..8).map(|number| format!("hello-{number}")).collect();
+    for name in &names {
+        revision(&outside, name).await;
+    }
+    let cluster = Cluster::default();
+    let set = |ordinal: u8| {
+        StatefulSet::from_env(move |name| match name {
+            "STATEFUL_CONTROLLER_ORDINAL" => Some(format!("as-{ordinal}")),
+            "STATEFUL_SERVICE_NAME" => Some("as".to_owned()),
+            "STATEFUL_SERVICE_PORT" => Some("8080".to_owned()),
+            "STATEFUL_SERVICE_PROTOCOL" => Some("ws".to_owned()),
+            _ => None,
+        })
+    };
+    let member = async |ordinal: u8| {
+        let client = Network::to(&store).client();
+        let replica = start_at(client, &cluster, clock, ordinal, Compat::IMPROVED, set(ordinal)).await;
+        cluster.leads(&format!("as-{ordinal}.as.{SYSTEM}.svc.cluster.local"), replica.stats);
+        replica
+    };
+    let (zeroth, first) = (member(0).await, member(1).await);
+    assert_eq!((zeroth.owned(), first.owned()), (1, 1));
+    let of = |replica: &Replica, name: &str| replica.ownership().owns(&RevisionKey::new("default", name));
+    for name in &names {
+        assert!(of(&zeroth, name) != of(&first, name), "{name} is one's or the other's");
+    }
+    let mine = names.iter().filter(|name| of(&zeroth, name)).count();
+    assert!(0 < mine && mine < names.len(), "{mine}");
+    until("each knows its own", || (zeroth.known(), first.known()) == (mine as u64, (names.len() - mine) as u64)).await;
+
+    // Whoever a stat comes to, its owner decides, and alone.
+    let reach = async |through: &Replica, revisions: &[String]| {
+        let mut activator = through.connect().await;
+        for name in revisions {
+            activator.send(report(name)).await.expect("sent");
+        }
+    };
+    reach(&zeroth, &names).await;
+    let decided = |replica: &Replica| names.iter().filter(|name| replica.decided(name) == Some(1)).count();
+    carried("all are woken", || decided(&zeroth) + decided(&first) == names.len()).await;
+    assert_eq!((decided(&zeroth), decided(&first)), (mine, names.len() - mine));
+
+    // One is away: nobody takes its bucket; back, it goes on.
+    first.autoscaler.stop().await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!((zeroth.owned(), zeroth.known()), (1, mine as u64));
+    let back = member(1).await;
+    until("it knows its own again", || back.known() == (names.len() - mine) as u64).await;
+    // Until the other finds it again.
+    for second in 0.. {
+        if decided(&back) == names.len() - mine {
+            break;
+        }
+        assert!(second < 60, "its own were not decided on again");
+        reach(&zeroth, &names).await;
+        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    // No Lease was signed and nothing advertised.
+    let leases: Api<Lease> = Api::namespaced(outside.clone(), SYSTEM);
+    assert_eq!(leases.list(&ListParams::default()).await.expect("a list").items.len(), 0);
+    let services: Api<Service> = Api::namespaced(outside, SYSTEM);
+    assert_eq!(services.list(&ListParams::default()).await.expect("a list").items.len(), 0);
+    for replica in [&zeroth, &back] {
+        replica.autoscaler.stop().await;
+    }
+}
+
+/// Waits, in virtual time, for what bytes on real sockets bring about, which do not know of it.
+async fn carried(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..5_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain: {what}");
 }

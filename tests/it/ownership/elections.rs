@@ -183,6 +183,33 @@ async fn a_clean_stop_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_is_restarted_leaves_its_bucket_to_a_standby_unless_strict() {
+    for (compat, standbys, heir, transitions) in [
+        (Compat::IMPROVED, 1, "10.0.0.2", 1),
+        (Compat::IMPROVED, 0, "10.0.0.1", 1),
+        (Compat { warm_standby: false, ..Compat::IMPROVED }, 1, "10.0.0.1", 0),
+    ] {
+        let store = Store::new(clock());
+        let killed = replica(&store, 1, 1, compat);
+        until("the first owns it", || killed.owned() == 1).await;
+        let mut replicas: Vec<_> = (0..standbys).map(|_| replica(&store, 2, 1, compat)).collect();
+        until("the standby knows", || replicas.iter().all(|standby| standby.holder(0) == "10.0.0.1")).await;
+        killed.network.cut();
+        let started = clock();
+        // Well within the Lease.
+        replicas.push(replica(&store, 1, 1, compat));
+        until("somebody owns it", || replicas.iter().map(Replica::owned).sum::<usize>() == 1).await;
+        let took = started.now().since(Timestamp::from_seconds(1_800_000_000));
+        assert!(took <= Span::SECOND, "{took}");
+        let record = lease(&store).await.spec.expect("a record");
+        assert!(record.holder_identity.as_deref().is_some_and(|holder| holder.ends_with(heir)), "{record:?}");
+        assert_eq!(record.lease_transitions, Some(transitions), "{heir}");
+        let again = replicas.last().expect("it was just put there");
+        assert_eq!(again.told.log(), if heir == "10.0.0.1" { "activate 0, promoted 0" } else { "" });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_stops_the_writers_at_the_deadline_and_nothing_is_forgotten() {
     let store = Store::new(clock());
     let alone = replica(&store, 1, 1, Compat::IMPROVED);
@@ -324,6 +351,32 @@ async fn a_deleted_lease_is_made_again_by_its_owner() {
 
 /// The one law, under whatever comes: three replicas with clocks of their own, networks that are cut and mended, writes
 /// that conflict or lose their answers.
+#[tokio::test(start_paused = true)]
+async fn a_part_that_panics_is_told() {
+    struct Clumsy;
+    impl Duties for Clumsy {
+        fn promoted(&self, bucket: usize) {
+            assert_eq!(bucket, 0, "the test asked for it");
+        }
+        fn demoted(&self, _: usize) {}
+    }
+    let store = Store::new(clock());
+    let ownership = Ownership::elected(clock(), Ring::new(2));
+    let setup = Setup {
+        client: Network::to(&store).client(),
+        namespace: SYSTEM.to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        identity: Identity::new("autoscaler-1", "10.0.0.1").expect("a pod"),
+        times: LeaderElection { buckets: 2, ..LeaderElection::defaults(Compat::IMPROVED) },
+        clock: clock(),
+        compat: Compat::IMPROVED,
+    };
+    let duties: Arc<dyn Duties> = Arc::new(Clumsy);
+    let elections = Elections::start(setup, ownership.clone(), &duties, CancellationToken::new());
+    until("it is told", || elections.broken().is_cancelled()).await;
+    until("the other bucket is led all the same", || ownership.owns_index(0)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bucket_never_has_two_owners() {
     use rand::{RngExt as _, SeedableRng as _};
