@@ -1,7 +1,7 @@
 //! `ebb activator`: the activator as a process of its own.
 
 use crate::cli::exit::Exit;
-use crate::cli::{clock, until_stopped};
+use crate::cli::{clock, until_stopped, with_server};
 use crate::dataplane::activator;
 use crate::k8s::dial::SystemDial;
 use anyhow::Context as _;
@@ -45,5 +45,5 @@ async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
         }
         None => kube::Config::infer().await.context("no cluster to read; name one with --kubeconfig FILE")?,
     };
-    Ok(kube::Client::try_from(config)?)
+    Ok(kube::Client::try_from(with_server(config)?)?)
 }

@@ -100,7 +100,7 @@ pub struct Args {
 
     /// Show metrics under the names of Knative up to 1.18 too (autoscaler_desired_pods and so on), for dashboards of that
     /// time.
-    #[arg(long, env = "EBB_OLDER_METRICS")]
+    #[arg(long, env = "EBB_OLDER_METRICS", value_parser = clap::builder::BoolishValueParser::new())]
     older_metrics: bool,
 
     #[command(flatten)]

@@ -133,6 +133,19 @@ fn clock() -> Clock {
     clock
 }
 
+/// `config`, if it says where the API server is. A URL without a scheme or a host would be found out with the first
+/// request, which panics in the client.
+fn with_server(config: kube::Config) -> anyhow::Result<kube::Config> {
+    let url = &config.cluster_url;
+    let whole = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
+    anyhow::ensure!(
+        whole,
+        "{:?} is not the URL of an API server; write it with its scheme, such as https://10.0.0.1:6443",
+        url.to_string()
+    );
+    Ok(config)
+}
+
 /// A length of time as Go writes it: `1s`, `1m30s`, `250ms`.
 fn span(text: &str) -> Result<Span, String> {
     let span =

@@ -3,7 +3,7 @@
 use crate::app::shadow::{self, ShadowAutoscaler};
 use crate::app::{self, Autoscaler, Listen, Show};
 use crate::cli::exit::Exit;
-use crate::cli::{CompatMode, Signals, clock, recording, span};
+use crate::cli::{CompatMode, Signals, clock, recording, span, with_server};
 use crate::config::cluster_domain;
 use crate::config::observability::MetricsProtocol;
 use crate::controllers::settings::{self, Maps};
@@ -81,7 +81,7 @@ pub struct Args {
 
     /// Show metrics under the names of Knative up to 1.18 too (autoscaler_desired_pods and so on), for dashboards of that
     /// time.
-    #[arg(long, env = "EBB_OLDER_METRICS")]
+    #[arg(long, env = "EBB_OLDER_METRICS", value_parser = clap::builder::BoolishValueParser::new())]
     older_metrics: bool,
 
     #[command(flatten)]
@@ -150,6 +150,15 @@ const THREADS: usize = 2;
 const BLOCKING_THREADS: usize = 16;
 /// How long the controller of the load balancer may take to finish what it is writing.
 const LAST_LOOK: Duration = Duration::from_secs(5);
+/// Variables for pushing metrics and traces.
+const OTLP_VARIABLES: [&str; 6] = [
+    "OTEL_SERVICE_NAME",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_TRACES_SAMPLER",
+];
 /// The file that names the cluster's domain.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -199,8 +208,11 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
     if args.kube_api_qps.is_some() || args.kube_api_burst.is_some() {
         warn!("--kube-api-qps and --kube-api-burst have no effect: requests are paced by what the API server says");
     }
+    for text in without_effect(|name| std::env::var(name).ok()) {
+        warn!("{text}");
+    }
     let compat = args.compat.into();
-    let config = kube_config(&args).await?;
+    let config = with_server(kube_config(&args).await?)?;
     let api = config.cluster_url.clone();
     let client = pace::connect(config)?;
     check_version(&client, min_version, args.api_patience.to_std()).await?;
@@ -501,6 +513,31 @@ struct Environment {
     admin_port: u16,
 }
 
+/// What of the environment asks for something and does not get it.
+fn without_effect(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
+    let mut told = Vec::new();
+    if ["STATEFUL_CONTROLLER_ORDINAL", "STATEFUL_SERVICE_NAME"].iter().any(set)
+        && StatefulSet::from_env(&variable).is_none()
+    {
+        told.push(
+            "STATEFUL_CONTROLLER_ORDINAL and STATEFUL_SERVICE_NAME give no place in a StatefulSet, so owners are elected; \
+             set the first to the name of the pod, such as autoscaler-0, and the second to the name of its headless Service, \
+             or remove both"
+                .to_owned(),
+        );
+    }
+    let pushing: Vec<_> = OTLP_VARIABLES.into_iter().filter(set).collect();
+    if !pushing.is_empty() {
+        told.push(format!(
+            "{} without effect: Ebb pushes no metrics and no traces; scrape /metrics on the admin port, or set \
+             metrics-protocol of config-observability to prometheus",
+            pushing.join(", ")
+        ));
+    }
+    told
+}
+
 /// Everything that is wrong with the environment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct EnvironmentError(Vec<String>);
@@ -619,6 +656,23 @@ mod tests {
             assert!(problem.starts_with(start), "{problem}");
         }
         assert_eq!(bad.0.len(), starts.len());
+    }
+
+    #[test]
+    fn what_asks_for_something_and_does_not_get_it_is_told() {
+        let told = |pairs: &[(&str, &str)]| {
+            without_effect(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(told(&[]), Vec::<String>::new());
+        let place = [("STATEFUL_CONTROLLER_ORDINAL", "as-0"), ("STATEFUL_SERVICE_NAME", "as")];
+        assert_eq!(told(&place), Vec::<String>::new());
+        for half in [&place[..1], &place[1..], &[("STATEFUL_CONTROLLER_ORDINAL", "as"), place[1]]] {
+            let told = told(half);
+            assert!(told.len() == 1 && told[0].contains("owners are elected"), "{half:?}: {told:?}");
+        }
+        let push = told(&[("OTEL_SERVICE_NAME", "x"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://x"), place[0]]);
+        assert_eq!(push.len(), 2, "{push:?}");
+        assert!(push[1].starts_with("OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_ENDPOINT without effect"), "{push:?}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Deployment {
         reader.text("queueSidecarImage", &mut image);
         reader.text("queue-sidecar-image", &mut image);
         let image_key = reader.either("queue-sidecar-image", "queueSidecarImage");
-        reader.refuse_if(image.is_empty(), &[image_key], "is missing", "the image of the queue-proxy");
+        reader.require(!image.is_empty(), image_key, "the image of the queue-proxy");
 
         for key in QUANTITIES {
             let accepted = "a quantity, such as \"25m\" or \"400Mi\"";

@@ -165,6 +165,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Refuses that a key is not there, or empty, for which there is no default.
+    fn require(&mut self, there: bool, key: &str, accepted: &str) {
+        self.refuse_if(!there, &[key], "is missing", accepted);
+        if let Some(problem) = self.problems.last_mut().filter(|problem| !there && problem.keys == [key]) {
+            "take it from the map that Knative Serving was installed with".clone_into(&mut problem.way_out);
+        }
+    }
+
     fn problem(&mut self, keys: &[&str], problem: String, accepted: String) {
         self.problems.push(SettingError {
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),

@@ -96,9 +96,11 @@ pub struct Start {
 pub enum SettingsError {
     /// It is not there.
     #[error(
-        "ConfigMap {namespace}/{map} does not exist. It may be empty, but it must be there: \
-         kubectl -n {namespace} create configmap {map}. If Knative Serving lives in another namespace, set \
-         SYSTEM_NAMESPACE to that"
+        "ConfigMap {namespace}/{map} does not exist. {}: kubectl -n {namespace} create configmap {map}{}. If Knative \
+         Serving lives in another namespace, set SYSTEM_NAMESPACE to that",
+        if map == deployment::NAME { "It must be there, with the image of the queue-proxy" }
+            else { "It may be empty, but it must be there" },
+        if map == deployment::NAME { " --from-literal=queue-sidecar-image=IMAGE" } else { "" }
     )]
     Missing {
         /// The namespace it was looked for in.

@@ -65,7 +65,7 @@ impl Log {
     /// Logs what is at least this severe from now on.
     pub fn set_level(&self, level: Level) {
         // An error only says that the process has no logging any more.
-        let _ = self.filter.reload(EnvFilter::new(directives(level)));
+        let _ = self.filter.reload(EnvFilter::new(whole(directives(level))));
     }
 
     /// Writes lines of this shape from now on. Spans that are open already lose their fields.
@@ -91,6 +91,15 @@ fn directives(level: Level) -> &'static str {
     }
 }
 
+/// Whoever sends a request says what became of it. The client's own line on each that failed would be an error for what is
+/// tried again, and says less.
+const SILENT: &str = "kube_client::client::builder";
+
+/// A filter, and the silence of what is told elsewhere, unless it is asked for.
+fn whole(filter: &str) -> String {
+    if filter.contains("kube_client") { filter.to_owned() } else { format!("{filter},{SILENT}=off") }
+}
+
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
 
@@ -103,7 +112,7 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Clone + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(filter).with_context(|| {
+    let filter = EnvFilter::try_new(whole(filter)).with_context(|| {
         format!(
             "log filter {filter:?}; use a level such as \"info\", or levels by module such as \"warn,ebb::stats=debug\""
         )

@@ -36,6 +36,8 @@ const PROTOBUF: &str = "application/protobuf";
 const MOST_HEADERS: usize = 64;
 /// The longest head of an answer, and the most that the framing of a chunked body may add to it.
 const MOST_HEAD: usize = 16 << 10;
+/// How much of a content type is told: the error stands in the status of a Metric.
+const MOST_TOLD: usize = 128;
 /// The longest body in Prometheus text. Old queue-proxies answer with under 2 KiB; one that also exports its runtime
 /// with about 10.
 const MOST_TEXT: usize = 256 << 10;
@@ -271,7 +273,7 @@ async fn exchange(stream: &mut TcpStream, request: &Request, compat: Compat) -> 
     } else if compat.text_scrapes && is_text(&head.content_type) {
         Ok(Format::Text)
     } else {
-        Err(FetchError::ContentType(head.content_type.clone()))
+        Err(FetchError::ContentType(shortened(head.content_type)))
     };
     let format = match format {
         Ok(format) => format,
@@ -315,6 +317,14 @@ async fn exchange(stream: &mut TcpStream, request: &Request, compat: Compat) -> 
 enum Format {
     Protobuf,
     Text,
+}
+
+fn shortened(mut content_type: String) -> String {
+    if content_type.len() > MOST_TOLD {
+        content_type.truncate(content_type.floor_char_boundary(MOST_TOLD));
+        content_type.push('…');
+    }
+    content_type
 }
 
 /// The head of an answer.

@@ -1,6 +1,8 @@
 //! `ebb run` as a cluster runs it: the built binary against an API over HTTP, real signals, real sockets.
 
 use crate::apiserver::Served;
+use crate::faults::rig;
+use crate::token::Door;
 use ebb::clock::Clock;
 use ebb::local::apiserver::{Effect, Fault, Verb, kubeconfig};
 use ebb::local::knative::admission::admission;
@@ -12,10 +14,12 @@ use futures::{SinkExt as _, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -23,6 +27,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -350,6 +355,16 @@ async fn bad_settings_at_the_start_are_all_told_with_the_way_out() {
         assert!(error.contains(words), "{words:?} is missing in\n{error}");
     }
 
+    maps(&served).delete("config-deployment", &kube::api::DeleteParams::default()).await.expect("deleted");
+    let (_, error) = refused(served.addr, |_| {}).await;
+    let words = "create configmap config-deployment --from-literal=queue-sidecar-image=IMAGE";
+    assert!(error.contains(words), "{error}");
+    let empty = serde_json::from_value(json!({"metadata": {"name": "config-deployment"}})).expect("a ConfigMap");
+    maps(&served).create(&PostParams::default(), &empty).await.expect("created");
+    let (_, error) = refused(served.addr, |_| {}).await;
+    let words = "queue-sidecar-image: \"\" is missing; use the image of the queue-proxy, or take it from the map";
+    assert!(error.contains(words), "{error}");
+
     // What the process itself needs to start is read first.
     set(&served, "config-logging", json!({"loglevel.autoscaler": "loud"})).await;
     let (code, error) = refused(served.addr, |_| {}).await;
@@ -381,7 +396,7 @@ async fn an_environment_or_a_cluster_that_will_not_do_is_told_with_the_way_out()
 
     // Switches in the environment are written in more ways than one.
     let (code, error) = refused(served.addr, |command| {
-        command.env_remove("POD_NAME").env("EBB_SHADOW", "1");
+        command.env_remove("POD_NAME").env("EBB_SHADOW", "1").env("EBB_OLDER_METRICS", "on");
     })
     .await;
     assert!(code == Some(2) && error.contains("POD_NAME is not set"), "{error}");
@@ -401,6 +416,9 @@ async fn an_environment_or_a_cluster_that_will_not_do_is_told_with_the_way_out()
     assert_eq!(status.code(), Some(2));
     assert!(error.contains("did not answer within 1.5s") && error.contains("--api-patience"), "{error}");
     run.said("API server cannot be asked; tried again in 1s").await;
+    // What is tried again is no error, and is told once.
+    let of_the_client = |line: &Value| line["caller"].as_str().is_some_and(|caller| caller.contains("client/builder"));
+    assert!(!run.log().iter().any(of_the_client), "{:#?}", run.log());
 
     let (code, error) = refused(served.addr, |command| {
         command.args(["--cluster", "nowhere"]);
@@ -408,6 +426,16 @@ async fn an_environment_or_a_cluster_that_will_not_do_is_told_with_the_way_out()
     .await;
     assert_eq!(code, Some(2));
     assert!(error.contains("--kubeconfig"), "{error}");
+
+    for server in ["127.0.0.1:6443", "kubernetes", "/path", "ftp://10.0.0.1/"] {
+        let (code, error) = refused(served.addr, |command| {
+            command.args(["--server", server]);
+        })
+        .await;
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains(&format!("{server:?} is not the URL of an API server")), "{error}");
+        assert!(error.contains("https://") && !error.contains("panicked"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -489,4 +517,134 @@ async fn a_shadow_of_an_empty_cluster_answers_and_stops_and_leaves_no_trace() {
     let last = run.log().into_iter().filter_map(|line| line["message"].as_str().map(str::to_owned));
     assert!(last.clone().any(|message| message.starts_with("Nothing could be compared yet")), "{:#?}", run.log());
     assert_eq!(served.store.version(), before, "something was written");
+}
+
+/// Two processes of a StatefulSet, which find each other by name; each has revisions of its own for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_stateful_set_share_the_revisions_without_leases() {
+    let names = tempfile::NamedTempFile::new().expect("a file");
+    let hosts =
+        "127.62.1.1 as-0.as.knative-serving.svc.cluster.local\n127.62.1.2 as-1.as.knative-serving.svc.cluster.local\n";
+    std::fs::write(names.path(), hosts).expect("written");
+    // In a view of the file system of its own, where this is the file of names.
+    let with_names = ["--user", "--map-root-user", "--mount", "sh", "-c", "mount --bind $0 /etc/hosts && exec \"$@\""];
+    let possible = Command::new("unshare").args(with_names).arg(names.path()).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        let _ =
+            writeln!(std::io::stdout(), "skipped: a process here cannot be given names of its own (unshare --user)");
+        return;
+    }
+    let served = installed().await;
+    set(&served, "config-leader-election", json!({"buckets": "2"})).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(rig::services(served.client(), stop.clone()));
+    let [early, late] = ["early", "late"].map(|time| (0..6).map(|n| format!("{time}-{n}")).collect::<Vec<_>>());
+    let unscraped = json!({"autoscaling.knative.dev/target-burst-capacity": "-1"});
+    for name in &early {
+        rig::revision_at_zero(&served.client(), name, &unscraped).await;
+    }
+    let member = |ordinal: u8| {
+        let stats = format!("127.62.1.{}:8080", ordinal + 1);
+        Run::spawn(served.addr, |command| {
+            let ebb = std::mem::replace(command, Command::new("unshare"));
+            let mut arguments: Vec<_> = ebb.get_args().map(std::ffi::OsStr::to_owned).collect();
+            let stats_flag = arguments.iter().position(|argument| argument == "--stats").expect("it is there");
+            arguments[stats_flag + 1] = stats.into();
+            command.args(with_names).arg(names.path()).arg(ebb.get_program()).args(arguments).env_clear();
+            command.envs(ebb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+            command.env("POD_NAME", format!("as-{ordinal}")).env("POD_IP", format!("127.62.1.{}", ordinal + 1));
+            command.env("STATEFUL_CONTROLLER_ORDINAL", format!("as-{ordinal}")).env("STATEFUL_SERVICE_NAME", "as");
+            command.env("STATEFUL_SERVICE_PORT", "8080").env("STATEFUL_SERVICE_PROTOCOL", "ws");
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+    };
+    let (zeroth, mut first) = (member(0), member(1));
+    let stats = zeroth.address("stats").await;
+    first.said("ready").await;
+
+    let connect = async || {
+        let stream = TcpStream::connect(&stats).await.expect("a connection");
+        tokio_tungstenite::client_async("ws://autoscaler.knative-serving", stream).await.expect("a handshake").0
+    };
+    let deployments: Api<Deployment> = Api::namespaced(served.client(), "default");
+    // Reported to the one, until every revision is woken.
+    let woken = async |revisions: &[String], log: &dyn Fn() -> String| {
+        let mut socket = connect().await;
+        eventually("all revisions to be woken", log, async || {
+            socket.send(rig::frame(revisions.iter().map(|name| (name.clone(), 1.0)))).await.expect("sent");
+            for name in revisions {
+                if deployments.get(name).await.expect("a Deployment").spec.and_then(|spec| spec.replicas) != Some(1) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    };
+    let scaled = |run: &Run| {
+        let lines = run.log().into_iter().filter(|line| line["message"] == "scaled");
+        lines.filter_map(|line| line["knative.dev/key"].as_str().map(str::to_owned)).collect::<BTreeSet<_>>()
+    };
+    let shared = |zeroth: &BTreeSet<String>, first: &BTreeSet<String>| {
+        assert!(!zeroth.is_empty() && !first.is_empty() && zeroth.is_disjoint(first), "{zeroth:?} {first:?}");
+        assert_eq!(zeroth.len() + first.len(), 6, "{zeroth:?} {first:?}");
+    };
+    woken(&early, &|| format!("{:#?}\n{:#?}", zeroth.log(), first.log())).await;
+    let before = scaled(&zeroth);
+    shared(&before, &scaled(&first));
+
+    // One is killed: nobody takes its bucket. Back, it goes on.
+    first.signal("-KILL");
+    first.end().await;
+    for name in &late {
+        rig::revision_at_zero(&served.client(), name, &unscraped).await;
+    }
+    let first = member(1);
+    first.said("ready").await;
+    woken(&late, &|| format!("{:#?}\n{:#?}", zeroth.log(), first.log())).await;
+    shared(&scaled(&zeroth).difference(&before).cloned().collect(), &scaled(&first));
+    let leases: Api<Lease> = Api::namespaced(served.client(), "knative-serving");
+    assert_eq!(leases.list(&ListParams::default()).await.expect("a list").items.len(), 0, "nobody is elected");
+    stop.cancel();
+}
+
+/// A token that is taken back under a running autoscaler.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_when_its_token_is_taken_back_and_another_is_in_its_place() {
+    let served = installed().await;
+    let door = Door::of(&served).await;
+    let token = door.file();
+    let run = Run::spawn(door.address, |command| {
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let file = arguments.last().expect("the kubeconfig is last");
+        let text = std::fs::read_to_string(file).expect("a kubeconfig");
+        let with_token = text.replace("user: {}", &format!("user: {{tokenFile: {}}}", token.display()));
+        std::fs::write(file, with_token).expect("written");
+    });
+    run.said("ready").await;
+    let leases: Api<Lease> = Api::namespaced(served.client(), "knative-serving");
+    let renewed = async |after: Option<MicroTime>| {
+        eventually(
+            "a renewal",
+            || format!("{:#?}", run.log()),
+            async || {
+                let renewed = leases.get_opt("autoscaler-bucket-00-of-01").await.expect("an answer")?.spec?.renew_time;
+                (renewed > after).then_some(renewed)
+            },
+        )
+        .await
+    };
+    let before = renewed(None).await;
+    door.take("second");
+    // Long enough for it to have stopped writing.
+    run.said("the Lease could not be renewed in time; stopped writing").await;
+    let stopped =
+        leases.get("autoscaler-bucket-00-of-01").await.expect("a Lease").spec.and_then(|spec| spec.renew_time);
+    assert!(stopped >= before);
+    door.give("second");
+    renewed(stopped).await;
+    set(&served, "config-logging", json!({"loglevel.autoscaler": "debug"})).await;
+    run.said("settings changed").await;
+    assert!(run.log().iter().any(|line| line["message"] == "owner of the bucket" && line["resumed"] == true));
 }

@@ -4,6 +4,7 @@ use super::Args;
 use super::item::Item;
 use crate::api::pod_autoscaler::PodAutoscaler;
 use crate::api::serving::{Revision, Service};
+use crate::cli::with_server;
 use crate::clock::Clock;
 use crate::config;
 use anyhow::{Context as _, bail};
@@ -95,7 +96,7 @@ pub(in crate::cli) async fn configuration(
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(|| {
         format!("the context {name:?} of the kubeconfig cannot be used; it has the contexts {}", known.join(", "))
     })?;
-    Ok((name, config))
+    Ok((name, with_server(config)?))
 }
 
 async fn maps(client: &Client, namespace: &str) -> anyhow::Result<Vec<Item>> {

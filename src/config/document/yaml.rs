@@ -147,16 +147,48 @@ fn steps(path: &str) -> Vec<&str> {
     steps
 }
 
+/// Values in one file, what aliases stand for included: some 15,000 Services as `kubectl get -o yaml` writes them.
+const MOST_NODES: usize = 1_000_000;
+/// Documents in one file.
+const MOST_DOCUMENTS: usize = 20_000;
+
 /// The documents of a YAML text; empty ones are left out.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
-    serde_saphyr::from_multiple::<Spanned<Content>>(text)
+    let budget = serde_saphyr::budget! {
+        max_nodes: MOST_NODES,
+        max_events: 4 * MOST_NODES,
+        max_documents: MOST_DOCUMENTS,
+    };
+    let options = serde_saphyr::options! { budget: budget };
+    serde_saphyr::from_multiple_with_options::<Spanned<Content>>(text, options)
         .map(|documents| documents.into_iter().map(node).collect())
         .map_err(|error| {
             let error = error.without_snippet();
             let place = error.location().map(place).unwrap_or_default();
-            // In words for who wrote the file, and without the place, which is told already.
-            (place, UserMessageFormatter.format_message(error).into_owned())
+            (place, in_words(error))
         })
+}
+
+/// What the parser found, without its words for its own parts.
+fn in_words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::budget::BudgetBreach;
+    match error {
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Depth { depth }, .. } => {
+            format!("nested {depth} deep or more, which no Kubernetes object is")
+        }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            format!("more than {MOST_DOCUMENTS} documents in one file; split it")
+        }
+        // Without the place, which is told apart.
+        other => {
+            let text = UserMessageFormatter.format_message(other).into_owned();
+            if !text.contains("limits breached") {
+                return text;
+            }
+            // Of several limits that guard against the same, whichever was met first.
+            format!("more than {MOST_NODES} values in one file, what its aliases stand for included; split it")
+        }
+    }
 }
 
 fn node(spanned: Spanned<Content>) -> Node {
@@ -230,5 +262,35 @@ impl<'de> Deserialize<'de> for Content {
             }
         }
         deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_cluster_is_read_and_a_file_that_only_grows_is_not() {
+        let service = "- kind: Service\n  metadata: {name: a, labels: {b: c}}\n  spec: {template: {spec: {containers: [{image: i}]}}}\n";
+        let list = format!("kind: List\nitems:\n{}", service.repeat(15_000));
+        let items = documents(&list).expect("fifteen thousand Services")[0].get("items").cloned().expect("a list");
+        assert!(matches!(items.content, Content::List(items) if items.len() == 15_000));
+
+        // Each line stands for ten of the one before.
+        let line = |name: u8| {
+            let (name, before) = (char::from(name), char::from(name - 1));
+            format!("{name}: &{name} [{}]", vec![format!("*{before}"); 10].join(", "))
+        };
+        let bomb = (b'b'..b'j').map(line).collect::<Vec<_>>().join("\n");
+        let nested = (0..100).map(|depth| " ".repeat(depth) + "a:").collect::<Vec<_>>().join("\n");
+        for (text, told) in [
+            (format!("a: &a [{}]\n{bomb}", ["x"; 10].join(", ")), "more than 1000000 values in one file"),
+            ("--- {}\n".repeat(MOST_DOCUMENTS + 1), "more than 20000 documents in one file; split it"),
+            (nested, "deep or more"),
+            ("a: 1\na: 2\n".to_owned(), "duplicate"),
+        ] {
+            let (place, error) = documents(&text).expect_err(told);
+            assert!(error.contains(told) && place.line > 0, "{place:?} {error}");
+        }
     }
 }

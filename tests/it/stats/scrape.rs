@@ -230,6 +230,11 @@ async fn what_is_no_stat_is_an_error_that_says_why() {
             Reaction::Answer(answer("200 OK", "Content-Type: application/protobuf; v=2\r\n", b"")),
             FetchError::ContentType("application/protobuf; v=2".to_owned()),
         ),
+        (
+            "a type as long as a head may be, of which the beginning is told",
+            Reaction::Answer(answer("200 OK", &format!("Content-Type: {}\r\n", "é".repeat(3_000)), b"")),
+            FetchError::ContentType(format!("{}…", "é".repeat(64))),
+        ),
         ("no type", Reaction::Answer(answer("200 OK", "", b"")), FetchError::ContentType(String::new())),
         (
             "not HTTP",
