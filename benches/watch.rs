@@ -1,5 +1,6 @@
 //! What a cluster of 10,000 revisions with 30,000 pods costs `ebb run`: `cargo bench --bench watch`, with other numbers
-//! `cargo bench --bench watch -- REVISIONS PODS`. `EBB` names another binary to measure.
+//! `cargo bench --bench watch -- REVISIONS PODS`. `EBB` names another binary to measure. With `cargo bench --bench watch --
+//! journal`, what a journal adds: five times without and five times with one, in turns.
 //!
 //! `ebb run` is a process of its own, so that its memory is only its own; the API server is here. Objects are as large
 //! as in a cluster: a pod has the environment of its queue-proxy and what field managers leave. The pods are not ready,
@@ -25,17 +26,21 @@ use tokio_util::sync::CancellationToken;
 const SETTLE: Duration = Duration::from_secs(20);
 const WATCHED: u32 = 30;
 
+/// How often each side is measured where two are compared.
+const TURNS: usize = 5;
+
 fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let journal = std::env::args().any(|argument| argument == "journal");
     let (revisions, pods) = match numbers[..] {
         [revisions, pods] => (revisions, pods),
         _ => (10_000, 30_000),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(watch(revisions, pods));
+    runtime.expect("a runtime").block_on(watch(revisions, pods, journal));
 }
 
-async fn watch(revisions: usize, pods: usize) {
+async fn watch(revisions: usize, pods: usize, journal: bool) {
     let store = Store::new(Clock::system());
     let cancel = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -49,19 +54,63 @@ async fn watch(revisions: usize, pods: usize) {
     }
     println!("{revisions} revisions, {pods} pods of {} bytes each", pod(0, 0).to_string().len());
 
+    if !journal {
+        let run = run(&store, address, revisions, false).await;
+        println!("{:.1} MiB resident, {:.1} at most, {:.2} % of a core", run.resident, run.most, 100.0 * run.cpu);
+        return;
+    }
+    let mut cpu = [Vec::new(), Vec::new()];
+    for turn in 0..TURNS {
+        for with in [false, true] {
+            let run = run(&store, address, revisions, with).await;
+            let name = if with { "with a journal" } else { "without" };
+            println!(
+                "{turn}: {name:<14} {:.2} % of a core, {:.1} MiB, {} bytes of journal",
+                100.0 * run.cpu,
+                run.resident,
+                run.journal
+            );
+            cpu[usize::from(with)].push(run.cpu);
+        }
+    }
+    let [without, with] = cpu.map(median);
+    let (more, part) = (100.0 * (with - without), 100.0 * (with / without - 1.0));
+    println!("a journal takes {more:.2} % of a core more, {part:.1} % of what it is without one (medians)");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What a process took while nothing changed.
+struct Run {
+    /// Cores.
+    cpu: f64,
+    /// MiB, then and at most.
+    resident: f64,
+    most: f64,
+    /// Bytes of its journal.
+    journal: u64,
+}
+
+async fn run(store: &Store, address: std::net::SocketAddr, revisions: usize, journal: bool) -> Run {
     let directory = tempfile::tempdir().expect("a directory");
     let config = directory.path().join("kubeconfig");
     std::fs::write(&config, kubeconfig(address)).expect("written");
     let log = std::fs::File::create(directory.path().join("log")).expect("made");
     let binary = std::env::var_os("EBB").unwrap_or_else(|| env!("CARGO_BIN_EXE_ebb").into());
-    let mut child = Command::new(binary)
+    let mut command = Command::new(binary);
+    command
         .args(["run", "--stats", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--kubeconfig"])
         .arg(&config)
         .envs([("POD_NAME", "autoscaler-0"), ("POD_IP", "127.0.0.1"), ("SYSTEM_NAMESPACE", "knative-serving")])
         .stdout(Stdio::from(log))
-        .kill_on_drop(true)
-        .spawn()
-        .expect("ebb starts");
+        .kill_on_drop(true);
+    if journal {
+        command.arg("--journal").arg(directory.path().join("journal"));
+    }
+    let mut child = command.spawn().expect("ebb starts");
     let process = child.id().expect("it runs");
     // Until every revision was looked at and nothing is written any more.
     let mut version = 0;
@@ -79,14 +128,18 @@ async fn watch(revisions: usize, pods: usize) {
     tokio::time::sleep(SETTLE).await;
     let before = ticks(process);
     tokio::time::sleep(Duration::from_secs(WATCHED.into())).await;
-    let used = f64::from(ticks(process) - before) / 100.0 / f64::from(WATCHED);
+    let cpu = f64::from(ticks(process) - before) / 100.0 / f64::from(WATCHED);
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let mib = |name: &str| -> f64 {
         let line = status.lines().find(|line| line.starts_with(name)).expect("Linux");
         let kib: f64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
         kib / 1024.0
     };
-    println!("{:.1} MiB resident, {:.1} at most, {:.2} % of a core", mib("VmRSS"), mib("VmHWM"), 100.0 * used);
+    let files = std::fs::read_dir(directory.path().join("journal")).into_iter().flatten().flatten();
+    let written = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+    let run = Run { cpu, resident: mib("VmRSS"), most: mib("VmHWM"), journal: written };
+    child.kill().await.expect("ended");
+    run
 }
 
 /// A revision with what belongs to it, as it is after a while.

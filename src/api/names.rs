@@ -88,6 +88,8 @@ pub const QUEUE_H2C_PORT: u16 = 8013;
 pub const QUEUE_ADMIN_PORT: u16 = 8022;
 /// Queue-proxy port of the stat the autoscaler scrapes.
 pub const QUEUE_STATS_PORT: u16 = 9090;
+/// Queue-proxy port of the metrics of requests, for Prometheus.
+pub const USER_METRICS_PORT: u16 = 9091;
 /// The port of a private Service that leads to [`QUEUE_STATS_PORT`].
 pub const STATS_PORT_NAME: &str = "http-autometric";
 

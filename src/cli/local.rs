@@ -1,7 +1,7 @@
 //! `ebb local`: a whole cluster on one machine.
 
 use crate::api::conditions::{self, Status};
-use crate::api::names::{QUEUE_HTTP1_PORT, SYSTEM_NAMESPACE};
+use crate::api::names::{QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, SYSTEM_NAMESPACE};
 use crate::api::serving::Service;
 use crate::app::{self, Autoscaler, Listen, Row, Show};
 use crate::cli::exit::Exit;
@@ -18,6 +18,8 @@ use crate::local::services::LocalDial;
 use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, alb, apiserver, knative};
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::ledger::Ledger;
+use crate::observe::metrics::Registry;
+use crate::observe::metrics::endpoint::DEFAULT_PORT;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::ownership::Choice;
 use crate::routing::controller::{self, Controller};
@@ -212,13 +214,14 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let mut signals = Signals::new()?;
     let clock = super::clock();
     let compat = args.compat.into();
-    let journal = args.recording.open(compat, "", clock)?;
+    let journal = args.recording.open(compat, clock)?;
     let listeners = Listeners::bind(&args).await?;
-    let addresses = Addresses {
+    let mut addresses = Addresses {
         gateway: listeners.gateway.local_addr()?,
         api: listeners.api.local_addr()?,
         admin: listeners.admin.local_addr()?,
         stats: listeners.stats.local_addr()?,
+        activator_metrics: None,
     };
     let state = StateDir::create(&args.state_dir)?;
 
@@ -235,6 +238,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let mut connected = stats_sink.connected();
     let ledger = Ledger::new(clock, true);
     let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), &ledger, clock).await?;
+    addresses.activator_metrics = activator.metrics_addr()?;
     let balanced = args.gateway_mode == GatewayMode::Alb;
     let mut options = Options {
         activators: vec![activator_ip],
@@ -390,6 +394,7 @@ async fn bind_activator(
     for last in ACTIVATOR_ADDRESSES {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
         let mut config = activator::Config::new("activator-local", ip);
+        config.metrics = Some((SocketAddr::new(ip, DEFAULT_PORT), Registry::of_part()));
         // Nobody else has to learn that it goes.
         config.drain_period = Duration::ZERO;
         config.drain_limit = ACTIVATOR_DRAIN;
@@ -409,7 +414,8 @@ async fn bind_activator(
         }
     }
     bail!(
-        "port {QUEUE_HTTP1_PORT} is taken on every address from 127.0.0.2 to 127.0.0.99; stop what listens there, perhaps other runs of ebb"
+        "port {QUEUE_HTTP1_PORT}, {QUEUE_H2C_PORT} or {DEFAULT_PORT} is taken on every address from 127.0.0.2 to 127.0.0.99; \
+         stop what listens there, perhaps other runs of ebb, or have it listen on 127.0.0.1 only"
     )
 }
 
@@ -431,6 +437,7 @@ struct Addresses {
     api: SocketAddr,
     admin: SocketAddr,
     stats: SocketAddr,
+    activator_metrics: Option<SocketAddr>,
 }
 
 /// The directory other programs find the cluster by.
@@ -471,6 +478,7 @@ impl StateDir {
             "api": format!("http://{}", addresses.api),
             "admin": format!("http://{}", addresses.admin),
             "stats": format!("ws://{}", addresses.stats),
+            "activator-metrics": addresses.activator_metrics.map(|at| format!("http://{at}/metrics")),
         });
         write_whole(&self.kubeconfig(), &apiserver::kubeconfig(addresses.api))?;
         // Last, so that whoever waits for it finds everything.

@@ -24,10 +24,9 @@ impl Args {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn open(&self, compat: Compat, pod: &str, clock: Clock) -> anyhow::Result<Option<Journal>> {
-        let Some(directory) = &self.journal else { return Ok(None) };
-        let options =
-            Options { most_bytes: self.journal_size, pod: pod.to_owned(), ..Options::new(directory.clone(), compat) };
+    pub fn open(&self, compat: Compat, clock: Clock) -> anyhow::Result<Option<Journal>> {
+        let Some(options) = self.options(compat, "") else { return Ok(None) };
+        let directory = options.directory.clone();
         let journal = Journal::open(options, clock).with_context(|| {
             format!(
                 "no journal can be kept in {}; name a directory that can be written with --journal DIR, or leave it out",
@@ -35,6 +34,20 @@ impl Args {
             )
         })?;
         Ok(Some(journal))
+    }
+
+    /// The same for what has to run without one too: a directory that cannot be written is tried again and again.
+    ///
+    /// # Errors
+    /// When no journal could ever be kept.
+    pub fn open_when_possible(&self, compat: Compat, pod: &str, clock: Clock) -> anyhow::Result<Option<Journal>> {
+        let journal = self.options(compat, pod).map(|options| Journal::open_when_possible(options, clock));
+        Ok(journal.transpose()?)
+    }
+
+    fn options(&self, compat: Compat, pod: &str) -> Option<Options> {
+        let (most_bytes, pod) = (self.journal_size, pod.to_owned());
+        Some(Options { most_bytes, pod, ..Options::new(self.journal.clone()?, compat) })
     }
 }
 

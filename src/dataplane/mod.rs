@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Reading order: [`body`], [`headers`] and [`probes`] (what passes through), [`limit`] (who may go on), [`report`] (what is told to
-//! the autoscaler), [`timeouts`] (when an exchange is given up), [`pool`] and [`proxy`] (one streaming reverse proxy for everybody), [`server`] (listeners), then the
-//! two programs, [`queue_proxy`] with its [`readiness`], and [`activator`].
+//! the autoscaler), [`metrics`] (what Prometheus reads of requests), [`timeouts`] (when an exchange is given up), [`pool`]
+//! and [`proxy`] (one streaming reverse proxy for everybody), [`server`] (listeners), then the two programs,
+//! [`queue_proxy`] with its [`readiness`], and [`activator`].
 //!
 //! Invariants: no body is ever collected; every queue is bounded and says what happens when it is full; a request
 //! counts as in flight until the last byte of its response, or of its websocket, has passed; a client that goes away
@@ -19,6 +20,7 @@ pub mod activator;
 pub mod body;
 pub mod headers;
 pub mod limit;
+pub mod metrics;
 pub mod pool;
 pub mod probes;
 pub mod proxy;

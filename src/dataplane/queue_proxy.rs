@@ -22,18 +22,22 @@ use crate::clock::Clock;
 use crate::dataplane::body::{self, Body, empty};
 use crate::dataplane::headers;
 use crate::dataplane::limit::{Limit, QueueFull};
+use crate::dataplane::metrics::{self, Requests};
 use crate::dataplane::probes;
 use crate::dataplane::proxy::{ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::readiness::{Probe, ProbeError, Readiness};
 use crate::dataplane::report::RequestStats;
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
+use crate::observe::metrics::process::Process;
+use crate::observe::metrics::{Registry, RevisionLabels, server as exposition};
 use crate::stats::limit::OncePerMinute;
 use crate::stats::wire::Stat;
-use crate::units::{Span, Timestamp};
+use crate::units::{RevisionKey, Span, Timestamp};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response, StatusCode};
 use prost::Message as _;
+use serde::Deserialize;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -86,6 +90,9 @@ pub struct Config {
     pub ip: IpAddr,
     /// The ports; 0 takes any free one.
     pub ports: Ports,
+    /// Where `GET /metrics` tells Prometheus of the requests, and what else it shows there; `None` is no such listener.
+    /// Knative's port is [`names::USER_METRICS_PORT`].
+    pub metrics: Option<(SocketAddr, Registry)>,
     /// How long no request may have come before a draining pod stops listening.
     pub quiet_period: Duration,
     /// How long requests in flight may take to finish after that; then they are cut off.
@@ -159,6 +166,7 @@ impl Config {
             probes: Vec::new(),
             ip,
             ports: Ports::default(),
+            metrics: None,
             quiet_period: QUIET_PERIOD,
             drain_limit: Timeouts::default().request,
         }
@@ -166,7 +174,11 @@ impl Config {
 
     /// The configuration in the environment of this process.
     pub fn from_env() -> Result<Self, EnvError> {
-        Self::from_vars(|key| std::env::var(key).ok())
+        let config = Self::from_vars(|key| std::env::var(key).ok())?;
+        if let Some((_, registry)) = &config.metrics {
+            registry.register(Process);
+        }
+        Ok(config)
     }
 
     /// The configuration in variables named as Knative names them.
@@ -201,6 +213,8 @@ impl Config {
             None => Vec::new(),
         };
         let h2c = serving == names::QUEUE_H2C_PORT;
+        let bind_ip = ip("QUEUE_BIND_IP", Ipv4Addr::UNSPECIFIED)?;
+        let metrics = set("OBSERVABILITY_CONFIG").map_or(Ok(None), |json| metrics_address(&json, bind_ip))?;
         Ok(Self {
             namespace: need("SERVING_NAMESPACE")?,
             service: set("SERVING_SERVICE").unwrap_or_default(),
@@ -215,8 +229,9 @@ impl Config {
                 idle: seconds("REVISION_IDLE_TIMEOUT_SECONDS")?,
             },
             probes,
-            ip: ip("QUEUE_BIND_IP", Ipv4Addr::UNSPECIFIED)?,
+            ip: bind_ip,
             ports: Ports { http1: (!h2c).then_some(serving), h2c: h2c.then_some(serving), ..Ports::default() },
+            metrics: metrics.map(|address| (address, Registry::of_part())),
             quiet_period: seconds("QUEUE_QUIET_PERIOD_SECONDS")?.unwrap_or(QUIET_PERIOD),
             drain_limit: request,
         })
@@ -225,6 +240,39 @@ impl Config {
 
 fn parse<T: std::str::FromStr>(key: &'static str, value: &str, accepted: &'static str) -> Result<T, EnvError> {
     value.trim().parse().map_err(|_| EnvError::Invalid { key, value: value.to_owned(), accepted })
+}
+
+/// What is read of `OBSERVABILITY_CONFIG`, which is `config-observability` as Knative hands it to queue-proxies.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Observability {
+    request_metrics: RequestMetrics,
+}
+
+/// `request-metrics-protocol` and `request-metrics-endpoint`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RequestMetrics {
+    protocol: String,
+    endpoint: String,
+}
+
+/// Where `OBSERVABILITY_CONFIG` asks for metrics of requests to be served; nowhere unless Prometheus is to scrape them.
+fn metrics_address(json: &str, ip: IpAddr) -> Result<Option<SocketAddr>, EnvError> {
+    let invalid =
+        |value: &str, accepted| EnvError::Invalid { key: "OBSERVABILITY_CONFIG", value: value.to_owned(), accepted };
+    let Observability { request_metrics: RequestMetrics { protocol, endpoint } } =
+        serde_json::from_str(json).map_err(|_| invalid(json, "the JSON of config-observability"))?;
+    if protocol != "prometheus" {
+        return Ok(None);
+    }
+    if endpoint.is_empty() {
+        return Ok(Some((ip, names::USER_METRICS_PORT).into()));
+    }
+    let of_port = endpoint.strip_prefix(':').and_then(|port| Some(SocketAddr::from((ip, port.parse().ok()?))));
+    let address = of_port.or_else(|| endpoint.parse().ok());
+    let accepted = "where to serve metrics of requests: IP:PORT, or :PORT for every address";
+    address.map(Some).ok_or_else(|| invalid(&endpoint, accepted))
 }
 
 /// What became of requests that got no answer from the user's process.
@@ -260,19 +308,39 @@ impl QueueProxy {
         };
         let stats = bind(config.ports.stats).await?;
         let admin = bind(config.ports.admin).await?;
+        let requests = Requests::of_queue_proxy(clock);
+        let limit = Limit::of_container(config.container_concurrency);
+        let metrics = match &config.metrics {
+            Some((address, registry)) => {
+                registry.register(requests.clone());
+                registry.register(metrics::Identity {
+                    revision: RevisionLabels {
+                        key: RevisionKey::new(&config.namespace, &config.revision),
+                        configuration: config.configuration.as_str().into(),
+                        service: config.service.as_str().into(),
+                    },
+                    pod: config.pod.clone(),
+                    limit: (config.container_concurrency > 0).then(|| limit.clone()),
+                });
+                Some((TcpListener::bind(address).await?, registry.clone()))
+            }
+            None => None,
+        };
         let addr = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         let addrs = Addresses {
             http1: addr(&http1)?,
             h2c: addr(&h2c)?,
             stats: stats.local_addr()?,
             admin: admin.local_addr()?,
+            metrics: metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
         };
         // Connections to the user's process: as many as it may answer at once.
         let max_idle = if config.container_concurrency == 0 { 1000 } else { config.container_concurrency };
         let settings = Settings { max_idle_per_backend: max_idle, ..Settings::default() };
         let state = Arc::new(State {
-            limit: Limit::of_container(config.container_concurrency),
+            limit,
             stats: RequestStats::new(clock),
+            requests: config.metrics.is_some().then_some(requests),
             latest: Mutex::new(Latest::new(&config)),
             started: clock.now(),
             proxy: Proxy::new(clock, settings),
@@ -284,7 +352,7 @@ impl QueueProxy {
             clock,
             config,
         });
-        Ok(Bound { state, addrs, http1, h2c, stats, admin })
+        Ok(Bound { state, addrs, http1, h2c, stats, admin, metrics })
     }
 }
 
@@ -299,6 +367,8 @@ pub struct Addresses {
     pub stats: SocketAddr,
     /// Drain hook and readiness.
     pub admin: SocketAddr,
+    /// What Prometheus reads.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A queue-proxy whose listeners are bound.
@@ -310,6 +380,7 @@ pub struct Bound {
     h2c: Option<TcpListener>,
     stats: TcpListener,
     admin: TcpListener,
+    metrics: Option<(TcpListener, Registry)>,
 }
 
 impl Bound {
@@ -341,7 +412,7 @@ impl Bound {
     /// Serves until `cancel`, then drains: probes fail at once, requests are still taken until none came for the quiet
     /// period, what is in flight finishes within the drain limit, websockets a minute more.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { state, http1, h2c, stats, admin, .. } = self;
+        let Self { state, http1, h2c, stats, admin, metrics, .. } = self;
         let main = Stop::default();
         let side = Stop::default();
         let serving = TaskTracker::new();
@@ -356,6 +427,9 @@ impl Bound {
             let handler = move |request: Request<Body>| std::future::ready(state.answer_stats(&request));
             server::serve(stats, MAX_SIDE_CONNECTIONS, handler, side.clone())
         });
+        if let Some((listener, registry)) = metrics {
+            sides.spawn(exposition::serve(listener, registry, side.drain.clone()));
+        }
         sides.spawn({
             let (state, shutdown) = (Arc::clone(&state), cancel.clone());
             let handler = move |request| answer_admin(Arc::clone(&state), shutdown.clone(), request);
@@ -424,6 +498,8 @@ struct State {
     started: Timestamp,
     limit: Limit,
     stats: RequestStats,
+    /// `None` when nobody is to read them.
+    requests: Option<Requests>,
     latest: Mutex<Latest>,
     proxy: Proxy,
     readiness: Readiness,
@@ -452,10 +528,14 @@ async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body>
     headers::add_forwarded(request.headers_mut());
     headers::restore_host(request.headers_mut());
     headers::drop_revision(request.headers_mut());
+    let timing = state.requests.as_ref().map(|requests| requests.begin(&request, None));
 
     let exchange = async {
         let permit = state.limit.acquire().await.map_err(NoAnswer::Full)?;
-        let guard = (in_flight, permit);
+        if let Some(timing) = &timing {
+            timing.invoked();
+        }
+        let guard = (in_flight, permit, timing.clone());
         let forwarded = state.proxy.forward(request, state.config.user, protocol, guard).await;
         forwarded.map_err(|failure| NoAnswer::Failed(failure.error))
     };
@@ -463,7 +543,7 @@ async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body>
     let count = move || {
         counters.timed_out.fetch_add(1, Ordering::Relaxed);
     };
-    match state.config.timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut)) {
+    let response = match state.config.timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut)) {
         Ok(mut response) => {
             // Clients leave a pod that is going one by one, and not all at once when it closes under their requests.
             if http1 && state.drain.is_on() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -488,7 +568,11 @@ async fn answer(state: Arc<State>, mut request: Request<Body>) -> Response<Body>
             }
             error.response()
         }
+    };
+    if let Some(timing) = &timing {
+        timing.answered(response.status());
     }
+    response
 }
 
 enum NoAnswer {
@@ -749,6 +833,31 @@ mod tests {
         let h2c = Config::from_vars(vars(&[("QUEUE_SERVING_PORT", "8013")])).expect("a configuration");
         assert_eq!(h2c.ports, Ports { http1: None, ..Ports::default() });
         assert!(h2c.probes.is_empty());
+    }
+
+    #[test]
+    fn metrics_of_requests_are_served_where_knative_asks_for_it() {
+        let at = |json: &'static str| {
+            let config = Config::from_vars(vars(&[("OBSERVABILITY_CONFIG", json), ("QUEUE_BIND_IP", "10.0.0.1")]));
+            config
+                .map(|config| config.metrics.map(|(address, _)| address.to_string()))
+                .map_err(|error| error.to_string())
+        };
+        let request = |it: &str| -> &'static str { format!(r#"{{"requestMetrics":{it},"tracing":{{}}}}"#).leak() };
+        for (json, want) in [
+            ("{}", None),
+            (request(r#"{"protocol":"none"}"#), None),
+            (request(r#"{"protocol":"grpc","endpoint":"collector:80"}"#), None),
+            (request(r#"{"protocol":"prometheus"}"#), Some("10.0.0.1:9091")),
+            (request(r#"{"protocol":"prometheus","endpoint":":9999"}"#), Some("10.0.0.1:9999")),
+            (request(r#"{"protocol":"prometheus","endpoint":"[::]:9999"}"#), Some("[::]:9999")),
+        ] {
+            assert_eq!(at(json), Ok(want.map(str::to_owned)), "{json}");
+        }
+        assert_eq!(
+            at(request(r#"{"protocol":"prometheus","endpoint":"here"}"#)).expect_err("no address"),
+            "OBSERVABILITY_CONFIG: \"here\" is not where to serve metrics of requests: IP:PORT, or :PORT for every address"
+        );
     }
 
     #[test]

@@ -253,7 +253,7 @@ async fn furnish(client: &Client, options: &Options, gateway: Option<SocketAddr>
         ("config-leader-election", json!({})),
         ("config-logging", json!({})),
         ("config-network", network),
-        ("config-observability", json!({})),
+        ("config-observability", json!({"request-metrics-protocol": "prometheus"})),
     ];
     for (name, data) in maps {
         let map: ConfigMap = object(json!({

@@ -8,6 +8,7 @@ use crate::k8s::dial::Dial;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,7 @@ const QUEUE: usize = 256;
 pub struct Handle {
     frames: mpsc::Sender<Bytes>,
     connected: watch::Receiver<bool>,
+    failures: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -65,6 +67,11 @@ impl Handle {
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
     }
+
+    /// How often connecting failed, or a connection was lost.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
 }
 
 /// Why a frame was not sent. It is dropped.
@@ -89,8 +96,9 @@ pub fn spawn(url: &str, dial: Arc<dyn Dial>, cancel: CancellationToken) -> Resul
     let (frames, queue) = mpsc::channel(QUEUE);
     let (up, connected) = watch::channel(false);
     let span = info_span!("stat connection", url);
-    tokio::spawn(keep(peer, dial, queue, up, cancel).instrument(span));
-    Ok(Handle { frames, connected })
+    let failures = Arc::new(AtomicU64::new(0));
+    tokio::spawn(keep(peer, dial, queue, (up, Arc::clone(&failures)), cancel).instrument(span));
+    Ok(Handle { frames, connected, failures })
 }
 
 /// Where to connect.
@@ -147,7 +155,7 @@ async fn keep(
     peer: Peer,
     dial: Arc<dyn Dial>,
     mut frames: mpsc::Receiver<Bytes>,
-    up: watch::Sender<bool>,
+    (up, failures): (watch::Sender<bool>, Arc<AtomicU64>),
     cancel: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
@@ -164,6 +172,9 @@ async fn keep(
                 info!("connected");
                 let end = converse(socket, &mut frames, &cancel).await;
                 up.send_replace(false);
+                if matches!(end, End::Lost { .. }) {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                }
                 match end {
                     End::Cancelled => return,
                     // A peer that worked is called again at once: it has told us that it is restarting.
@@ -174,7 +185,10 @@ async fn keep(
                     End::Lost { proven: false } => {}
                 }
             }
-            Err(error) => debug!(%error, "not connected"),
+            Err(error) => {
+                failures.fetch_add(1, Ordering::Relaxed);
+                debug!(%error, "not connected");
+            }
         }
         tokio::select! {
             () = cancel.cancelled() => return,

@@ -57,9 +57,12 @@ struct Recorded {
 
 impl Recorded {
     fn start(directory: &Path, compat: Compat, most_bytes: u64, clock: Clock) -> Self {
-        let deciders = Deciders::spread(clock, compat, Arc::new(Ready), Box::new(|_, _| {}), Ring::new(3));
         let options = Options { most_bytes, ..Options::new(directory.to_owned(), compat) };
-        let journal = Journal::open(options, clock).expect("a journal");
+        Self::on(Journal::open(options, clock).expect("a journal"), compat, clock)
+    }
+
+    fn on(journal: Journal, compat: Compat, clock: Clock) -> Self {
+        let deciders = Deciders::spread(clock, compat, Arc::new(Ready), Box::new(|_, _| {}), Ring::new(3));
         let stop = CancellationToken::new();
         let (plans, receiver) = mpsc::channel(16);
         let (ended, activations) = mpsc::channel(16);
@@ -369,4 +372,49 @@ async fn where_it_cannot_be_written_it_is_counted_and_deciding_goes_on() {
     assert!(no_directory.is_err());
     let empty = Replay::open(directory.path(), None).expect_err("no journal").to_string();
     assert!(empty.contains("has no journal"), "{empty}");
+}
+
+/// As while the process before this one has not ended, or until somebody mends the directory.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_had_yet_is_tried_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    // The thread that writes goes by the machine's time.
+    let options =
+        || Options { try_again: Span::from_millis(20), ..Options::new(directory.path().to_owned(), Compat::IMPROVED) };
+    let before = Journal::open(options(), clock).expect("a journal");
+    let journal = Journal::open_when_possible(options(), clock).expect("a journal to come");
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(journal.clone());
+    let mut recorded = Recorded::on(journal, Compat::IMPROVED, clock);
+    let value = |name: &str| {
+        let text = registry.exposition(Format::Prometheus);
+        let line = text.lines().find(|line| line.starts_with(name)).expect("a series").to_owned();
+        line[name.len()..].trim().parse::<f64>().expect("a number")
+    };
+    let mut second = 0;
+    while value("ebb_journal_failures_total ") < 3.0 {
+        recorded.live(20, second..second + 1).await;
+        std::thread::sleep(Duration::from_millis(5));
+        second += 1;
+        assert!(second < 3_000, "it is not tried again");
+    }
+    assert_eq!(value("ebb_journal_writes "), 0.0);
+    drop(before);
+    while value("ebb_journal_writes ") == 0.0 {
+        recorded.live(20, second..second + 1).await;
+        std::thread::sleep(Duration::from_millis(5));
+        second += 1;
+        assert!(second < 6_000, "it is not tried again");
+    }
+    recorded.live(20, second..second + 30).await;
+    let made = recorded.end().await;
+    let (decisions, agreement, _) = replayed(directory.path()).expect("a journal");
+    assert_eq!(agreement.differing, 0);
+    let first = decisions.keys().map(|(_, at)| *at).min().expect("a decision");
+    let later: Vec<_> = made.iter().filter(|((_, at), _)| *at > first + Span::SECOND).collect();
+    assert!(later.len() > 100, "{}", later.len());
+    assert!(later.iter().all(|(at, decision)| decisions.get(at).map(bits) == Some(bits(decision))));
+    let small = Options { most_bytes: 1, ..options() };
+    assert!(Journal::open_when_possible(small, clock).is_err(), "that will never do");
 }

@@ -3,6 +3,7 @@
 mod alb;
 mod apiserver;
 mod check;
+mod dashboards;
 mod dataplane;
 mod deploy;
 mod explained;

@@ -3,6 +3,9 @@
 //! `EBB_WRITE_EXPECTED=1 cargo test --test it metrics` writes `tests/expected/metrics/` and `docs/metrics.md` anew.
 
 use crate::apiserver::Served;
+use crate::dashboards::tools;
+use crate::dataplane::{App, LOCALHOST, Pod, until};
+use bytes::Bytes;
 use ebb::api::pod_autoscaler::PodAutoscaler;
 use ebb::api::serverless_service::ServerlessService;
 use ebb::app::shadow::{self, ShadowAutoscaler};
@@ -10,12 +13,15 @@ use ebb::app::{Autoscaler, Listen, Options, Show};
 use ebb::clock::Clock;
 use ebb::config::observability::MetricsProtocol;
 use ebb::controllers::settings::{self, Maps};
+use ebb::dataplane::activator::load::StatSink;
+use ebb::dataplane::activator::throttle::Revision;
+use ebb::dataplane::activator::{self, Activator};
 use ebb::k8s::dial::SystemDial;
 use ebb::observe::journal::{Journal, Options as JournalOptions};
 use ebb::observe::metrics::server;
-use ebb::observe::metrics::{Format, Registry};
+use ebb::observe::metrics::{Format, Registry, RevisionLabels};
 use ebb::ownership::Choice;
-use ebb::units::{Compat, Span};
+use ebb::units::{Compat, RevisionKey, Span};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -144,6 +150,59 @@ async fn shadow() -> String {
     text
 }
 
+/// Nobody hears what an activator tells.
+struct Nobody;
+
+impl StatSink for Nobody {
+    fn send(&self, _: Bytes) -> bool {
+        false
+    }
+
+    fn is_connected(&self) -> bool {
+        false
+    }
+}
+
+/// What a queue-proxy and the activator before it show after a request has passed both.
+async fn data_path() -> [String; 2] {
+    let [at_pod, at_activator] = [(); 2].map(|()| Registry::of_part());
+    let app = App::echo().await;
+    let pod = Pod::start(app.addr, |config| {
+        config.container_concurrency = 1;
+        (config.service, config.configuration) = ("hello".to_owned(), "hello".to_owned());
+        config.metrics = Some(((LOCALHOST, 0).into(), at_pod.clone()));
+    })
+    .await;
+    let mut config = activator::Config::new("activator-1", LOCALHOST);
+    (config.http1_port, config.h2c_port, config.drain_period) = (0, 0, Duration::ZERO);
+    config.metrics = Some(((LOCALHOST, 0).into(), at_activator.clone()));
+    let activator = Activator::bind(config, Arc::new(Nobody), Clock::system()).await.expect("free ports");
+    let (address, _) = activator.addrs().expect("addresses");
+    let key = RevisionKey::new("default", "hello-00001");
+    let labels = ["configuration", "service"].map(|of| (format!("serving.knative.dev/{of}"), "hello".to_owned()));
+    activator.backends().set_labels(RevisionLabels::of(&key, Some(&labels.into())));
+    activator.backends().set_revision(&key, Revision::default());
+    activator.backends().set_pods(&key, &[(pod.http1(), true)]);
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(activator.run(cancel.clone()));
+    let request = reqwest::Client::new()
+        .get(format!("http://{address}/"))
+        .header("Host", "hello.default.example.com")
+        .header("Knative-Serving-Namespace", "default")
+        .header("Knative-Serving-Revision", "hello-00001");
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+    for registry in [&at_pod, &at_activator] {
+        let shown = || registry.exposition(Format::Prometheus);
+        until("the request to be over", async || {
+            shown().contains("http_server_request_duration_seconds_count").then_some(())
+        })
+        .await;
+    }
+    cancel.cancel();
+    running.await.expect("no panic");
+    [at_pod, at_activator].map(|registry| registry.exposition(Format::Prometheus))
+}
+
 /// The ConfigMaps without which no autoscaler starts.
 async fn furnish(client: &kube::Client) {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "knative-serving");
@@ -208,7 +267,10 @@ async fn every_series_of_an_autoscaler_is_there_from_the_start() {
     compare("tests/expected/metrics/revisions.txt", &without_values(&as_knative(&revisions)));
     compare("tests/expected/metrics/autoscaler.txt", &without_values(&classic));
     compare("tests/expected/metrics/shadow.txt", &without_values(&shadow));
-    compare("docs/metrics.md", &table(&[&classic, &shadow, &revisions]));
+    let [queue_proxy, activator] = data_path().await;
+    compare("tests/expected/metrics/queue-proxy.txt", &without_values(&queue_proxy));
+    compare("tests/expected/metrics/activator.txt", &without_values(&activator));
+    compare("docs/metrics.md", &table(&[&classic, &shadow, &revisions, &queue_proxy, &activator]));
     lint(&only_ours(&shadow));
 
     // Each family once, all of its samples together, and understood by another's parser.
@@ -354,7 +416,7 @@ fn table(expositions: &[&str]) -> String {
 
 /// The parts of the table: what each is called, what is to be said of it, and how the names of its series begin. What no
 /// other part claims belongs to the last.
-const SECTIONS: [(&str, &str, &[&str]); 4] = [
+const SECTIONS: [(&str, &str, &[&str]); 5] = [
     (
         "Ebb's own",
         "`ebb_shadow_` are those of `ebb run --shadow`, `ebb_journal_` those of whatever runs with `--journal`.",
@@ -373,6 +435,15 @@ const SECTIONS: [(&str, &str, &[&str]); 4] = [
         &["process_", "go_", "target_info"],
     ),
     (
+        "Requests, by queue-proxies and activators",
+        "Shown by `ebb queue-proxy` and `ebb activator`, as by Knative's own: by the former on port 9091 of each pod with\n\
+         `request-metrics-protocol: prometheus` in `config-observability`, by the latter on port 9090 with\n\
+         `metrics-protocol: prometheus`; in `ebb local` always. The labels of a revision are on the series of activators only:\n\
+         those of a pod are told by `target_info`, and added by the scrape configurations in `dashboards/prometheus`. Hosts come\n\
+         from outside: a queue-proxy shows 2,000 kinds of request, and the rest together with `otel_metric_overflow=\"true\"`.",
+        &["http_server_", "kn_serving_", "kn_activator_", "kn_revision_request_"],
+    ),
+    (
         "Knative's present names",
         "Names, types, labels and units are those of Knative's own autoscaler; like its, the series have the labels\n\
          `otel_scope_name`, `otel_scope_schema_url` and `otel_scope_version`, of which the last two are empty. A revision's\n\
@@ -385,12 +456,10 @@ const SECTIONS: [(&str, &str, &[&str]); 4] = [
 
 /// What `promtool` of the Prometheus project has to say, where it is installed.
 fn lint(exposition: &str) {
-    let command =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut promtool) = command else {
-        eprintln!("skipped: there is no promtool to lint the metrics (Debian's package prometheus has it)");
-        return;
-    };
+    let Some(promtool) = tools::find("promtool") else { return };
+    let mut command = Command::new(promtool);
+    let command = command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool runs");
     let mut stdin = promtool.stdin.take().expect("a pipe");
     stdin.write_all(exposition.as_bytes()).expect("promtool reads");
     drop(stdin);

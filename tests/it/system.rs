@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `ebb local` with ports and a state directory of its own.
 pub(crate) struct Local {
@@ -19,6 +19,7 @@ pub(crate) struct Local {
     pub(crate) gateway: String,
     pub(crate) api: String,
     pub(crate) admin: String,
+    endpoints: Value,
     output: Arc<Mutex<String>>,
 }
 
@@ -26,7 +27,11 @@ impl Local {
     /// Starts it on `manifest` and waits until it says that it is ready.
     pub(crate) async fn start(manifest: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut child = spawn(manifest, directory.path(), flags);
+        let child = spawn(manifest, directory.path(), flags);
+        Self::from(child, directory).await
+    }
+
+    async fn from(mut child: Child, directory: tempfile::TempDir) -> Self {
         let output = Arc::new(Mutex::new(String::new()));
         let (sink, stdout) = (Arc::clone(&output), child.stdout.take().expect("a pipe"));
         std::thread::spawn(move || {
@@ -43,7 +48,12 @@ impl Local {
         .await;
         let at = |name: &str| found[name].as_str().unwrap_or_else(|| panic!("no {name} in {found}")).to_owned();
         let (gateway, api, admin) = (at("gateway"), at("api"), at("admin"));
-        Self { child, directory, gateway, api, admin, output }
+        Self { child, directory, gateway, api, admin, endpoints: found, output }
+    }
+
+    /// One of the addresses in `endpoints.json`.
+    pub(crate) fn endpoint(&self, name: &str) -> String {
+        self.endpoints[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.endpoints)).to_owned()
     }
 
     fn kubeconfig(&self) -> PathBuf {
@@ -108,9 +118,14 @@ impl Drop for Local {
 
 /// Starts it with ports of its own and its state in `directory`.
 fn spawn(manifest: &str, directory: &Path, flags: &[&str]) -> Child {
+    spawn_by(Command::new(env!("CARGO_BIN_EXE_ebb")), manifest, directory, flags)
+}
+
+/// The same by a command that ends in the program.
+fn spawn_by(mut command: Command, manifest: &str, directory: &Path, flags: &[&str]) -> Child {
     let file = directory.join("manifest.yaml");
     std::fs::write(&file, manifest).expect("a writable directory");
-    Command::new(env!("CARGO_BIN_EXE_ebb"))
+    command
         .arg("local")
         .args(["--gateway", "127.0.0.1:0", "--api", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--stats", "127.0.0.1:0"])
         .arg("--state-dir")
@@ -433,4 +448,45 @@ fn refused(flags: &[&str], state: &Path) -> (Option<i32>, String) {
     let mut text = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("text");
     (status.code(), text)
+}
+
+/// The disk is a page of memory that nobody else sees, so it is full within seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn autoscaling_goes_on_when_the_disk_of_its_journal_is_full() {
+    let namespace = ["--map-root-user", "--mount"];
+    let can = Command::new("unshare").args(namespace).args(["mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        crate::dashboards::tools::skipped("this machine lets nobody mount a disk of their own");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = directory.path().join("disk");
+    std::fs::create_dir(&disk).expect("a directory");
+    let mut command = Command::new("unshare");
+    command.args(namespace).args(["sh", "-c", "mount -t tmpfs -o size=4k none \"$0\" && exec \"$@\""]).arg(&disk);
+    command.arg(env!("CARGO_BIN_EXE_ebb"));
+    let flags = ["--startup-delay", "100ms", "--journal", disk.to_str().expect("text")];
+    let child = spawn_by(command, &service("goes-on", ""), directory.path(), &flags);
+    let local = Local::from(child, directory).await;
+    let client = reqwest::Client::new();
+    let host = "goes-on.default.example.com";
+    let shown = async |line: &str| {
+        let text = client.get(format!("{}/metrics", local.admin)).send().await.ok()?.text().await.ok()?;
+        text.lines().any(|shown| shown == line).then_some(())
+    };
+    assert!(matches!(local.get(&client, host, "/").await, Ok((200, _))));
+    eventually("the disk to be full", async || {
+        let _ = local.get(&client, host, "/").await;
+        shown("ebb_journal_writes 0").await
+    })
+    .await;
+    // To zero and back, and up.
+    local.wait_for_pods(0).await;
+    let together = futures::future::join_all((0..30).map(|_| local.get(&client, host, "/?sleep=3s")));
+    let (answers, ()) = tokio::join!(together, async {
+        eventually("more pods", async || (local.replicas("goes-on-00001").await >= Some(3)).then_some(())).await;
+    });
+    assert!(answers.iter().all(|answer| matches!(answer, Ok((200, _)))), "{answers:?}");
+    assert!(shown("ebb_journal_writes 0").await.is_some(), "it is still full");
+    local.stop();
 }

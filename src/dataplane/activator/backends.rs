@@ -1,6 +1,8 @@
 //! The revisions the activator knows, and their pods.
 
 use crate::dataplane::activator::throttle::{Revision, Share, Shared, Throttle};
+use crate::dataplane::metrics::Requests;
+use crate::observe::metrics::RevisionLabels;
 use crate::units::RevisionKey;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug)]
 pub struct Backends {
     shared: Arc<Shared>,
+    requests: Option<Requests>,
     entries: Arc<Mutex<HashMap<RevisionKey, Entry>>>,
 }
 
@@ -18,13 +21,24 @@ pub struct Backends {
 #[derive(Debug, Default)]
 struct Entry {
     throttle: Option<Arc<Throttle>>,
+    labels: Option<Arc<RevisionLabels>>,
     pods: Vec<(SocketAddr, bool)>,
     share: Option<Share>,
 }
 
 impl Backends {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), entries: Arc::default() }
+    /// No revision yet. What `requests` knows of one is forgotten with it.
+    pub(crate) fn new(shared: Shared, requests: Option<Requests>) -> Self {
+        Self { shared: Arc::new(shared), requests, entries: Arc::default() }
+    }
+
+    /// What a revision, known or soon to be, was made from.
+    pub fn set_labels(&self, labels: RevisionLabels) {
+        let mut entries = self.lock();
+        let entry = entries.entry(labels.key.clone()).or_default();
+        if entry.labels.as_deref() != Some(&labels) {
+            entry.labels = Some(Arc::new(labels));
+        }
     }
 
     /// A revision exists, or has changed.
@@ -50,6 +64,7 @@ impl Backends {
             let mut entries = self.lock();
             let Some(entry) = entries.get_mut(key) else { return };
             let throttle = entry.throttle.take();
+            entry.labels = None;
             if entry.pods.is_empty() && entry.share.is_none() {
                 entries.remove(key);
             }
@@ -57,6 +72,9 @@ impl Backends {
         };
         if let Some(throttle) = throttle {
             throttle.close();
+        }
+        if let Some(requests) = &self.requests {
+            requests.forget(key);
         }
     }
 
@@ -91,12 +109,31 @@ impl Backends {
         self.lock().get(key)?.throttle.clone()
     }
 
+    /// What a revision was made from; only its name where nobody said.
+    pub(crate) fn labels(&self, key: &RevisionKey) -> Arc<RevisionLabels> {
+        let labels = self.lock().get(key).and_then(|entry| entry.labels.clone());
+        labels.unwrap_or_else(|| Arc::new(RevisionLabels::of(key, None)))
+    }
+
+    /// Every revision with the requests that wait for a pod of it, and those at its pods.
+    pub(crate) fn under_way(&self) -> Vec<(RevisionKey, usize, usize)> {
+        let known: Vec<_> = {
+            let entries = self.lock();
+            entries.iter().filter_map(|(key, entry)| Some((key.clone(), entry.throttle.clone()?))).collect()
+        };
+        let count = |(key, throttle): (RevisionKey, Arc<Throttle>)| {
+            let (waiting, active) = throttle.under_way();
+            (key, waiting, active)
+        };
+        known.into_iter().map(count).collect()
+    }
+
     fn change(&self, key: &RevisionKey, entry: impl FnOnce(&mut Entry), then: impl FnOnce(&Throttle)) {
         let throttle = {
             let mut entries = self.lock();
             let this = entries.entry(key.clone()).or_default();
             entry(this);
-            if this.throttle.is_none() && this.pods.is_empty() && this.share.is_none() {
+            if this.throttle.is_none() && this.labels.is_none() && this.pods.is_empty() && this.share.is_none() {
                 entries.remove(key);
                 return;
             }

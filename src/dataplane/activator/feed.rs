@@ -11,6 +11,7 @@ use crate::dataplane::activator::throttle::{Revision, Share};
 use crate::dataplane::proxy::Protocol;
 use crate::dataplane::timeouts::Timeouts;
 use crate::k8s::follow::{Change, follow};
+use crate::observe::metrics::RevisionLabels;
 use crate::units::RevisionKey;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -27,7 +28,10 @@ pub async fn run(client: Client, backends: Backends, own_ip: IpAddr, cancel: Can
     let revisions =
         follow::<serving::Revision>(Api::all(client.clone()), watcher::Config::default(), cancel.clone(), |change| {
             match change {
-                Change::Put(key, revision) => backends.set_revision(&key, revision_of(&revision)),
+                Change::Put(key, revision) => {
+                    backends.set_labels(RevisionLabels::of(&key, revision.metadata.labels.as_ref()));
+                    backends.set_revision(&key, revision_of(&revision));
+                }
                 Change::Gone(key) => backends.remove_revision(&key),
                 Change::Synced => {}
             }

@@ -29,6 +29,10 @@ pub trait StatSink: Send + Sync {
     fn send(&self, batch: Bytes) -> bool;
     /// Whether anybody would receive it. The activator is not ready while nobody would.
     fn is_connected(&self) -> bool;
+    /// How often connecting failed, or a connection was lost.
+    fn failures(&self) -> u64 {
+        0
+    }
 }
 
 impl StatSink for client::Handle {
@@ -38,6 +42,10 @@ impl StatSink for client::Handle {
 
     fn is_connected(&self) -> bool {
         *self.connected().borrow()
+    }
+
+    fn failures(&self) -> u64 {
+        client::Handle::failures(self)
     }
 }
 
@@ -66,6 +74,8 @@ struct Revision {
     account: Account,
     /// What was told at once and is taken off the next batch: 1 or 0.
     told: f64,
+    /// The concurrency that was told last.
+    last: f64,
 }
 
 /// What one batch says of a revision.
@@ -85,7 +95,7 @@ impl Tracked {
         }
         let mut account = Account::new(now);
         account.arrive(now, false);
-        self.revisions.insert(key.clone(), Revision { account, told: 0.0 });
+        self.revisions.insert(key.clone(), Revision { account, told: 0.0, last: 0.0 });
         true
     }
 
@@ -107,11 +117,8 @@ impl Tracked {
         self.revisions.retain(|key, revision| {
             let report = revision.account.close(now);
             let told = std::mem::replace(&mut revision.told, 0.0);
-            batch.push(Told {
-                key: key.clone(),
-                concurrency: (report.average_concurrency - told).max(0.0),
-                requests: report.requests - told,
-            });
+            revision.last = (report.average_concurrency - told).max(0.0);
+            batch.push(Told { key: key.clone(), concurrency: revision.last, requests: report.requests - told });
             report.average_concurrency != 0.0 || revision.account.in_flight() > 0
         });
         batch
@@ -152,6 +159,16 @@ impl Load {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.shared.sink.is_connected()
+    }
+
+    /// How often connecting failed, or a connection was lost.
+    pub(crate) fn failures(&self) -> u64 {
+        self.shared.sink.failures()
+    }
+
+    /// The concurrency that was told last, of each revision that is tracked.
+    pub(crate) fn concurrency(&self) -> HashMap<RevisionKey, f64> {
+        self.lock().revisions.iter().map(|(key, revision)| (key.clone(), revision.last)).collect()
     }
 
     fn send(&self, batch: &[Told]) -> bool {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Reading order: [`throttle`] (who goes where, and who waits), [`backends`] (the table of revisions), [`load`] (what is
-//! told), [`feed`] (how the table is filled from Kubernetes).
+//! told), [`feed`] (how the table is filled from Kubernetes), [`metrics`] (what Prometheus reads).
 //!
 //! # Decisions
 //!
@@ -23,26 +23,35 @@
 pub mod backends;
 pub mod feed;
 pub mod load;
+mod metrics;
 pub mod throttle;
 
 use crate::api::names;
 use crate::clock::Clock;
+use crate::config::ConfigError;
+use crate::config::observability::{self, Observability};
 use crate::dataplane::activator::backends::Backends;
 use crate::dataplane::activator::load::{Load, StatSink};
 use crate::dataplane::activator::throttle::{Lease, NoPod, ProbeSettings, Shared};
 use crate::dataplane::body::{self, Body, empty};
 use crate::dataplane::headers;
 use crate::dataplane::limit::QueueFull;
+use crate::dataplane::metrics::Requests;
 use crate::dataplane::probes;
 use crate::dataplane::proxy::{Exchange, ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
 use crate::k8s::dial::Dial;
 use crate::observe::ledger::{Ledger, Mark};
+use crate::observe::metrics::endpoint::{Endpoint, EndpointError};
+use crate::observe::metrics::process::Process;
+use crate::observe::metrics::{MOST_REVISIONS, Registry, server as exposition};
 use crate::stats::client;
 use crate::stats::limit::OncePerMinute;
-use crate::units::RevisionKey;
+use crate::units::{Compat, RevisionKey};
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -73,6 +82,9 @@ pub struct Config {
     pub http1_port: u16,
     /// The port for HTTP/2.
     pub h2c_port: u16,
+    /// Where `GET /metrics` tells Prometheus of the requests, and what else it shows there; `None` is no such listener.
+    /// Knative's port is 9090.
+    pub metrics: Option<(SocketAddr, Registry)>,
     /// The domain of the cluster, for hosts such as `hello-00001.default.svc.cluster.local`.
     pub cluster_domain: String,
     /// How pods are probed.
@@ -97,6 +109,7 @@ impl Config {
             ip,
             http1_port: names::QUEUE_HTTP1_PORT,
             h2c_port: names::QUEUE_H2C_PORT,
+            metrics: None,
             cluster_domain: "cluster.local".to_owned(),
             probe: ProbeSettings::default(),
             queue_depth: QUEUE_DEPTH,
@@ -139,12 +152,21 @@ impl Activator {
         let settings = Settings { max_idle_per_backend: config.max_idle_per_pod, ..Settings::default() };
         let proxy = Proxy::new(clock, settings);
         let counters = Arc::new(Counters::default());
-        let backends =
-            Backends::new(Shared { proxy: proxy.clone(), probe: config.probe, queue_depth: config.queue_depth });
+        let requests = config.metrics.is_some().then(|| Requests::of_activator(clock, MOST_REVISIONS));
+        let shared = Shared { proxy: proxy.clone(), probe: config.probe, queue_depth: config.queue_depth };
+        let backends = Backends::new(shared, requests.clone());
         let load = Load::new(clock, &config.pod_name, sink, Arc::clone(&counters));
+        let metrics = match (&config.metrics, &requests) {
+            (Some((address, registry)), Some(requests)) => {
+                registry.register(requests.clone());
+                registry.register(metrics::UnderWay { backends: backends.clone(), load: load.clone() });
+                Some((TcpListener::bind(address).await?, registry.clone()))
+            }
+            _ => None,
+        };
         let (stopping, complaints) = (CancellationToken::new(), OncePerMinute::new(clock));
-        let state = Arc::new(State { config, proxy, backends, load, counters, stopping, complaints });
-        Ok(Bound { state, http1, h2c })
+        let state = Arc::new(State { config, proxy, backends, load, requests, counters, stopping, complaints });
+        Ok(Bound { state, http1, h2c, metrics })
     }
 }
 
@@ -154,6 +176,7 @@ pub struct Bound {
     state: Arc<State>,
     http1: TcpListener,
     h2c: TcpListener,
+    metrics: Option<(TcpListener, Registry)>,
 }
 
 impl Bound {
@@ -167,6 +190,11 @@ impl Bound {
         Ok((self.http1.local_addr()?, self.h2c.local_addr()?))
     }
 
+    /// The address at which metrics are served, if they are.
+    pub fn metrics_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.metrics.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
+    }
+
     /// What became of requests that no pod answered.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.state.counters)
@@ -175,8 +203,10 @@ impl Bound {
     /// Serves until `cancel`; then fails its health check, serves on for the drain period, and lets what is in flight
     /// finish within the drain limit. Load is told of to the end.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { state, http1, h2c } = self;
+        let Self { state, http1, h2c, metrics } = self;
         let stop = Stop::default();
+        let showing =
+            metrics.map(|(listener, registry)| tokio::spawn(exposition::serve(listener, registry, stop.kill.clone())));
         let serving = TaskTracker::new();
         for listener in [http1, h2c] {
             let state = Arc::clone(&state);
@@ -202,8 +232,11 @@ impl Bound {
         state.proxy.cut_upgraded();
         stop.kill.cancel();
         serving.wait().await;
-        // It ends with the kill above and cannot fail.
+        // They end with the kill above and cannot fail.
         let _ = telling.await;
+        if let Some(showing) = showing {
+            let _ = showing.await;
+        }
     }
 }
 
@@ -212,6 +245,8 @@ struct State {
     proxy: Proxy,
     backends: Backends,
     load: Load,
+    /// `None` when nobody is to read them.
+    requests: Option<Requests>,
     counters: Arc<Counters>,
     stopping: CancellationToken,
     /// A revision whose pods are down fails every request; one line a minute says so.
@@ -246,7 +281,8 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     };
     let Some(key) = key else { return body::text(StatusCode::NOT_FOUND, "no revision named") };
     let ledger = state.config.ledger.as_ref().map(|ledger| (ledger, ledger.now()));
-    let in_flight = Arc::new(state.load.arrive(&key));
+    let timing = state.requests.as_ref().map(|requests| requests.begin(&request, Some(state.backends.labels(&key))));
+    let in_flight = Arc::new((state.load.arrive(&key), timing.clone()));
     let protocol = Protocol::of(request.version());
     let mut exchange = Exchange::new(request);
     prepare(&mut exchange);
@@ -268,7 +304,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
                 headers::set_host(exchange.headers_mut(), host);
             }
             let lease = Arc::new(lease);
-            let guard: (Arc<load::InFlight>, Arc<Lease>) = (Arc::clone(&in_flight), Arc::clone(&lease));
+            let guard: (Arc<_>, Arc<Lease>) = (Arc::clone(&in_flight), Arc::clone(&lease));
             let failure = match state.proxy.send(exchange, addr, protocol, guard).await {
                 Ok(response) => {
                     if let Some(ledger) = cold {
@@ -290,7 +326,8 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let count = move || {
         counters.timed_out.fetch_add(1, Ordering::Relaxed);
     };
-    match throttle.revision().timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut)) {
+    let answered = throttle.revision().timeouts.keep(exchange, count).await.unwrap_or(Err(NoAnswer::TimedOut));
+    let response = match answered {
         Ok(response) => response,
         Err(NoAnswer::TimedOut) => body::text(StatusCode::GATEWAY_TIMEOUT, "activator request timeout"),
         Err(NoAnswer::Full(full)) => {
@@ -313,7 +350,11 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
             }
             error.response()
         }
+    };
+    if let Some(timing) = &timing {
+        timing.answered(response.status());
     }
+    response
 }
 
 enum NoAnswer {
@@ -368,7 +409,8 @@ impl State {
 }
 
 /// Runs the activator the environment describes until `cancel`: `POD_NAME`, `POD_IP`, `SYSTEM_NAMESPACE`,
-/// `PROBE_TIMEOUT`, `PROBE_FREQUENCY`, `MAX_IDLE_PROXY_CONNS_PER_HOST`, `CLUSTER_DOMAIN`.
+/// `PROBE_TIMEOUT`, `PROBE_FREQUENCY`, `MAX_IDLE_PROXY_CONNS_PER_HOST`, `CLUSTER_DOMAIN`, `CONFIG_OBSERVABILITY_NAME`,
+/// `METRICS_PROMETHEUS_PORT`, `METRICS_PROMETHEUS_HOST`. Metrics are served as the ConfigMap asks for.
 ///
 /// Beyond Knative's: `ACTIVATOR_BIND_IP`, the address to listen on (all by default), and `AUTOSCALER_URL`, the
 /// autoscaler's websocket.
@@ -378,7 +420,13 @@ pub async fn run_from_env(
     clock: Clock,
     cancel: CancellationToken,
 ) -> Result<(), RunError> {
-    let env = Env::from_vars(|key| std::env::var(key).ok())?;
+    let var = |key: &str| std::env::var(key).ok();
+    let mut env = Env::from_vars(var)?;
+    if let Some(address) = metrics_address(&client, &env, var).await? {
+        let registry = Registry::of_part();
+        registry.register(Process);
+        env.config.metrics = Some((address, registry));
+    }
     info!(pod = env.config.pod_name, autoscaler = env.autoscaler, "activator starts");
     let root = CancellationToken::new();
     let _stop_all = root.clone().drop_guard();
@@ -392,12 +440,39 @@ pub async fn run_from_env(
     Ok(())
 }
 
+/// Where `config-observability` asks for metrics to be served; nowhere unless Prometheus is to scrape them, or where there
+/// is no such map.
+async fn metrics_address(
+    client: &kube::Client,
+    env: &Env,
+    var: impl Fn(&str) -> Option<String>,
+) -> Result<Option<SocketAddr>, RunError> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &env.system_namespace);
+    let Some(map) = maps.get_opt(&env.observability).await.map_err(Box::new)? else { return Ok(None) };
+    let settings = Observability::parse(&map.data.unwrap_or_default(), Compat::IMPROVED)?;
+    let Some(endpoint) = Endpoint::of(&settings.metrics, var)? else { return Ok(None) };
+    let ip = match endpoint.host.as_str() {
+        "" => env.config.ip,
+        host => host.parse().map_err(|_| EndpointError::Address(endpoint.to_string()))?,
+    };
+    Ok(Some((ip, endpoint.port).into()))
+}
+
 /// Why an activator did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The environment is wrong.
     #[error(transparent)]
     Env(#[from] EnvError),
+    /// `config-observability` cannot be read.
+    #[error("config-observability cannot be read: {0}")]
+    Read(#[from] Box<kube::Error>),
+    /// `config-observability` says what cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Metrics cannot be served as `config-observability` and the environment ask for.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// `AUTOSCALER_URL` is no websocket address.
     #[error("AUTOSCALER_URL: {0}")]
     Url(#[from] client::UrlError),
@@ -429,6 +504,9 @@ struct Env {
     config: Config,
     pod_ip: IpAddr,
     autoscaler: String,
+    system_namespace: String,
+    /// The name of the ConfigMap.
+    observability: String,
 }
 
 impl Env {
@@ -469,7 +547,9 @@ impl Env {
             Some(url) => url,
             None => format!("ws://autoscaler.{}.svc.{}:8080", need("SYSTEM_NAMESPACE")?, config.cluster_domain),
         };
-        Ok(Self { config, pod_ip, autoscaler })
+        let system_namespace = set("SYSTEM_NAMESPACE").unwrap_or_else(|| names::SYSTEM_NAMESPACE.to_owned());
+        let observability = set("CONFIG_OBSERVABILITY_NAME").unwrap_or_else(|| observability::NAME.to_owned());
+        Ok(Self { config, pod_ip, autoscaler, system_namespace, observability })
     }
 }
 

@@ -272,6 +272,12 @@ impl Throttle {
         self.lock().line.len()
     }
 
+    /// Requests that wait, and those at pods, any pods.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.line.len(), state.pods.iter().map(|pod| pod.in_flight).sum())
+    }
+
     /// The pods that requests may go to, and the requests at each.
     pub(crate) fn usable(&self) -> Vec<(SocketAddr, usize)> {
         let state = self.lock();

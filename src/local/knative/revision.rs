@@ -6,7 +6,7 @@ use crate::api::names::{
     CONFIGURATION_LABEL, LAST_APPLIED_ANNOTATION, PROGRESS_DEADLINE_ANNOTATION, QUEUE_ADMIN_PORT, QUEUE_CONTAINER,
     QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, QUEUE_STATS_PORT, REVISION_LABEL, REVISION_UID_LABEL, ROUTE_LABEL,
     ROUTES_ANNOTATION, ROUTING_STATE_LABEL, ROUTING_STATE_MODIFIED_ANNOTATION, SERVICE_LABEL, STATS_PORT_NAME,
-    SYSTEM_NAMESPACE, USER_CONTAINER,
+    SYSTEM_NAMESPACE, USER_CONTAINER, USER_METRICS_PORT,
 };
 use crate::api::pod_autoscaler::{ObjectRef, PodAutoscaler, PodAutoscalerSpec};
 use crate::api::serving::{Revision, RevisionStatus};
@@ -399,7 +399,7 @@ fn queue_container(revision: &Revision) -> Container {
         image: Some(QUEUE_PROXY_IMAGE.to_owned()),
         ports: Some(vec![
             port(STATS_PORT_NAME, i32::from(QUEUE_STATS_PORT)),
-            port("http-usermetric", 9091),
+            port("http-usermetric", i32::from(USER_METRICS_PORT)),
             port("queue-port", serving_port),
             port("https-port", 8112),
         ]),
@@ -420,6 +420,8 @@ fn queue_container(revision: &Revision) -> Container {
             plain("SYSTEM_NAMESPACE", SYSTEM_NAMESPACE),
             plain("SERVING_READINESS_PROBE", &serde_json::to_string(&probe).unwrap_or_default()),
             from_field("HOST_IP", "status.hostIP"),
+            // What this cluster's `config-observability` says.
+            plain("OBSERVABILITY_CONFIG", r#"{"requestMetrics":{"protocol":"prometheus"}}"#),
             plain("ENABLE_HTTP2_AUTO_DETECTION", "false"),
             plain("ENABLE_HTTP_FULL_DUPLEX", "false"),
             plain("ENABLE_MULTI_CONTAINER_PROBES", "false"),

@@ -7,7 +7,7 @@
 use crate::api::conditions::{self, Condition, Conditions, Status, settle_times};
 use crate::api::names::{
     QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, QUEUE_STATS_PORT, SERVICE_TYPE_LABEL, SKS_LABEL, SLICE_SERVICE_LABEL,
-    STATS_PORT_NAME,
+    STATS_PORT_NAME, USER_METRICS_PORT,
 };
 use crate::api::serverless_service::{Mode, ServerlessService, ServerlessServiceStatus};
 use crate::local::meta::{Words, child_name, controlled_by, fnv, name, words};
@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 /// Port for requests over TLS; named on every Service, served by nothing here.
 const QUEUE_TLS_PORT: u16 = 8112;
-/// Port for the user container's own metrics; named on every private Service, served by nothing here.
-const USER_METRICS_PORT: u16 = 9091;
 
 /// The private Service: the pods, whatever the mode.
 pub fn private_service(sks: &ServerlessService, selector: Words) -> CoreService {

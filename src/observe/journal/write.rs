@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 /// How often what was written is handed to the disk.
 const TO_DISK: Span = Span::from_millis(500);
-/// How long after a failure the next file is tried.
+/// How long after a failure the next file is tried, unless it is said.
 const TRY_AGAIN: Span = Span::from_seconds(10);
 /// From this length on states and inputs go to the next record.
 const ENOUGH: usize = 256 << 10;
@@ -43,12 +43,36 @@ pub struct Options {
     pub compat: Compat,
     /// The pod that writes; empty when it is none.
     pub pod: String,
+    /// How long after a failure it is tried again.
+    pub try_again: Span,
 }
 
 impl Options {
-    /// A journal in `directory` of the usual size.
+    /// A journal in `directory` of the usual size, which is tried again ten seconds after a failure.
     pub fn new(directory: PathBuf, compat: Compat) -> Self {
-        Self { directory, most_bytes: USUAL_BYTES, compat, pod: String::new() }
+        Self { directory, most_bytes: USUAL_BYTES, compat, pod: String::new(), try_again: TRY_AGAIN }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if LEAST_BYTES <= self.most_bytes {
+            return Ok(());
+        }
+        let why = format!("a journal of {} bytes is too small; give it at least {LEAST_BYTES}", self.most_bytes);
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    }
+
+    /// Makes the directory, and takes it for this process.
+    fn lock(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process writes its journal here; choose another directory",
+            ),
+            TryLockError::Error(error) => error,
+        })?;
+        Ok(lock)
     }
 }
 
@@ -113,6 +137,8 @@ enum Order {
     Switch,
     /// Everything before is to be on the disk; then this is told.
     Flush(mpsc::Sender<()>),
+    /// The directory could not be had.
+    Fail(io::Error),
 }
 
 /// What was counted since the journal was opened.
@@ -179,23 +205,32 @@ impl Journal {
     /// # Errors
     /// When the directory cannot be made or locked, or the space is too small.
     pub fn open(options: Options, clock: Clock) -> io::Result<Self> {
-        let Options { directory, most_bytes, .. } = &options;
-        if *most_bytes < LEAST_BYTES {
-            let why = format!("a journal of {most_bytes} bytes is too small; give it at least {LEAST_BYTES}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        options.check()?;
+        let lock = options.lock()?;
+        Self::start(options, clock, Some(lock))
+    }
+
+    /// The same, but a directory that cannot be had now is tried again and again: nothing is recorded meanwhile,
+    /// and that is counted and logged. For what must run whatever becomes of its journal.
+    ///
+    /// # Errors
+    /// When the space is too small.
+    pub fn open_when_possible(options: Options, clock: Clock) -> io::Result<Self> {
+        options.check()?;
+        match options.lock() {
+            Ok(lock) => Self::start(options, clock, Some(lock)),
+            Err(error) => {
+                let journal = Self::start(options, clock, None)?;
+                journal.send(Order::Fail(error));
+                Ok(journal)
+            }
         }
-        fs::create_dir_all(directory)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "another process writes its journal here; choose another directory",
-            ),
-            TryLockError::Error(error) => error,
-        })?;
+    }
+
+    fn start(options: Options, clock: Clock, lock: Option<File>) -> io::Result<Self> {
         let (orders, queue) = mpsc::sync_channel(MOST_WAITING);
-        let told = Arc::new(Told { wants_file: AtomicBool::new(true), ..Told::default() });
-        told.writes.store(true, Ordering::Relaxed);
+        let told = Arc::new(Told { wants_file: AtomicBool::new(lock.is_some()), ..Told::default() });
+        told.writes.store(lock.is_some(), Ordering::Relaxed);
         let mut writer = Writer {
             options,
             clock,
@@ -204,7 +239,7 @@ impl Journal {
             next: None,
             failed: None,
             synced: clock.now(),
-            _lock: lock,
+            lock,
         };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue))?;
         let shared = Shared { orders: Mutex::new(Some(orders)), thread: Mutex::new(Some(thread)), told };
@@ -274,7 +309,8 @@ struct Writer {
     /// When it failed, until the next try.
     failed: Option<Timestamp>,
     synced: Timestamp,
-    _lock: File,
+    /// Held as long as this process writes; `None` until the directory could be had.
+    lock: Option<File>,
 }
 
 /// A file that is being written.
@@ -299,6 +335,7 @@ impl Writer {
                     let _ = done.send(());
                     synced
                 }
+                Ok(Order::Fail(error)) => Err(error),
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = self.sync();
@@ -311,7 +348,7 @@ impl Writer {
                 Ok(()) => {}
                 Err(error) => self.fail(&error, now),
             }
-            if self.failed.is_some_and(|failed| now.since(failed) >= TRY_AGAIN) {
+            if self.failed.is_some_and(|failed| now.since(failed) >= self.options.try_again) {
                 self.failed = None;
                 self.told.wants_file.store(true, Ordering::Release);
             }
@@ -320,8 +357,8 @@ impl Writer {
 
     fn fail(&mut self, error: &io::Error, now: Timestamp) {
         self.told.counters.failures.fetch_add(1, Ordering::Relaxed);
-        let path = self.options.directory.display();
-        warn!(%error, "the journal in {path} cannot be written; tried again in {TRY_AGAIN}, autoscaling goes on without");
+        let (path, wait) = (self.options.directory.display(), self.options.try_again);
+        warn!(%error, "the journal in {path} cannot be written; tried again in {wait}, autoscaling goes on without");
         (self.present, self.next) = (None, None);
         self.failed = Some(now);
         self.told.writes.store(false, Ordering::Relaxed);
@@ -360,6 +397,9 @@ impl Writer {
     fn begin(&mut self, now: Timestamp) -> io::Result<()> {
         if self.failed.is_some() {
             return Ok(());
+        }
+        if self.lock.is_none() {
+            self.lock = Some(self.options.lock()?);
         }
         if let Some(unfinished) = self.next.take() {
             fs::remove_file(&unfinished.path)?;

@@ -139,6 +139,21 @@ impl Page<'_> {
         });
     }
 
+    /// How durations are spread, each with labels of its own, in one order where they have the same.
+    pub fn histograms_of<'h>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        values: impl IntoIterator<Item = (Vec<(&'static str, String)>, &'h Histogram)>,
+    ) {
+        self.family(name, help, MetricType::Histogram, |mut encoder| {
+            for (labels, histogram) in values {
+                histogram.encode(encoder.encode_family(&labels)?)?;
+            }
+            Ok(())
+        });
+    }
+
     fn family(
         &mut self,
         name: &'static str,
@@ -179,7 +194,8 @@ pub struct Registry {
 #[derive(Debug)]
 struct Shared {
     registry: RwLock<registry::Registry>,
-    compat: Compat,
+    /// Which sharp edges the process keeps; `None` for a part of a process.
+    compat: Option<Compat>,
     /// Revisions beyond [`MOST_REVISIONS`] at the last scrape, of the source that left out most.
     left_out: AtomicU64,
 }
@@ -196,6 +212,16 @@ pub enum Format {
 impl Registry {
     /// Shows the process itself, and whatever is registered later. `compat` is shown beside the version.
     pub fn new(compat: Compat) -> Self {
+        Self::with(Some(compat))
+    }
+
+    /// Shows what is registered later and nothing else: for one of many parts of a process, whose own numbers would be
+    /// added up as often as there are parts.
+    pub fn of_part() -> Self {
+        Self::with(None)
+    }
+
+    fn with(compat: Option<Compat>) -> Self {
         let shared =
             Shared { registry: RwLock::new(registry::Registry::default()), compat, left_out: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
@@ -236,8 +262,10 @@ impl Registry {
         // Last, because the sources above count what they leave out.
         let mut own = registry::Registry::default();
         let left_out = shared.left_out.load(Ordering::Relaxed);
-        own.register_collector(Box::new(Shown(Own { compat: shared.compat, left_out })));
-        own.register_collector(Box::new(Shown(process::Process)));
+        if let Some(compat) = shared.compat {
+            own.register_collector(Box::new(Shown(Own { compat, left_out })));
+            own.register_collector(Box::new(Shown(process::Process)));
+        }
         let written = written.and_then(|()| prometheus_client::encoding::text::encode(&mut text, &own));
         // Writing to memory does not fail, and half a page is better than none.
         debug_assert!(written.is_ok());

@@ -10,6 +10,7 @@ use ebb::dataplane::activator::{self, Activator, Counters, feed};
 use ebb::dataplane::body::full;
 use ebb::dataplane::readiness::Probe;
 use ebb::k8s::dial::SystemDial;
+use ebb::observe::metrics::{Format, Registry, RevisionLabels};
 use ebb::stats::client;
 use ebb::stats::wire::{Stat, decode_frame};
 use ebb::units::RevisionKey;
@@ -19,6 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio_tungstenite::tungstenite::Message;
@@ -603,4 +605,39 @@ async fn the_table_is_filled_from_kubernetes() {
     until("no pod", async || front.backends.usable(&key()).is_empty().then_some(())).await;
     revisions.delete("hello-00001", &DeleteParams::default()).await.expect("deleted");
     until("no revision", async || front.backends.revisions().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn requests_are_shown_by_revision_as_knative_shows_them() {
+    let registry = Registry::of_part();
+    let front = Front::start(|config| config.metrics = Some(((LOCALHOST, 0).into(), registry.clone()))).await;
+    let labels = BTreeMap::from([("serving.knative.dev/configuration".to_owned(), "hello".to_owned())]);
+    front.backends.set_labels(RevisionLabels::of(&key(), Some(&labels)));
+    front.backends.set_revision(&key(), Revision::default());
+    let client = client();
+    let waiting = tokio::spawn(front.get(&client, "/").send());
+    front.waiting(1).await;
+    let of = "{k8s_namespace_name=\"default\",kn_revision_name=\"hello-00001\",\
+              otel_scope_name=\"knative.dev/serving/pkg/activator\",otel_scope_schema_url=\"\",otel_scope_version=\"\"}";
+    let shown = || registry.exposition(Format::Prometheus);
+    for (series, value) in [("queued", 1), ("active", 0)] {
+        let line = format!("kn_revision_request_{series}{of} {value}\n");
+        assert!(shown().contains(&line), "{line}{}", shown());
+    }
+    let (app, mut gate) = App::gate().await;
+    let pod = Pod::start(app.addr, |_| {}).await;
+    front.backends.set_pods(&key(), &[(pod.http1(), true)]);
+    gate.came(1).await;
+    for (series, value) in [("queued", 0), ("active", 1)] {
+        let line = format!("kn_revision_request_{series}{of} {value}\n");
+        assert!(shown().contains(&line), "{line}{}", shown());
+    }
+    gate.open(1);
+    waiting.await.expect("a task").expect("an answer").bytes().await.expect("a body");
+    let count = "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_response_status_code=\"200\",\
+                 k8s_namespace_name=\"default\",kn_configuration_name=\"hello\",kn_revision_name=\"hello-00001\",";
+    until("the request", async || shown().contains(count).then_some(())).await;
+    assert!(shown().contains("kn_activator_stats_conn_reachable{peer=\"autoscaler\""), "{}", shown());
+    front.backends.remove_revision(&key());
+    assert!(!shown().contains("hello-00001"), "series leave with their revision: {}", shown());
 }

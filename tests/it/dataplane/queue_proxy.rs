@@ -3,6 +3,7 @@
 use super::*;
 use ebb::dataplane::body::full;
 use ebb::dataplane::readiness::Probe;
+use ebb::observe::metrics::{Format, Registry};
 use ebb::stats::wire::{Stat, decode_scrape};
 use futures::future::join_all;
 use http::StatusCode;
@@ -652,4 +653,44 @@ async fn the_pre_stop_hook_waits_for_the_drain() {
     until("probes to fail", || async { (probe().await == StatusCode::SERVICE_UNAVAILABLE).then_some(()) }).await;
     soon("the hook", waiting).await.expect("a task").expect("an answer");
     assert_eq!(probe().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn requests_are_shown_as_knative_shows_them() {
+    let (app, mut gate) = App::gate().await;
+    let registry = Registry::of_part();
+    let pod = Pod::start(app.addr, |config| {
+        config.container_concurrency = 1;
+        config.service = "hello".to_owned();
+        config.metrics = Some(((LOCALHOST, 0).into(), registry.clone()));
+    })
+    .await;
+    let (client, url) = (client(), pod.url("/"));
+    let metrics = format!("http://{}/metrics", pod.addrs.metrics.expect("an address"));
+    let shown = async |series: &str| {
+        let text = client.get(&metrics).send().await.expect("an answer").text().await.expect("text");
+        let line = text.lines().find(|line| line.starts_with(series)).map(str::to_owned);
+        line.map(|line| line.rsplit_once(' ').expect("a value").1.to_owned())
+    };
+    assert_eq!(shown("kn_serving_queue_depth").await.as_deref(), Some("0"));
+    let sent = || client.get(&url).header("host", "hello.default.example.com");
+    let sent: Vec<_> = (0..3).map(|_| tokio::spawn(sent().send())).collect();
+    gate.came(1).await;
+    until("two in line", async || (shown("kn_serving_queue_depth").await.as_deref() == Some("3")).then_some(())).await;
+    gate.open(3);
+    for response in join_all(sent).await {
+        response.expect("a task").expect("an answer").bytes().await.expect("a body");
+    }
+    // A kubelet's probe is no request.
+    client.get(&url).header("user-agent", "kube-probe/1.34").send().await.expect("an answer");
+    let requests = "http_server_request_duration_seconds_count{http_request_method=\"GET\",\
+                    http_response_status_code=\"200\",";
+    until("three requests", async || (shown(requests).await.as_deref() == Some("3")).then_some(())).await;
+    let invocations = "kn_serving_invocation_duration_seconds_count{http_response_status_code=\"200\",";
+    assert_eq!(shown(invocations).await.as_deref(), Some("3"));
+    assert_eq!(shown("kn_serving_queue_depth").await.as_deref(), Some("0"));
+    let text = registry.exposition(Format::Prometheus);
+    assert!(text.contains("server_address=\"hello.default.example.com\",url_scheme=\"http\"} 3\n"), "{text}");
+    assert!(text.contains("kn_service_name=\"hello\",service_instance_id=\""), "{text}");
+    assert_eq!(text.matches("http_server_request_duration_seconds_count").count(), 1, "{text}");
 }
