@@ -94,8 +94,13 @@ impl Hindrance {
 
     fn new(kind: Hinders, reason: &str, message: &str) -> Self {
         let message = message.trim().trim_end_matches('.');
-        let end = message.floor_char_boundary(MOST_MESSAGE);
-        Self { kind, reason: reason.into(), message: message[..end].into() }
+        let message = if message.len() <= MOST_MESSAGE {
+            message.into()
+        } else {
+            let end = message.floor_char_boundary(MOST_MESSAGE - '…'.len_utf8());
+            format!("{}…", &message[..end]).into()
+        };
+        Self { kind, reason: reason.into(), message }
     }
 }
 

@@ -619,7 +619,7 @@ fn pods_of(least: i32) -> String {
 }
 
 fn full_stop(text: &str) -> String {
-    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
+    if text.ends_with(['.', '…']) { text.to_owned() } else { format!("{text}.") }
 }
 
 /// A number with two decimals at most.

@@ -250,7 +250,8 @@ impl Controller {
         let mut told = Plan {
             at: now,
             want: scale.want,
-            bound: scale.bound.as_ref().map(ToString::to_string).unwrap_or_default(),
+            // Bounds of a number that is not known change nothing.
+            bound: scale.bound.filter(|_| scale.want.is_some()).map(|bound| bound.to_string()).unwrap_or_default(),
             zero: plan::zero_in_words(&scale).unwrap_or_default(),
             min: resolved.min_scale.value,
             max: resolved.max_scale.value,

@@ -257,8 +257,8 @@ function drawLine(line, row, place) {
   if (state.dataset.state !== row.state) state.dataset.state = row.state;
   write(state, row.state);
   write(line.cells[2], row.ready === row.wanted ? `${row.ready}` : `${row.ready} of ${row.wanted}`);
-  write(line.cells[3], figure(row.stable));
-  write(line.cells[4], figure(row.panic));
+  write(line.cells[3], row.target > 0 ? figure(row.stable) : "–");
+  write(line.cells[4], row.target > 0 ? figure(row.panic) : "–");
   write(line.cells[5], row.share === 0 ? "–" : Number.isFinite(row.share) ? `${Math.round(row.share * 100)} %` : "no pod");
   write(line.cells[6], row.path);
   write(line.cells[7], ago(list.at - row.turned));
@@ -498,16 +498,17 @@ function drawChart() {
   const peak = Math.max(...stable, ...panic, 0);
   // Room far above all load would flatten what matters.
   const roomy = Math.max(...room, 0);
-  const loads = scale(Math.max(peak, Math.min(roomy, 2 * peak || roomy), target[count - 1] ?? 1), false);
+  const loads = scale(Math.max(peak, Math.min(roomy, 2 * peak || roomy), target[count - 1] || 1), false);
   const y = (value) => top + height * (1 - Math.min(value, loads.top * 1.05) / loads.top);
   const parts = [];
   for (let value = 0; value <= loads.top + loads.step / 2; value += loads.step) {
     parts.push(shape("line", { class: value === 0 ? "base" : "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
     parts.push(shape("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, figure(value)));
   }
+  const known = target.map((each) => each > 0);
   parts.push(shape("path", { class: "room", d: steps(at, room, x, y) }));
-  parts.push(shape("path", { class: "panic", d: line(at, panic, x, y) }));
-  parts.push(shape("path", { class: "stable", d: line(at, stable, x, y) }));
+  parts.push(shape("path", { class: "panic", d: line(at, panic, known, x, y) }));
+  parts.push(shape("path", { class: "stable", d: line(at, stable, known, x, y) }));
   const loadHeight = top + height + 4;
   chart.load.setAttribute("viewBox", `0 0 ${width} ${loadHeight}`);
   chart.load.setAttribute("height", loadHeight);
@@ -576,11 +577,13 @@ function ticks(length, width) {
 }
 
 /** Averages move from look to look; a value holds where nothing was kept because nothing changed. */
-function line(at, values, x, y) {
+function line(at, values, known, x, y) {
   let path = "";
   for (let index = 0; index < at.length; index++) {
+    // Before the first decision there is no load to draw.
+    if (!known[index]) continue;
     const place = `${x(at[index]).toFixed(1)} ${y(values[index]).toFixed(1)}`;
-    if (index === 0) path = `M${place}`;
+    if (path === "" || !known[index - 1]) path += `M${place}`;
     // A gap longer than a few looks was rest: the value held until just before the next point.
     else if (at[index] - at[index - 1] > 10_000) {
       path += `H${x(at[index] - 2000).toFixed(1)}L${place}`;
@@ -631,9 +634,9 @@ function read() {
   const ready = value("ready"), target = value("target");
   const texts = known
     ? {
-        stable: figure(value("stable")) + unit,
-        panic: figure(value("panic")) + unit,
-        room: `${figure(ready * target)} (${ready} × ${figure(target)})`,
+        stable: target > 0 ? figure(value("stable")) + unit : "not known",
+        panic: target > 0 ? figure(value("panic")) + unit : "not known",
+        room: target > 0 ? `${figure(ready * target)} (${ready} × ${figure(target)})` : "not known",
         wanted: String(value("wanted")),
         ready: String(ready),
         unready: String(value("notReady")),
@@ -642,7 +645,7 @@ function read() {
   for (const [name, node] of Object.entries(chart.reads)) write(node, texts[name] ?? "–");
   const flags = value("flags");
   const words = known
-    ? `stable window ${texts.stable}, panic window ${texts.panic}, room at target ${figure(ready * target)}, ${texts.wanted} pods wanted, ` +
+    ? `stable window ${texts.stable}, panic window ${texts.panic}, room at target ${target > 0 ? figure(ready * target) : texts.room}, ${texts.wanted} pods wanted, ` +
       `${texts.ready} ready, ${texts.unready} not ready, ${flags & PANIC ? "panic" : "no panic"}, ` +
       `activator ${flags & ACTIVATOR ? "in" : "not in"} the path, ${value("state")}`
     : "nothing is known";
