@@ -288,14 +288,15 @@ impl Inner {
                     return;
                 }
                 series.changed = look;
+                // Compared with the last look: what comes back to the point kept moves all the same.
+                self.moving += usize::from(sight.moves(&series.present));
                 if series.present.wanted != sight.wanted {
                     series.turned = at;
                 }
                 series.present = sight;
                 let (kept_at, kept) = series.kept;
-                let moves = sight.moves(&kept);
-                self.moving += usize::from(moves);
-                let keeps = sight.turns(&kept) || (moves && now.saturating_sub(kept_at) >= self.spacing);
+                let moves = sight.moves(&kept) && now.saturating_sub(kept_at) >= self.spacing;
+                let keeps = sight.turns(&kept) || moves;
                 if !keeps {
                     return;
                 }
@@ -408,10 +409,11 @@ mod tests {
     #[test]
     fn many_busy_revisions_are_told_of_less_often_each_and_as_far_back() {
         let history = History::default();
-        let revisions = 4 * MOST_POINTS / 450;
+        // Nearly as many as fit with a fourth of the looks.
+        let revisions = 18 * MOST_POINTS / (5 * 450);
         let looks = 450_u16;
         for number in 0..looks {
-            let load = if number % 2 == 0 { 5.0 } else { 9.0 };
+            let load = [5.0, 9.0, 14.0][usize::from(number % 3)];
             look(&history, number.into(), (0..revisions).map(|revision| (revision, sight(load, 1))));
         }
         let points = history.points(&key(0), START).expect("points");
