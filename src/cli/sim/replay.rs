@@ -90,7 +90,8 @@ fn audit(args: &Args) -> anyhow::Result<Exit> {
     let (mut first, mut gaps, mut revisions) = (None, 0, BTreeMap::new());
     let mut differing = 0;
     replay.run(None, |event: Event<'_>| match (&event.step, event.key) {
-        (Step::Gap, _) => gaps += 1,
+        // A journal begins with one; that is no gap in it.
+        (Step::Gap, _) => gaps += u64::from(!revisions.is_empty()),
         (Step::Applied { input, applied, recorded }, Some(key)) => {
             *revisions.entry(key.clone()).or_insert(0_u64) += 1;
             let ours = if applied.evaluated { event.revision.and_then(|revision| revision.latest()) } else { None };
