@@ -218,6 +218,45 @@ async fn a_service_goes_to_zero_and_comes_back_and_no_request_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_it_recorded_replays_byte_for_byte() {
+    let journal = tempfile::tempdir().expect("a temporary directory");
+    let place = journal.path().to_str().expect("a path");
+    let local = Local::start(&service("kept", ""), &["--startup-delay", "100ms", "--journal", place]).await;
+    let client = reqwest::Client::new();
+    // A cold start, load for two decisions, and on the way to zero again.
+    let answers =
+        futures::future::join_all((0..30).map(|_| local.get(&client, "kept.default.example.com", "/?sleep=3s"))).await;
+    for answer in answers {
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    local.wait_for_pods(0).await;
+    local.stop();
+
+    let replay = |flags: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ebb"))
+            .args(["sim", "replay", place])
+            .args(flags)
+            .output()
+            .expect("the ebb binary");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, said, error) = replay(&["--format", "json"]);
+    assert_eq!(code, Some(0), "{said}{error}");
+    let answer: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&answer["differing"], &answer["gaps"], &answer["first"]),
+        (&0.into(), &0.into(), &Value::Null),
+        "{answer}"
+    );
+    assert!(answer["decisions"].as_u64().is_some_and(|decisions| decisions >= 5), "{answer}");
+    let (code, said, _) = replay(&[]);
+    assert!(code == Some(0) && said.contains("each as it was recorded, byte for byte"), "{said}");
+    let (code, _, error) = replay(&["--revision", "default/other-00001"]);
+    assert!(code == Some(2) && error.contains("has nothing of default/other-00001"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_clients_at_ten_a_pod_get_the_pods_knative_would_give_them() {
     let local = Local::start(&service("load", ""), &["--startup-delay", "100ms"]).await;
     let client = reqwest::Client::new();
