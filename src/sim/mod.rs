@@ -16,7 +16,9 @@
 //! 3. [`arrivals`]: when requests come; [`queue`]: what happens next.
 //! 4. [`world`]: the run itself; [`oracle`]: the floor below every policy; [`batch`]: many runs on several threads.
 //! 5. [`histogram`], [`outcome`]: what came of it.
-//! 6. [`replay`]: from what an autoscaler recorded to a case.
+//! 6. [`stats`], [`mod@compare`]: how sure that is, and policies side by side; [`report`]: the page on it; [`tune`]: the
+//!    search for a better configuration.
+//! 7. [`replay`]: from what an autoscaler recorded to a case.
 //!
 //! # Invariants
 //!
@@ -39,6 +41,7 @@
 pub mod arrivals;
 pub mod batch;
 pub mod case;
+pub mod compare;
 pub mod histogram;
 pub mod law;
 pub mod oracle;
@@ -46,9 +49,12 @@ pub mod outcome;
 pub mod queue;
 pub mod random;
 pub mod replay;
+pub mod report;
 pub mod scenario;
+pub mod stats;
 pub mod time;
 pub mod trace;
+pub mod tune;
 pub mod world;
 
 pub use case::{Case, CaseError, Strain};

@@ -28,6 +28,8 @@ pub enum Purpose {
     Sampling,
     /// What callers do when a request fails.
     Clients,
+    /// Which outcomes are drawn again for a bootstrap interval.
+    Resampling,
 }
 
 /// The stream of `purpose` for `name` in a run with `seed`.

@@ -1,10 +1,13 @@
 //! `ebb sim`: what would this configuration have done on this traffic?
 
+mod compare;
 mod files;
 mod output;
 mod progress;
 mod replay;
+mod report;
 mod table;
+mod tune;
 
 use crate::cli::exit::Exit;
 use crate::sim::batch::{Job, Watch};
@@ -30,6 +33,8 @@ pub struct Args {
 enum Command {
     Check(CheckArgs),
     Run(RunArgs),
+    Compare(compare::Args),
+    Tune(tune::Args),
     Replay(replay::Args),
 }
 
@@ -103,6 +108,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Check(args) => check(args),
         Command::Run(args) => run_scenario(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Replay(args) => replay::run(args),
     }
 }
@@ -129,14 +136,17 @@ fn run_scenario(args: &RunArgs) -> anyhow::Result<Exit> {
     }
     let jobs = args.runs.jobs(&case);
     let outcomes = progress::run(&jobs, args.runs.threads(), &Watch::default())?;
+    let scenario = &case.scenario;
+    let comparison = crate::sim::compare::compare(&scenario.name, &outcomes, &scenario.slo, scenario.seed);
     let mut written = Vec::new();
     if let Some(directory) = &args.output {
-        let files = output::data(&case, &outcomes, &case.scenario.output.formats)?;
+        let mut files = output::data(&case, &outcomes, &scenario.output.formats)?;
+        files.extend(report::page(&case, &args.file, &outcomes, &comparison, &scenario.output.formats)?);
         written = output::write(directory, &files)?;
     }
     match args.format {
         Format::Text => {
-            println(&table::outcomes(&outcomes))?;
+            println(&table::outcomes(&outcomes, &comparison.verdict))?;
             for path in written {
                 println(&format!("written: {}", path.display()))?;
             }

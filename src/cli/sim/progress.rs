@@ -16,18 +16,22 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// Makes every run, in the order of the jobs.
 pub(super) fn run(jobs: &[Job], threads: NonZeroUsize, watch: &Watch) -> anyhow::Result<Vec<Outcome>> {
-    if !std::io::stderr().is_terminal() {
-        return ended(batch::run(jobs, threads, watch));
-    }
     let all: f64 = jobs.iter().map(|job| seconds(job.case.length())).sum();
+    ended(shown("simulating", Some(all), watch, || batch::run(jobs, threads, watch)))
+}
+
+/// Does something that simulates `all` seconds, as far as that is known, and shows how far it is.
+pub(super) fn shown<T>(doing: &str, all: Option<f64>, watch: &Watch, work: impl FnOnce() -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
     let (done, over) = mpsc::channel::<()>();
-    let outcomes = std::thread::scope(|scope| {
-        scope.spawn(move || draw(all, watch, &over));
-        let outcomes = batch::run(jobs, threads, watch);
+    std::thread::scope(|scope| {
+        scope.spawn(move || draw(doing, all, watch, &over));
+        let result = work();
         drop(done);
-        outcomes
-    });
-    ended(outcomes)
+        result
+    })
 }
 
 fn ended(outcomes: Option<Vec<Outcome>>) -> anyhow::Result<Vec<Outcome>> {
@@ -37,17 +41,23 @@ fn ended(outcomes: Option<Vec<Outcome>>) -> anyhow::Result<Vec<Outcome>> {
     }
 }
 
-fn draw(all: f64, watch: &Watch, over: &mpsc::Receiver<()>) {
+fn draw(doing: &str, all: Option<f64>, watch: &Watch, over: &mpsc::Receiver<()>) {
     let clock = Clock::system();
     let begun = clock.now();
+    #[expect(clippy::cast_possible_truncation, reason = "for people")]
+    let whole = |length: f64| Span::from_seconds(length.round() as i64);
     while over.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let part = (seconds(watch.simulated()) / all).clamp(0.0, 1.0);
+        let simulated = seconds(watch.simulated());
         let passed = clock.now().since(begun).seconds_f64();
-        let left = if part > 0.0 { passed / part - passed } else { 0.0 };
-        #[expect(clippy::cast_possible_truncation, reason = "for people")]
-        let left = Span::from_seconds(left.round() as i64);
+        let far = if let Some(all) = all {
+            let part = (simulated / all).clamp(0.0, 1.0);
+            let left = if part > 0.0 { passed / part - passed } else { 0.0 };
+            format!("{:3.0}%, {} left", part * 100.0, whole(left))
+        } else {
+            format!("{} simulated in {}", whole(simulated), whole(passed))
+        };
         let mut err = std::io::stderr().lock();
-        let _ = write!(err, "\r\x1b[Ksimulating: {:3.0}%, {left} left", part * 100.0);
+        let _ = write!(err, "\r\x1b[K{doing}: {far}");
         let _ = err.flush();
     }
     eprint!("\r\x1b[K");

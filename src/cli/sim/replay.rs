@@ -242,6 +242,8 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
             "The configuration changed {changes} times while it was recorded; only the last one is played."
         ))?;
     }
-    println(&table::outcomes(&outcomes))?;
+    let scenario = &case.scenario;
+    let comparison = crate::sim::compare::compare(&scenario.name, &outcomes, &scenario.slo, scenario.seed);
+    println(&table::outcomes(&outcomes, &comparison.verdict))?;
     Ok(Exit::Done)
 }

@@ -65,13 +65,11 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// What each policy did, over all seeds: a verdict in words and a table.
-pub(super) fn outcomes(outcomes: &[Outcome]) -> String {
+/// What each policy did, over all seeds: the verdict and a table.
+pub(super) fn outcomes(outcomes: &[Outcome], verdict: &str) -> String {
     let pools = Pool::all(outcomes);
     let mut text = String::new();
-    for pool in &pools {
-        writeln!(text, "{}", verdict(pool)).expect("writing to a string");
-    }
+    writeln!(text, "{verdict}").expect("writing to a string");
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -120,26 +118,6 @@ pub(super) fn outcomes(outcomes: &[Outcome]) -> String {
     writeln!(text, "\n{table}\n\nMeans over {seeds} seeds; percentiles of all their requests together.")
         .expect("writing to a string");
     text
-}
-
-/// What a policy did, in a sentence for whoever owns the service.
-fn verdict(pool: &Pool<'_>) -> String {
-    let Some(first) = pool.outcomes.first() else { return String::new() };
-    let kept = 100.0 - pool.mean(|outcome| outcome.slo.violation_share) * 100.0;
-    let pods = pool.mean(|outcome| outcome.cost.mean_pods);
-    if first.kind == "oracle" {
-        return format!(
-            "{}: no policy that makes nobody wait can do with less than {pods:.2} pods on average.",
-            pool.name
-        );
-    }
-    let keeps = if kept >= first.slo.percentile { "keeps" } else { "BREAKS" };
-    format!(
-        "{}: {keeps} the promise of {}% within {} ({kept:.2}%), with {pods:.2} pods on average.",
-        pool.name,
-        first.slo.percentile,
-        Length(crate::sim::time::from_seconds(first.slo.limit)),
-    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people; 2^-53 is nothing")]

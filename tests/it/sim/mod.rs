@@ -4,6 +4,8 @@ mod closed_form;
 mod input;
 mod laws;
 mod library;
+mod report;
+mod tune;
 
 use ebb::sim::law::Written;
 use ebb::sim::scenario::{Entry, Fixed, Load, Rate, Synthetic};
