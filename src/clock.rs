@@ -3,7 +3,7 @@
 //! Built on tokio's clock plus one reading of the wall clock, so that paused test time moves it too and a wall clock
 //! that is set back while the process runs never makes time go backwards.
 //!
-//! A wall clock that leaps ahead is followed by [`Clock::wall`] within [`LOOK`]: the machine slept, was moved, or had the
+//! A wall clock that leaps ahead is followed by [`Clock::follow`] within [`LOOK`]: the machine slept, was moved, or had the
 //! wrong time until it reached a time server. Stats and Leases of other replicas carry the right time, and so should
 //! those of this one. A wall clock that is set back is not followed, since windows would take no load until the time
 //! they had reached; the log says so, and that a restart takes the new time.

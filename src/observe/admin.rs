@@ -1,7 +1,7 @@
 //! The admin port: health, readiness, the present state as JSON, and the page. It serves nothing that changes state.
 //!
 //! Whoever looks must not be felt by what decides. What takes longer than some microseconds to put together is made on
-//! threads of its own, two at a time ([`Heavy`]); connections and slow readers are bounded by [`mod@serve`].
+//! threads of its own, two at a time (`Heavy`); connections and slow readers are bounded by [`mod@serve`].
 
 use crate::api::duration;
 use crate::observe::explain::{Account, unknown};

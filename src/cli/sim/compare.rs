@@ -1,6 +1,6 @@
 //! `ebb sim compare`: policies side by side, on one scenario or on many.
 
-use super::{Format, Runs, files, output, progress, report, table};
+use super::{Format, Runs, files, output, progress, report};
 use crate::cli::exit::Exit;
 use crate::sim::batch::Watch;
 use crate::sim::compare::{self, Across, Comparison, MEASURES, Measure, Promise, Unit};

@@ -1,7 +1,7 @@
 //! YAML as people write it: every value knows where it stands, and a type read out of it tells every field it does not
 //! know and what was probably meant.
 //!
-//! Reading order: [`yaml`] (the tree), [`strict`] (a type out of the tree), this file (how a problem is told).
+//! Reading order: `yaml` (the tree), `strict` (a type out of the tree), this file (how a problem is told).
 
 pub(crate) mod strict;
 pub(crate) mod yaml;

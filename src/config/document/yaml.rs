@@ -151,6 +151,8 @@ fn steps(path: &str) -> Vec<&str> {
 const MOST_NODES: usize = 1_000_000;
 /// Documents in one file.
 const MOST_DOCUMENTS: usize = 20_000;
+/// Collections inside one another. Reading is recursive, and a thread's stack of 2 MiB must do without optimisation too.
+const MOST_DEPTH: usize = 48;
 
 /// The documents of a YAML text; empty ones are left out.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
@@ -158,6 +160,7 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, (Place, String)> {
         max_nodes: MOST_NODES,
         max_events: 4 * MOST_NODES,
         max_documents: MOST_DOCUMENTS,
+        max_depth: MOST_DEPTH,
     };
     let options = serde_saphyr::options! { budget: budget };
     serde_saphyr::from_multiple_with_options::<Spanned<Content>>(text, options)

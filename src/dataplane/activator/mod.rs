@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Reading order: [`throttle`] (who goes where, and who waits), [`backends`] (the table of revisions), [`load`] (what is
-//! told), [`feed`] (how the table is filled from Kubernetes), [`metrics`] (what Prometheus reads).
+//! told), [`feed`] (how the table is filled from Kubernetes), `metrics` (what Prometheus reads).
 //!
 //! # Decisions
 //!

@@ -3,7 +3,7 @@
 //! The page has inline SVG and CSS and no script; it follows the reader's light or dark colours, a phone's width, and
 //! paper. Everything in it is a function of what was run, so the same runs give the same bytes.
 //!
-//! Reading order: this file (the page, from top to bottom), [`plot`] (one plot), [`pixels`] (long series on few
+//! Reading order: this file (the page, from top to bottom), [`plot`] (one plot), `pixels` (long series on few
 //! pixels).
 
 pub mod pixels;

@@ -5,7 +5,6 @@ use super::{CURRENT, DEFAULTS, Obstacle, Options, Refusal, Sensitivity, TUNED, T
 use crate::sim::arrivals::{Arrivals, Part};
 use crate::sim::batch::{self, Job, Watch};
 use crate::sim::case::{Case, Strain};
-use crate::sim::compare::error_share;
 use crate::sim::outcome::Outcome;
 use crate::sim::scenario::{Entry, Fixed, Kpa, Oracle, Scenario};
 use crate::sim::stats::{average, paired, share_upper_bound, upper_bound};

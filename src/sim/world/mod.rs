@@ -7,9 +7,9 @@
 //! activator ──── reports each second ──┴─► engine ─► control ─► pods, mode
 //! ```
 //!
-//! Reading order: this file (the loop and a request's way), [`pods`] and [`activators`] (what it meets), [`fleet`] (pods
-//! come and go), [`metrics`] (what the scaler hears), [`control`] (what becomes of its answer), [`levels`] and
-//! [`record`] (what is counted).
+//! Reading order: this file (the loop and a request's way), `pods` and `activators` (what it meets), `fleet` (pods
+//! come and go), `metrics` (what the scaler hears), `control` (what becomes of its answer), `levels` and
+//! `record` (what is counted).
 //!
 //! # Invariants
 //!

@@ -522,6 +522,9 @@ async fn a_container_that_is_restarted_leaves_its_windows_to_the_standby() {
     carried("the standby owns the bucket", || standby.owned() == 1).await;
     assert_eq!(counted(&standby, "ebb_mirror_takeovers_total{mirror=\"used\"} "), 1.0);
     assert_eq!((again.owned(), again.known(), standby.known()), (0, 0, 1));
+    // Its activator comes to the new owner.
+    let mut activator = standby.connect().await;
+    activator.send(report_of("hello-00001", 7.0)).await.expect("sent");
     carried("it goes on deciding", || standby.decided("hello-00001") == Some(1)).await;
     for replica in [&again, &standby] {
         replica.autoscaler.stop().await;
