@@ -4,8 +4,8 @@
 //! requests together. It passes when the truth lies in the 99.9 % interval of Student's t, and when that interval is
 //! narrower than 3 % of the truth to either side, so that it can fail.
 //!
-//! Where theory needs tens of millions of requests for that, the test is ignored in a build that is not optimised; the CI
-//! step `golden` runs it.
+//! Where theory needs tens of millions of requests for that, the test is ignored; the reason it gives is the command that
+//! runs it.
 
 use super::{case, fixed, plain};
 use ebb::sim::batch::{self, Job, Watch};
