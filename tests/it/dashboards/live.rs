@@ -228,6 +228,8 @@ async fn every_query_finds_something_under_load_and_at_zero() {
     let prometheus = Prometheus::start(&program, &local).await;
     eventually("Prometheus to answer", async || prometheus.get("/api/v1/status/buildinfo").await).await;
 
+    // The first requests find no pod.
+    local.wait_for_pods(0).await;
     let stop = CancellationToken::new();
     let loading = load(&local, &stop);
     let queries = queries();

@@ -62,7 +62,7 @@ const fn wide(panel: Panel) -> Panel {
     Panel { width: 24, ..panel }
 }
 
-pub(super) const ALL: &[Dashboard] = &[OVERVIEW, RESPONSE_TIME, REVISION, CONTROL_PLANE, RESOURCES];
+pub(super) const ALL: &[Dashboard] = &[OVERVIEW, RESPONSE_TIME, REVISION, COLD_STARTS, CONTROL_PLANE, RESOURCES];
 
 const OVERVIEW: Dashboard = Dashboard {
     file: "overview",
@@ -483,6 +483,104 @@ const REVISION: Dashboard = Dashboard {
                         "99 %",
                         "histogram_quantile(0.99, sum by (le) (rate(kn_autoscaler_scrape_duration_seconds_bucket{k8s_namespace_name=~\"$namespace\",kn_configuration_name=~\"$configuration\"}%I)))",
                     )],
+                ),
+            ],
+        },
+    ],
+};
+
+const COLD_STARTS: Dashboard = Dashboard {
+    file: "cold-starts",
+    title: "Ebb / Cold starts",
+    about: "What a request finds that comes to a revision without a pod: how long it waits, and for what.",
+    scope: Scope::Many,
+    rows: &[
+        Row {
+            title: "Activations, of all revisions",
+            panels: &[
+                lines(
+                    "Activations",
+                    "Activations in the last five minutes, by whether they came to their end; those not followed were too many.",
+                    "none",
+                    &[("{{outcome}}", "sum by (outcome) (increase(ebb_cold_starts_total[5m]))")],
+                ),
+                lines(
+                    "Time of activations",
+                    "From the first that was seen of an activation to the last: to the first byte of the response where the activator tells, else until a pod was ready.",
+                    "s",
+                    &[
+                        (
+                            "50 %",
+                            "histogram_quantile(0.5, sum by (le) (rate(ebb_cold_start_duration_seconds_bucket%I)))",
+                        ),
+                        (
+                            "95 %",
+                            "histogram_quantile(0.95, sum by (le) (rate(ebb_cold_start_duration_seconds_bucket%I)))",
+                        ),
+                        (
+                            "99 %",
+                            "histogram_quantile(0.99, sum by (le) (rate(ebb_cold_start_duration_seconds_bucket%I)))",
+                        ),
+                    ],
+                ),
+                lines(
+                    "Where the time goes",
+                    "The mean time of each phase, named for what it ends with; together they are the mean time of an activation.",
+                    "s",
+                    &[(
+                        "{{phase}}",
+                        "sum by (phase) (rate(ebb_cold_start_phase_duration_seconds_sum%I)) / on () group_left () sum(rate(ebb_cold_start_duration_seconds_count%I))",
+                    )],
+                ),
+                lines(
+                    "95 % by phase",
+                    "Within what time 95 % of the activations were through each phase.",
+                    "s",
+                    &[(
+                        "{{phase}}",
+                        "histogram_quantile(0.95, sum by (phase, le) (rate(ebb_cold_start_phase_duration_seconds_bucket%I)))",
+                    )],
+                ),
+            ],
+        },
+        Row {
+            title: "Revisions",
+            panels: &[
+                lines(
+                    "At zero",
+                    "Revisions without a ready pod, and those of them that are asked for pods.",
+                    "none",
+                    &[
+                        ("at zero", "count(kn_revision_pods_count{%R} == 0) or vector(0)"),
+                        (
+                            "waking",
+                            "count(kn_revision_pods_count{%R} == 0 and kn_revision_pods_requested{%R} > 0) or vector(0)",
+                        ),
+                    ],
+                ),
+                lines(
+                    "Requests that wait",
+                    "Requests that wait in activators for a pod.",
+                    "none",
+                    &[(
+                        "{{k8s_namespace_name}}/{{kn_revision_name}}",
+                        "sum by (k8s_namespace_name, kn_revision_name) (kn_revision_request_queued{%N})",
+                    )],
+                ),
+                lines(
+                    "Through activators",
+                    "Within what time requests were answered that came by way of an activator, cold starts among them.",
+                    "s",
+                    &[
+                        (
+                            "95 %",
+                            "histogram_quantile(0.95, sum by (le) (rate(http_server_request_duration_seconds_bucket{container=\"activator\",%R}%I)))",
+                        ),
+                        (
+                            "99 %",
+                            "histogram_quantile(0.99, sum by (le) (rate(http_server_request_duration_seconds_bucket{container=\"activator\",%R}%I)))",
+                        ),
+                    ],
                 ),
             ],
         },
