@@ -60,5 +60,5 @@ pub mod world;
 pub use case::{Case, CaseError, Strain};
 pub use outcome::Outcome;
 pub use scenario::{Entry, Scenario};
-pub use trace::{Trace, TraceError};
+pub use trace::{Reading, Trace, TraceError};
 pub use world::{Detail, run};

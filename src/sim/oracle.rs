@@ -265,7 +265,7 @@ mod tests {
             // The last one only makes the trace long enough.
             let requests: Vec<Request> =
                 at.iter().map(|at| request(*at)).chain([Request { at: 500 * SECOND, took: Some(0) }]).collect();
-            let trace = Trace { name: name.to_owned(), recorded: Recorded::Requests(requests) };
+            let trace = Trace { name: name.to_owned(), recorded: Recorded::Requests(requests), notes: Vec::new() };
             let policy = Entry { name: "floor".to_owned(), oracle: Some(Oracle::default()), ..Entry::default() };
             scenario.policies = vec![policy.clone()];
             let case = Case::new(scenario, Some(trace)).expect("a case");

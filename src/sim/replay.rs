@@ -158,7 +158,11 @@ impl Recording {
         if let Some((path, message)) = scenario.check().into_iter().next() {
             return Err(CaseError { path, message });
         }
-        let trace = Trace { name: "the journal".to_owned(), recorded: Recorded::Counts { bucket: SECOND, counts } };
+        let trace = Trace {
+            name: "the journal".to_owned(),
+            recorded: Recorded::Counts { bucket: SECOND, counts },
+            notes: Vec::new(),
+        };
         Case::new(scenario, Some(trace))
     }
 

@@ -16,6 +16,7 @@
 
 use super::law::{Law, Written};
 use super::time::{Length, SECOND, Share};
+use super::trace::{DurationUnit, Reading, Values};
 use crate::api::annotations::{Annotations, validate};
 use crate::config::document::{Besides, Content, Fault, Place, Problem, Problems, Source, read, yaml};
 use crate::config::{Autoscaler, Data, Resolved};
@@ -111,9 +112,18 @@ pub struct Load {
 pub struct TraceLoad {
     /// The file, from the scenario's directory.
     pub file: String,
+    /// Where the file is to be had, for whoever does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Of a file with many functions, the one; all of them added up where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
+    /// What the values of a Prometheus answer are, where their names do not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Values>,
+    /// The unit of durations in an access log, where their field does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_unit: Option<DurationUnit>,
     /// Where in a bucket its requests come.
     pub inside_bucket: InsideBucket,
     /// With `front`, the part of the bucket they come in.
@@ -137,7 +147,10 @@ impl Default for TraceLoad {
     fn default() -> Self {
         Self {
             file: String::new(),
+            origin: None,
             function: None,
+            values: None,
+            duration_unit: None,
             inside_bucket: InsideBucket::Poisson,
             front_fraction: 0.2,
             cv: 2.0,
@@ -951,6 +964,17 @@ impl Faults {
 }
 
 impl Load {
+    /// How its trace is to be understood.
+    pub fn reading(&self) -> Reading<'_> {
+        let trace = self.trace.as_ref();
+        Reading {
+            function: trace.and_then(|trace| trace.function.as_deref()),
+            values: trace.and_then(|trace| trace.values),
+            duration_unit: trace.and_then(|trace| trace.duration_unit),
+            without_durations: self.service.is_some(),
+        }
+    }
+
     fn check(&self, duration: Option<Length>, faults: &mut Faults) {
         match (&self.trace, &self.synthetic) {
             (None, None) => faults.add("load", "there are no requests; give it a trace or a synthetic load"),

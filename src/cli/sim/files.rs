@@ -55,14 +55,19 @@ pub(super) fn load(path: &Path) -> Result<Case, LoadError> {
     let mut trace = None;
     if let Some(settings) = &scenario.load.trace {
         let file = path.parent().unwrap_or(Path::new("")).join(&settings.file);
-        let opened = File::open(&file)
-            .map_err(|error| wrong("load.trace.file", format!("{} cannot be read: {error}", file.display())))?;
+        let opened = File::open(&file).map_err(|error| {
+            let origin = settings.origin.as_ref().map_or_else(String::new, |origin| format!("; {origin}"));
+            wrong("load.trace.file", format!("{} cannot be read: {error}{origin}", file.display()))
+        })?;
         let name = file.display().to_string();
-        let read = Trace::read(&name, opened, settings.function.as_deref()).map_err(|error| {
+        let read = Trace::read(&name, opened, &scenario.load.reading()).map_err(|error| {
             let place = Place { line: error.line, column: u64::from(error.line > 0) };
             let source = Source { file: error.file, place };
             LoadError::Wrong(Problems(vec![Problem { source, path: String::new(), message: error.message }]))
         })?;
+        for note in &read.notes {
+            eprintln!("{}: note: {note}", read.name);
+        }
         trace = Some(read);
     }
     Case::new(scenario, trace).map_err(|error| wrong(&error.path, error.message))

@@ -1,6 +1,6 @@
 //! What people write, and get wrong: each error says where, what, and the way out.
 
-use ebb::sim::trace::{Recorded, Trace};
+use ebb::sim::trace::{Reading, Recorded, Trace};
 use ebb::sim::{Case, scenario};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -97,13 +97,17 @@ fn a_trace_that_cannot_be_right_is_refused_with_its_line() {
         ("at,duration\n1,0.5\n0.5,1\n", "t.csv:3: time goes backwards"),
         ("at,duration\n1,-0.5\n", "t.csv:2: duration \"-0.5\" is not a number of seconds"),
     ] {
-        let error = Trace::read("t.csv", text.as_bytes(), None).expect_err(text).to_string();
+        let error = Trace::read("t.csv", text.as_bytes(), &Reading::default()).expect_err(text).to_string();
         assert!(error.contains(wants) && error.starts_with("t.csv"), "{text:?}: {error}");
     }
-    let error =
-        Trace::read("t.csv", "function,minute,requests\nf0,1,2\n".as_bytes(), Some("f9")).expect_err("no such one");
+    let error = Trace::read(
+        "t.csv",
+        "function,minute,requests\nf0,1,2\n".as_bytes(),
+        &Reading { function: Some("f9"), ..Reading::default() },
+    )
+    .expect_err("no such one");
     assert!(error.to_string().contains("there is no function \"f9\" in it; there are f0"), "{error}");
-    let error = Trace::read("t.csv", [0xff, 0xfe, 0x00, b'\n'].as_slice(), None).expect_err("not text");
+    let error = Trace::read("t.csv", [0xff, 0xfe, 0x00, b'\n'].as_slice(), &Reading::default()).expect_err("not text");
     assert!(error.to_string().contains("not text"), "{error}");
 }
 
@@ -115,15 +119,16 @@ fn a_compressed_trace_is_read_and_a_cut_one_is_refused() {
         writeln!(encoder, "{minute},{}", minute * 7919 % 1000).expect("in memory");
     }
     let bytes = encoder.finish().expect("in memory");
-    let trace = Trace::read("t.csv.gz", bytes.as_slice(), None).expect("a trace");
+    let trace = Trace::read("t.csv.gz", bytes.as_slice(), &Reading::default()).expect("a trace");
     assert!(matches!(&trace.recorded, Recorded::Counts { counts, bucket: 60_000_000 } if counts.len() == 5000));
-    let error = Trace::read("t.csv.gz", &bytes[..bytes.len() / 2], None).expect_err("cut");
+    let error = Trace::read("t.csv.gz", &bytes[..bytes.len() / 2], &Reading::default()).expect_err("cut");
     assert!(error.to_string().contains("ends early; copy it again"), "{error}");
 }
 
 #[test]
 fn five_minute_buckets_are_known_by_their_distance() {
-    let trace = Trace::read("t.csv", "minute,requests\n0,1\n5,2\n10,0\n".as_bytes(), None).expect("a trace");
+    let trace =
+        Trace::read("t.csv", "minute,requests\n0,1\n5,2\n10,0\n".as_bytes(), &Reading::default()).expect("a trace");
     assert_eq!(trace.recorded, Recorded::Counts { bucket: 300_000_000, counts: vec![1, 2, 0] });
 }
 
@@ -134,7 +139,7 @@ fn a_trace_without_durations_needs_a_service_law() {
         .replace("duration: 10m\n", "")
         .replace("warm_up: 1m\n", "");
     let scenario = scenario::parse("shop.yaml", &text).expect("a scenario");
-    let trace = Trace::read("t.csv", "minute,requests\n0,100\n".as_bytes(), None).expect("a trace");
+    let trace = Trace::read("t.csv", "minute,requests\n0,100\n".as_bytes(), &Reading::default()).expect("a trace");
     let error = Case::new(scenario, Some(trace)).expect_err("no law").to_string();
     assert!(error.contains("load.service: missing, and t.csv does not say how long requests took"), "{error}");
 }

@@ -134,7 +134,11 @@ fn a_higher_floor_has_fewer_cold_starts() {
 /// A trace of these counts, a minute each.
 fn counted(counts: &[u32]) -> Trace {
     let counts = counts.to_vec();
-    Trace { name: "counts".to_owned(), recorded: Recorded::Counts { bucket: Length::seconds(60).0, counts } }
+    Trace {
+        name: "counts".to_owned(),
+        recorded: Recorded::Counts { bucket: Length::seconds(60).0, counts },
+        notes: Vec::new(),
+    }
 }
 
 fn traced(counts: &[u32], load: TraceLoad) -> (Case, Entry) {

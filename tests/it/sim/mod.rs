@@ -4,6 +4,7 @@ mod closed_form;
 mod input;
 mod laws;
 mod library;
+mod recordings;
 mod report;
 mod tune;
 

@@ -1,143 +1,47 @@
-//! Traffic that was recorded: requests per bucket of time, or one line per request.
-//!
-//! | header | what a line is |
-//! |---|---|
-//! | `second,requests` or `minute,requests` | a bucket that begins there; other columns are passed over |
-//! | `function,minute,requests` | the same of many functions, which are added up unless one is named; minutes without requests are left out |
-//! | `at` or `at,duration` | one request, in seconds from the start of the recording, and how long it took, in seconds |
-//!
-//! Files may be compressed with gzip. What cannot be right is refused with the line it stands in: a wrong column, a
-//! negative count, time that goes backwards or leaves a bucket out, a file that ends early.
+//! Traces as CSV: requests per bucket, or one request per line.
 
-use super::time::{MINUTE, Micros, SECOND, from_seconds};
+use super::{MOST_LINES, Reading, Recorded, Request, TraceError};
+use crate::sim::time::{MINUTE, Micros, SECOND, from_seconds};
 use csv::{ReaderBuilder, StringRecord};
-use flate2::read::MultiGzDecoder;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 
-/// The longest trace, in buckets or requests: 10 years of minutes.
-const MOST_LINES: usize = 5_256_000;
-
-/// Recorded traffic.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Trace {
-    /// What it is called: the name of its file.
-    pub name: String,
-    /// What was recorded.
-    pub recorded: Recorded,
-}
-
-/// What a trace holds.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Recorded {
-    /// Requests per bucket.
-    Counts {
-        /// The width of a bucket.
-        bucket: Micros,
-        /// Requests in each, from the first.
-        counts: Vec<u32>,
-    },
-    /// Each request.
-    Requests(Vec<Request>),
-}
-
-/// A recorded request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request {
-    /// When it came.
-    pub at: Micros,
-    /// How long it took, if that was recorded.
-    pub took: Option<Micros>,
-}
-
-/// Why a trace cannot be used.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub struct TraceError {
-    /// The file.
-    pub file: String,
-    /// The line it is about; 0 when it is about the whole file.
-    pub line: u64,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl std::fmt::Display for TraceError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(f, ":{}", self.line)?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-impl Trace {
-    /// How long it is: to the end of its last bucket, or to its last request.
-    pub fn length(&self) -> Micros {
-        match &self.recorded {
-            Recorded::Counts { bucket, counts } => *bucket * counts.len() as u64,
-            Recorded::Requests(requests) => requests.last().map_or(0, |last| last.at + 1),
-        }
-    }
-
-    /// How many requests there are.
-    pub fn requests(&self) -> u64 {
-        match &self.recorded {
-            Recorded::Counts { counts, .. } => counts.iter().map(|count| u64::from(*count)).sum(),
-            Recorded::Requests(requests) => requests.len() as u64,
-        }
-    }
-
-    /// Reads a trace, compressed or not. Of a file with many functions, only `function` when it is named.
-    ///
-    /// # Errors
-    /// With the first line that cannot be right.
-    pub fn read(name: &str, input: impl Read, function: Option<&str>) -> Result<Self, TraceError> {
-        let mut input = BufReader::new(input);
-        let compressed = input.fill_buf().is_ok_and(|start| start.starts_with(&[0x1f, 0x8b]));
-        let lines: Box<dyn Read + '_> = if compressed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
-        let mut reader = Lines {
-            file: name,
-            reader: ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(lines),
-            record: StringRecord::new(),
-            read: 0,
-        };
-        let header = reader.header()?;
-        let column = |wanted: &str| header.iter().position(|name| name == wanted);
-        let recorded = match (column("second"), column("minute"), column("requests"), column("at")) {
-            (None, None, None, Some(at)) => reader.requests(at, column("duration"))?,
-            (Some(_), Some(_), _, _) => {
-                return Err(reader.whole("both a second and a minute column; one is to stay".to_owned()));
-            }
-            (second, minute, Some(requests), None) if second.is_some() || minute.is_some() => {
-                let (start, unit) = second.map_or((minute.unwrap_or_default(), MINUTE), |second| (second, SECOND));
-                match column("function") {
-                    Some(of) => reader.fleet(of, start, unit, requests, function)?,
-                    None if function.is_some() => {
-                        return Err(
-                            reader.whole("function names one of many, and this trace has no such column".to_owned())
-                        );
-                    }
-                    None => reader.counts(start, unit, requests)?,
+/// Reads one.
+///
+/// # Errors
+/// With the first line that cannot be right.
+pub(super) fn read(name: &str, lines: impl Read, reading: &Reading<'_>) -> Result<Recorded, TraceError> {
+    let function = reading.function;
+    let mut reader = Lines {
+        file: name,
+        reader: ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(lines),
+        record: StringRecord::new(),
+        read: 0,
+    };
+    let header = reader.header()?;
+    let column = |wanted: &str| header.iter().position(|name| name == wanted);
+    match (column("second"), column("minute"), column("requests"), column("at")) {
+        (None, None, None, Some(at)) => reader.requests(at, column("duration")),
+        (Some(_), Some(_), _, _) => Err(reader.whole("both a second and a minute column; one is to stay".to_owned())),
+        (second, minute, Some(requests), None) if second.is_some() || minute.is_some() => {
+            let (start, unit) = second.map_or((minute.unwrap_or_default(), MINUTE), |second| (second, SECOND));
+            match column("function") {
+                Some(of) => reader.fleet(of, start, unit, requests, function),
+                None if function.is_some() => {
+                    Err(reader.whole("function names one of many, and this trace has no such column".to_owned()))
                 }
+                None => reader.counts(start, unit, requests),
             }
-            _ => {
-                return Err(TraceError {
-                    file: name.to_owned(),
-                    line: 1,
-                    message: format!(
-                        "the columns are {}; known are second,requests or minute,requests or \
-                         function,minute,requests or at,duration",
-                        header.iter().collect::<Vec<_>>().join(",")
-                    ),
-                });
-            }
-        };
-        let trace = Self { name: name.to_owned(), recorded };
-        if trace.requests() == 0 {
-            return Err(TraceError { file: name.to_owned(), line: 0, message: "there is no request in it".to_owned() });
         }
-        Ok(trace)
+        _ => Err(TraceError {
+            file: name.to_owned(),
+            line: 1,
+            message: format!(
+                "the columns are {}; known are second,requests or minute,requests or function,minute,requests or \
+                 at,duration, and files that are no CSV: access logs, and Prometheus' answers as JSON",
+                header.iter().collect::<Vec<_>>().join(",")
+            ),
+        }),
     }
 }
 
@@ -283,10 +187,7 @@ impl<R: Read> Lines<'_, R> {
 
 fn in_words(error: &csv::Error) -> String {
     match error.kind() {
-        csv::ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "the compressed file ends early; copy it again".to_owned()
-        }
-        csv::ErrorKind::Io(error) => format!("cannot be read: {error}"),
+        csv::ErrorKind::Io(error) => super::in_words(error),
         csv::ErrorKind::Utf8 { .. } => "is not text; a trace is CSV, plain or compressed with gzip".to_owned(),
         _ => error.to_string(),
     }
