@@ -27,7 +27,8 @@ use std::collections::BTreeMap;
 /// The 99th percentile of the standard normal distribution.
 const Z99: f64 = 2.326_347_874_040_840_8;
 
-/// A law as it is written.
+/// A law as it is written: by its name in [`law`](Self::law) with its parameters beside it, or as a key of its name with its
+/// parameters within.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Written {
@@ -36,67 +37,28 @@ pub struct Written {
     pub law: Option<String>,
     /// Always the same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub constant: Option<Parameters>,
+    pub constant: Option<Box<Written>>,
     /// All alike between two lengths.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub uniform: Option<Parameters>,
+    pub uniform: Option<Box<Written>>,
     /// Without memory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub exponential: Option<Parameters>,
+    pub exponential: Option<Box<Written>>,
     /// Its logarithm is normal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lognormal: Option<Parameters>,
+    pub lognormal: Option<Box<Written>>,
     /// A gamma distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gamma: Option<Parameters>,
+    pub gamma: Option<Box<Written>>,
     /// A Weibull distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weibull: Option<Parameters>,
+    pub weibull: Option<Box<Written>>,
     /// One of several exponential ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hyperexponential: Option<Parameters>,
+    pub hyperexponential: Option<Box<Written>>,
     /// A table of percentiles.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub empirical: Option<Parameters>,
-    /// See [`Parameters::value`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<Length>,
-    /// See [`Parameters::min`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min: Option<Length>,
-    /// See [`Parameters::max`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max: Option<Length>,
-    /// See [`Parameters::mean`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<Length>,
-    /// See [`Parameters::median`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub median: Option<Length>,
-    /// See [`Parameters::p99`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p99: Option<Length>,
-    /// See [`Parameters::cv`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cv: Option<f64>,
-    /// See [`Parameters::shape`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shape: Option<f64>,
-    /// See [`Parameters::scale`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<Length>,
-    /// See [`Parameters::phases`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub phases: Option<Vec<Phase>>,
-    /// See [`Parameters::percentiles`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub percentiles: Option<BTreeMap<String, Length>>,
-}
-
-/// The parameters of a law.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Parameters {
+    pub empirical: Option<Box<Written>>,
     /// The one length there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Length>,
@@ -179,25 +141,23 @@ pub enum Law {
 
 impl Written {
     /// A law by name with its parameters.
-    pub fn new(law: &str, parameters: Parameters) -> Self {
-        let Parameters { value, min, max, mean, median, p99, cv, shape, scale, phases, percentiles } = parameters;
-        let law = Some(law.to_owned());
-        Self { law, value, min, max, mean, median, p99, cv, shape, scale, phases, percentiles, ..Self::default() }
+    pub fn new(law: &str, parameters: Self) -> Self {
+        Self { law: Some(law.to_owned()), ..parameters }
     }
 
     /// Always `value`.
     pub fn constant(value: Length) -> Self {
-        Self::new("constant", Parameters { value: Some(value), ..Parameters::default() })
+        Self::new("constant", Self { value: Some(value), ..Self::default() })
     }
 
     /// Exponential with this mean.
     pub fn exponential(mean: Length) -> Self {
-        Self::new("exponential", Parameters { mean: Some(mean), ..Parameters::default() })
+        Self::new("exponential", Self { mean: Some(mean), ..Self::default() })
     }
 
     /// Log-normal with this median and 99th percentile.
     pub fn lognormal(median: Length, p99: Length) -> Self {
-        Self::new("lognormal", Parameters { median: Some(median), p99: Some(p99), ..Parameters::default() })
+        Self::new("lognormal", Self { median: Some(median), p99: Some(p99), ..Self::default() })
     }
 
     /// The law that is written here.
@@ -205,7 +165,31 @@ impl Written {
     /// # Errors
     /// With the field that is wrong, and what is.
     pub fn read(&self) -> Result<Law, (&'static str, String)> {
-        let nested = [
+        let mut within = self.within().into_iter().filter_map(|(name, parameters)| Some((name, parameters.as_ref()?)));
+        let alone = self.given().is_empty();
+        match (&self.law, within.next(), within.next()) {
+            (None, Some((name, parameters)), None) if alone => {
+                let named = parameters.law.is_some().then_some("law");
+                let nested = parameters.within().into_iter().find(|(_, nested)| nested.is_some());
+                match named.or(nested.map(|(nested, _)| nested)) {
+                    Some(second) => Err((name, format!("{second} stands beside {name}, not within it"))),
+                    None => parameters.read_as(name),
+                }
+            }
+            (None, Some((name, _)), None) => Err((name, format!("parameters stand within {name}, not beside it"))),
+            (None, None, None) if alone => Err(("", format!("no law is named; known are {}", known()))),
+            (None, None, None) => Err(("law", format!("missing; known are {}", known()))),
+            (Some(name), None, None) => match self.within().into_iter().find(|(known, _)| known == name) {
+                Some((name, _)) => self.read_as(name),
+                None => Err(("law", format!("{name:?} is not a law; known are {}", known()))),
+            },
+            _ => Err(("", "more than one law is named; one is to stay".to_owned())),
+        }
+    }
+
+    /// Every law by its name, and its parameters where they stand within it.
+    fn within(&self) -> [(&'static str, &Option<Box<Self>>); 8] {
+        [
             ("constant", &self.constant),
             ("uniform", &self.uniform),
             ("exponential", &self.exponential),
@@ -214,44 +198,11 @@ impl Written {
             ("weibull", &self.weibull),
             ("hyperexponential", &self.hyperexponential),
             ("empirical", &self.empirical),
-        ];
-        let mut written = nested.iter().filter_map(|(name, parameters)| Some((*name, parameters.as_ref()?)));
-        let beside = Parameters {
-            value: self.value,
-            min: self.min,
-            max: self.max,
-            mean: self.mean,
-            median: self.median,
-            p99: self.p99,
-            cv: self.cv,
-            shape: self.shape,
-            scale: self.scale,
-            phases: self.phases.clone(),
-            percentiles: self.percentiles.clone(),
-        };
-        match (&self.law, written.next(), written.next()) {
-            (None, Some((name, parameters)), None) if beside == Parameters::default() => parameters.read(name),
-            (None, Some((name, _)), None) => Err((name, format!("parameters stand within {name}, not beside it"))),
-            (None, None, None) if beside == Parameters::default() => {
-                Err(("", format!("no law is named; known are {}", known())))
-            }
-            (None, None, None) => Err(("law", format!("missing; known are {}", known()))),
-            (Some(name), None, None) => match nested.iter().find(|(known, _)| known == name) {
-                Some((name, _)) => beside.read(name),
-                None => Err(("law", format!("{name:?} is not a law; known are {}", known()))),
-            },
-            _ => Err(("", "more than one law is named; one is to stay".to_owned())),
-        }
+        ]
     }
-}
 
-fn known() -> &'static str {
-    "constant, uniform, exponential, lognormal, gamma, weibull, hyperexponential, empirical"
-}
-
-impl Parameters {
-    fn read(&self, law: &'static str) -> Result<Law, (&'static str, String)> {
-        let length = |value: Option<Length>| value.map(|length| seconds(length.0));
+    /// The parameters that are given.
+    fn given(&self) -> Vec<&'static str> {
         let given = [
             ("value", self.value.is_some()),
             ("min", self.min.is_some()),
@@ -265,7 +216,13 @@ impl Parameters {
             ("phases", self.phases.is_some()),
             ("percentiles", self.percentiles.is_some()),
         ];
-        let given: Vec<&'static str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect()
+    }
+
+    /// The law of this name with these parameters.
+    fn read_as(&self, law: &'static str) -> Result<Law, (&'static str, String)> {
+        let length = |value: Option<Length>| value.map(|length| seconds(length.0));
+        let given = self.given();
         let positive = |name: &'static str, value: Option<f64>| match value {
             Some(value) if value > 0.0 && value.is_finite() => Ok(value),
             Some(value) => Err((name, format!("{value} is not above 0"))),
@@ -345,6 +302,10 @@ impl Parameters {
             }
         }
     }
+}
+
+fn known() -> &'static str {
+    "constant, uniform, exponential, lognormal, gamma, weibull, hyperexponential, empirical"
 }
 
 fn mixture(phases: &[Phase]) -> Result<Law, (&'static str, String)> {

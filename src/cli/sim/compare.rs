@@ -1,6 +1,6 @@
 //! `ebb sim compare`: policies side by side, on one scenario or on many.
 
-use super::{Format, Runs, files, output, progress, report};
+use super::{Answer, Format, Runs, files, output, progress, report};
 use crate::cli::exit::Exit;
 use crate::sim::batch::Watch;
 use crate::sim::compare::{self, Across, Comparison, MEASURES, Measure, Promise, Unit};
@@ -33,13 +33,8 @@ pub(super) struct Args {
     #[command(flatten)]
     runs: Runs,
 
-    /// Write each scenario's report, and its other output.formats, to a directory of its name in this directory.
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
-
-    /// How to answer.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -52,7 +47,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let directory = |name: &str| {
         let name: String = name.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
-        args.output.as_ref().map(|output| output.join(name))
+        args.answer.output.as_ref().map(|output| output.join(name))
     };
     for case in &cases {
         if let Some(directory) = directory(&case.scenario.name) {
@@ -75,7 +70,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let seed = cases.first().map_or(0, |case| case.scenario.seed);
     let across = if comparisons.len() > 1 { compare::across(&comparisons, seed) } else { Vec::new() };
-    match args.format {
+    match args.answer.format {
         Format::Text => {
             super::println(&text(&comparisons, &across))?;
             for path in written {

@@ -69,7 +69,15 @@ struct RunArgs {
     #[command(flatten)]
     runs: Runs,
 
-    /// Write the files that the scenario's output.formats names to this directory.
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// How to answer, and where to.
+#[derive(clap::Args, Debug)]
+struct Answer {
+    /// Write the files that the scenario's output.formats names to this directory; `compare` to one of each
+    /// scenario's name within it.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 
@@ -131,7 +139,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
 
 fn run_scenario(args: &RunArgs) -> anyhow::Result<Exit> {
     let case = files::load(&args.file)?;
-    if let Some(directory) = &args.output {
+    if let Some(directory) = &args.answer.output {
         output::prepare(directory)?;
     }
     let jobs = args.runs.jobs(&case);
@@ -139,14 +147,14 @@ fn run_scenario(args: &RunArgs) -> anyhow::Result<Exit> {
     let scenario = &case.scenario;
     let comparison = crate::sim::compare::compare(&scenario.name, &outcomes, &scenario.slo, scenario.seed);
     let mut written = Vec::new();
-    if let Some(directory) = &args.output {
+    if let Some(directory) = &args.answer.output {
         let mut files = output::data(&case, &outcomes, &scenario.output.formats)?;
         files.extend(report::page(&case, &args.file, &outcomes, &comparison, &scenario.output.formats)?);
         written = output::write(directory, &files)?;
     }
-    match args.format {
+    match args.answer.format {
         Format::Text => {
-            println(&table::outcomes(&outcomes, &comparison.verdict))?;
+            println(&table::outcomes(&outcomes, &comparison))?;
             for path in written {
                 println(&format!("written: {}", path.display()))?;
             }

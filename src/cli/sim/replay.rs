@@ -244,6 +244,6 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
     }
     let scenario = &case.scenario;
     let comparison = crate::sim::compare::compare(&scenario.name, &outcomes, &scenario.slo, scenario.seed);
-    println(&table::outcomes(&outcomes, &comparison.verdict))?;
+    println(&table::outcomes(&outcomes, &comparison))?;
     Ok(Exit::Done)
 }

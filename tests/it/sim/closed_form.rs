@@ -9,7 +9,7 @@
 
 use super::{case, fixed, plain};
 use ebb::sim::batch::{self, Job, Watch};
-use ebb::sim::law::{Parameters, Written};
+use ebb::sim::law::Written;
 use ebb::sim::time::{Length, from_seconds};
 use ebb::sim::{Detail, Entry, Outcome, Scenario};
 use statrs::distribution::{ChiSquared, ContinuousCDF as _, Discrete as _, DiscreteCDF as _, Poisson, StudentsT};
@@ -146,7 +146,7 @@ fn a_random_split_blocks_as_each_pod_alone() {
 
 #[test]
 fn without_a_limit_requests_in_flight_are_poisson_for_any_law() {
-    let cv = |cv| Parameters { mean: Some(Length::millis(200)), cv: Some(cv), ..Parameters::default() };
+    let cv = |cv| Written { mean: Some(Length::millis(200)), cv: Some(cv), ..Written::default() };
     for (law, service) in [
         ("constant", Written::constant(Length::millis(200))),
         ("lognormal", Written::new("lognormal", cv(1.0))),
@@ -189,7 +189,7 @@ fn without_a_limit_requests_in_flight_are_poisson_for_any_law() {
 
 #[test]
 fn one_server_waits_as_pollaczek_and_khinchine_say() {
-    let parameters = Parameters { mean: Some(Length::seconds(1)), cv: Some(1.0), ..Parameters::default() };
+    let parameters = Written { mean: Some(Length::seconds(1)), cv: Some(1.0), ..Written::default() };
     for (law, service, squares) in [
         ("constant", Written::constant(Length::seconds(1)), 1.0),
         ("lognormal", Written::new("lognormal", parameters), 2.0),
