@@ -1,10 +1,11 @@
 //! The admin port: health, readiness, the present state as JSON, and the page. It serves nothing that changes state.
 //!
-//! Whoever looks must not be felt by what decides. What takes longer than some microseconds to put together is made on
-//! threads of its own, two at a time (`Heavy`); connections and slow readers are bounded by [`mod@serve`].
+//! Whoever looks must not be felt by what decides. What takes longer than some microseconds to put together is made apart
+//! and bounded in memory by [`heavy`](crate::observe::heavy), connections and slow readers are bounded by [`mod@serve`].
 
 use crate::api::duration;
 use crate::observe::explain::{Account, unknown};
+use crate::observe::heavy::Heavy;
 use crate::observe::metrics::{Registry, server};
 use crate::observe::serve::{self, Limits, Served};
 use crate::observe::ui::{self, History};
@@ -21,7 +22,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What the admin port asks of the process.
@@ -64,26 +64,9 @@ impl FromRef<Admin> for Arc<dyn Inspect> {
     }
 }
 
-/// Where answers are made that take long, apart from the threads that decide.
-#[derive(Clone)]
-pub(in crate::observe) struct Heavy(Arc<Semaphore>);
-
-impl Heavy {
-    /// Makes an answer as soon as fewer than two are being made.
-    pub(in crate::observe) async fn make(&self, answer: impl FnOnce() -> Response + Send + 'static) -> Response {
-        let place = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
-        let made = tokio::task::spawn_blocking(move || {
-            let answer = answer();
-            drop(place);
-            answer
-        });
-        made.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
-    }
-}
-
 /// The routes.
 pub fn router(inspect: Arc<dyn Inspect>) -> Router {
-    let admin = Admin { inspect, heavy: Heavy(Arc::new(Semaphore::new(2))), lists: Arc::default() };
+    let admin = Admin { inspect, heavy: Heavy::default(), lists: Arc::default() };
     Router::new()
         .merge(ui::routes())
         .route("/healthz", get(|| async { "ok\n" }))
@@ -117,8 +100,8 @@ async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(State(inspect): State<Arc<dyn Inspect>>, headers: HeaderMap) -> Response {
-    server::metrics(State(inspect.metrics().clone()), headers).await
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    server::answer(admin.inspect.metrics().clone(), &admin.heavy, &headers).await
 }
 
 /// The profiles of Go's own tools; they would be of no use for a program that is not written in Go.

@@ -1,5 +1,6 @@
 //! `GET /metrics`, and nothing else, on a port of its own.
 
+use crate::observe::heavy::Heavy;
 use crate::observe::metrics::{Format, Registry};
 use crate::observe::serve::{self, Limits};
 use axum::Router;
@@ -19,7 +20,7 @@ const MOST_CONNECTIONS: usize = 64;
 
 /// The one route. Other paths are 404, other methods 405.
 pub fn router(registry: Registry) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(registry)
+    Router::new().route("/metrics", get(metrics)).with_state((registry, Heavy::default()))
 }
 
 /// Serves `listener` until `cancel`.
@@ -28,7 +29,12 @@ pub async fn serve(listener: TcpListener, registry: Registry, cancel: Cancellati
     serve::serve(listener, router(registry), limits, Arc::default(), cancel).await;
 }
 
-pub(in crate::observe) async fn metrics(State(registry): State<Registry>, headers: HeaderMap) -> Response {
+async fn metrics(State((registry, heavy)): State<(Registry, Heavy)>, headers: HeaderMap) -> Response {
+    answer(registry, &heavy, &headers).await
+}
+
+/// All numbers in the format that is asked for.
+pub(in crate::observe) async fn answer(registry: Registry, heavy: &Heavy, headers: &HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = if accepts.into_iter().any(|value| value.contains("application/openmetrics-text")) {
         Format::OpenMetrics
@@ -39,5 +45,6 @@ pub(in crate::observe) async fn metrics(State(registry): State<Registry>, header
         Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
     };
-    ([(header::CONTENT_TYPE, content_type)], registry.exposition(format)).into_response()
+    let make = move || ([(header::CONTENT_TYPE, content_type)], registry.exposition(format)).into_response();
+    heavy.make(make).await
 }
