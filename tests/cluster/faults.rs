@@ -5,12 +5,13 @@
 //! account of its own with the shipped roles, so that the record tells them apart.
 
 use crate::audit::{Asked, asked_by};
+use crate::patience::{eventually, say};
 use crate::plane::{ADMIN, Plane, SYSTEM, account, spare};
 use crate::replica::Replica;
 use crate::translate::Front;
 use crate::webhook::Webhook;
 use crate::whole::{Parts, Whole};
-use crate::{World, eventually, roles, say};
+use crate::{World, roles};
 use ebb::clock::Clock;
 use ebb::local::AutoscalerSettings;
 use ebb::units::{Compat, Timestamp};

@@ -9,6 +9,8 @@ mod audit;
 mod conformance;
 mod conforms;
 mod faults;
+#[path = "../it/patience.rs"]
+mod patience;
 mod plane;
 mod process;
 mod replica;
@@ -20,17 +22,14 @@ mod translate;
 mod webhook;
 mod whole;
 
-use ebb::clock::Clock;
-use ebb::units::Span;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Completion, Trial};
-use plane::{Assets, PATIENCE, Plane};
-use std::io::Write as _;
+use patience::{say, wait_for};
+use plane::{Assets, Plane};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::OnceCell;
 
 fn main() -> ExitCode {
@@ -112,28 +111,4 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
 /// The root of the repository, as cargo says when the tests run.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"))
-}
-
-/// Runs a test to its end.
-fn wait_for<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(test)
-}
-
-/// Waits until `look` finds something; says what it waited for and what it saw last when it never does.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let clock = Clock::system();
-    let until = clock.now() + Span::from_std(PATIENCE);
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(clock.now() < until, "waited {PATIENCE:?} in vain until {what}; last: {seen}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// A line on standard output, where the results of the tests are.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

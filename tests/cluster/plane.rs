@@ -1,7 +1,7 @@
 //! A control plane: etcd, kube-apiserver and, where a test asks for it, kube-controller-manager, on an address of
 //! their own, with RBAC.
 
-use crate::eventually;
+use crate::patience::eventually;
 use crate::process::Process;
 use ebb::local::apiserver::knative_definitions;
 use k8s_openapi::ByteString;
@@ -19,7 +19,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
@@ -389,6 +388,3 @@ fn start_controllers(assets: &Assets, directory: &Path, kubeconfig: &str) -> Pro
     let log = directory.join("kube-controller-manager.log");
     Process::start(&assets.0.join("kube-controller-manager"), &arguments, &[], log)
 }
-
-/// How long a control plane may take for anything, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

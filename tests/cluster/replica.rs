@@ -1,6 +1,6 @@
 //! `ebb run` as a process.
 
-use crate::eventually;
+use crate::patience::eventually;
 use crate::process::Process;
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};

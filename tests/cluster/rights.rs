@@ -5,12 +5,13 @@
 //! been refused, and every right must have been used. Then it runs again without each single rule, and something must
 //! be refused.
 
+use crate::World;
 use crate::audit::{Asked, asked_by};
-use crate::plane::{ADMIN, PATIENCE, Plane, account, spare};
+use crate::patience::{PATIENCE, eventually, say};
+use crate::plane::{ADMIN, Plane, account, spare};
 use crate::replica::Replica;
 use crate::roles::{Right, Rule, allow, shipped};
 use crate::translate::Front;
-use crate::{World, eventually, say};
 use ebb::api::metric::Metric;
 use ebb::api::pod_autoscaler::PodAutoscaler;
 use ebb::api::serverless_service::ServerlessService;

@@ -1,11 +1,12 @@
 //! The whole loop: the controllers, pods, gateway and activator of a local cluster around an API server, and Ebb.
 
 use crate::audit::asked_by;
+use crate::patience::eventually;
 use crate::plane::{ADMIN, EBB, Plane, SYSTEM, account};
 use crate::served::Served;
 use crate::translate::Front;
 use crate::webhook::Webhook;
-use crate::{World, eventually, roles};
+use crate::{World, roles};
 use ebb::api::conditions::Status;
 use ebb::api::serving::Service;
 use ebb::app::{self, Autoscaler, Listen};

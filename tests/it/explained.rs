@@ -157,6 +157,15 @@ async fn the_first_sentence_names_the_cause() {
     local.explained("ends-00001", &["a container of its pod does not start (CrashLoopBackOff): "]).await;
     assert!(local.event("ends-00001", "ContainerNotStarting").await.contains("back-off"));
 
+    // One that runs and never listens.
+    let container = json!({"image": "x", "command": ["/bin/sh", "-c", "exec sleep 1000"]});
+    let service = json!({
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "deaf"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    });
+    local.create("/apis/serving.knative.dev/v1/namespaces/default/services", &service).await;
+    local.explained("deaf-00001", &["Nothing is decided yet: its pod runs and is not ready"]).await;
+
     // An image that was there when the revision was made and is gone, and what no webhook lets through: neither can be made
     // by a Service here, so the objects are made by hand.
     local
@@ -187,7 +196,7 @@ async fn the_phases_of_a_cold_start_are_within_what_the_client_saw() {
         local.wait_for_pods(0).await;
         let sent = clock.now();
         let (status, _) = local.get(&client, "cold.default.example.com", "/").await.expect("an answer");
-        let (seen, until) = (clock.now().since(sent), clock.now());
+        let seen = clock.now().since(sent);
         assert_eq!(status, 200);
         let account = eventually("the cold start in the ledger", async || {
             let account = local.page("cold-00001").await["account"].take();
@@ -205,11 +214,8 @@ async fn the_phases_of_a_cold_start_are_within_what_the_client_saw() {
         let total = seconds(&start["seconds"]);
         let sum: f64 = start["phases"].as_array().expect("phases").iter().map(|phase| seconds(&phase["seconds"])).sum();
         assert!((sum - total).abs() < 1e-6, "{sum} of {total}");
-        // It begins after the client sent and ends before the client had the answer; between them lies the start of the pod.
-        let began: jiff::Timestamp = start["at"].as_str().expect("a time").parse().expect("a time");
-        let began = began.as_nanosecond();
-        let end = began + i128::from(ebb::units::Span::from_std(std::time::Duration::from_secs_f64(total)).nanos());
-        assert!(i128::from(sent.nanos()) <= began && end <= i128::from(until.nanos()), "{start}: not within {seen}");
+        // The client waited for all of it, and the start of the pod is part of it. Instants cannot be compared: each process
+        // reads the time of day once and then counts, and the machine's is corrected meanwhile.
         assert!(0.3 <= total && total <= seen.seconds_f64(), "{total} s of {seen}");
         eprintln!(
             "the client waited {:.3} s, of which the ledger accounts for {total:.3} s: {}",

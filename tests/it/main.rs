@@ -15,6 +15,8 @@ mod local;
 mod metrics;
 mod ownership;
 mod page;
+#[expect(dead_code, reason = "tests without the usual harness use all of it")]
+mod patience;
 mod replay;
 mod run;
 mod shadow;

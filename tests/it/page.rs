@@ -4,6 +4,7 @@
 #[path = "../page/source.rs"]
 mod source;
 
+use crate::patience::{PATIENCE, eventually};
 use axum::Router;
 use axum::routing::get;
 use ebb::clock::Clock;
@@ -18,21 +19,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let clock = Clock::system();
-    let until = clock.now() + Span::from_std(PATIENCE);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(clock.now() < until, "waited {PATIENCE:?} in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_are_answered_or_refused_with_the_reason() {

@@ -2,6 +2,7 @@
 
 use crate::apiserver::Served;
 use crate::faults::rig;
+use crate::system::with_disk;
 use crate::token::Door;
 use ebb::clock::Clock;
 use ebb::local::apiserver::{Effect, Fault, Verb, kubeconfig};
@@ -647,4 +648,54 @@ async fn it_goes_on_when_its_token_is_taken_back_and_another_is_in_its_place() {
     set(&served, "config-logging", json!({"loglevel.autoscaler": "debug"})).await;
     run.said("settings changed").await;
     assert!(run.log().iter().any(|line| line["message"] == "owner of the bucket" && line["resumed"] == true));
+}
+
+/// What is recorded comes second to what it is about: a disk that cannot be written is said and counted, and when it can be
+/// again, recording begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_disk_keeps_the_journal_waiting_and_nothing_else() {
+    let served = installed().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = directory.path().join("disk");
+    let mut can = true;
+    let mut run = Run::spawn(served.addr, |command| {
+        command.arg("--journal").arg(&disk);
+        match with_disk(command, &disk, "ro") {
+            Some(all) => *command = all,
+            None => can = false,
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    });
+    if !can {
+        return;
+    }
+    let admin = run.address("admin").await;
+    let warning = eventually(
+        "the warning",
+        || format!("{:#?}", run.log()),
+        async || {
+            let lines = run.log().into_iter();
+            let mut said = lines.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
+            said.find(|message| message.starts_with("the journal in "))
+        },
+    )
+    .await;
+    assert!(warning.ends_with("cannot be written; tried again in 10s, autoscaling goes on without"), "{warning}");
+    assert_eq!(get(format!("http://{admin}/readyz"), "test").await.0, 200);
+    let shown = async |name: &str| {
+        let (_, text) = get(format!("http://{admin}/metrics"), "test").await;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok()).expect("a number")
+    };
+    assert_eq!(shown("ebb_journal_writes ").await, 0.0);
+    assert!(shown("ebb_journal_failures_total ").await >= 1.0);
+
+    let process = run.child.id().to_string();
+    let mut mended = Command::new("nsenter");
+    mended.args(["--preserve-credentials", "--user", "--mount", "--target", &process]);
+    let mended = mended.args(["mount", "-o", "remount,rw"]).arg(&disk).output().expect("nsenter");
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stderr));
+    let seen = || format!("{:#?}", run.log());
+    eventually("a journal", seen, async || (shown("ebb_journal_writes ").await == 1.0).then_some(())).await;
+    run.signal("-TERM");
+    assert_eq!(run.end().await.0.code(), Some(0));
 }

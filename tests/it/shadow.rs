@@ -1,6 +1,7 @@
 //! A shadow beside the autoscaler of a whole local cluster: real API over HTTP, real pods, an activator, real requests.
 
 use crate::apiserver::Served;
+use crate::patience::eventually;
 use ebb::api::serving::Service;
 use ebb::app::shadow::{self, ShadowAutoscaler};
 use ebb::app::{Autoscaler, Listen, Options};
@@ -34,8 +35,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_mins(2);
 const COMPAT: Compat = Compat::IMPROVED;
 /// The last part of the addresses of this test's own network.
 const NETWORK: Ipv4Addr = Ipv4Addr::new(127, 163, 0, 0);
@@ -43,19 +42,6 @@ const ACTIVATOR: Ipv4Addr = Ipv4Addr::new(127, 163, 255, 1);
 
 async fn free() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a free port")
-}
-
-/// Looks until there is an answer.
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let clock = Clock::system();
-    let until = clock.now() + Span::from_std(PATIENCE);
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(clock.now() < until, "waited {PATIENCE:?} in vain until {what}; last seen: {seen}"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// A client that notes the methods of what is really sent.

@@ -1,5 +1,7 @@
 //! `ebb local` as a user runs it: the built binary, real sockets, real requests.
 
+pub(crate) use crate::patience::{PATIENCE, eventually};
+
 use ebb::clock::Clock;
 use ebb::units::Span;
 use serde_json::Value;
@@ -8,9 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `ebb local` with ports and a state directory of its own.
 pub(crate) struct Local {
@@ -153,18 +152,6 @@ fn wait(child: &mut Child) -> std::process::ExitStatus {
         }
         assert!(clock.now() < until, "it did not stop");
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let clock = Clock::system();
-    let until = clock.now() + Span::from_std(PATIENCE);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(clock.now() < until, "waited {PATIENCE:?} in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -489,34 +476,43 @@ fn refused(flags: &[&str], state: &Path) -> (Option<i32>, String) {
     (status.code(), text)
 }
 
-/// The disk is a page of memory that nobody else sees, so it is full within seconds.
-#[tokio::test(flavor = "multi_thread")]
-async fn autoscaling_goes_on_when_the_disk_of_its_journal_is_full() {
+/// The command on a machine with one more disk: some memory mounted at `place`, which only it sees. Nothing where this
+/// machine lets nobody mount anything.
+pub(crate) fn with_disk(command: &Command, place: &Path, options: &str) -> Option<Command> {
     let namespace = ["--map-root-user", "--mount"];
     let can = Command::new("unshare").args(namespace).args(["mount", "-t", "tmpfs", "none", "/mnt"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
         crate::dashboards::tools::skipped("this machine lets nobody mount a disk of their own");
-        return;
+        return None;
     }
+    std::fs::create_dir(place).expect("a directory");
+    let mut all = Command::new("unshare");
+    all.args(namespace).args(["sh", "-c", "mount -t tmpfs -o \"$0\" none \"$1\" && shift && exec \"$@\"", options]);
+    all.arg(place).arg(command.get_program()).args(command.get_args());
+    all.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Some(all)
+}
+
+/// The disk is a page of memory, so it is full within seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn autoscaling_goes_on_when_the_disk_of_its_journal_is_full() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let disk = directory.path().join("disk");
-    std::fs::create_dir(&disk).expect("a directory");
-    let mut command = Command::new("unshare");
-    command.args(namespace).args(["sh", "-c", "mount -t tmpfs -o size=4k none \"$0\" && exec \"$@\""]).arg(&disk);
-    command.arg(env!("CARGO_BIN_EXE_ebb"));
+    let program = Command::new(env!("CARGO_BIN_EXE_ebb"));
+    let Some(command) = with_disk(&program, &disk, "size=4k") else { return };
     let flags = ["--startup-delay", "100ms", "--journal", disk.to_str().expect("text")];
     let child = spawn_by(command, &service("goes-on", ""), directory.path(), &flags);
     let local = Local::from(child, directory).await;
     let client = reqwest::Client::new();
     let host = "goes-on.default.example.com";
-    let shown = async |line: &str| {
+    let shown = async |name: &str| {
         let text = client.get(format!("{}/metrics", local.admin)).send().await.ok()?.text().await.ok()?;
-        text.lines().any(|shown| shown == line).then_some(())
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
     };
     assert!(matches!(local.get(&client, host, "/").await, Ok((200, _))));
     eventually("the disk to be full", async || {
         let _ = local.get(&client, host, "/").await;
-        shown("ebb_journal_writes 0").await
+        (shown("ebb_journal_writes ").await? == 0.0).then_some(())
     })
     .await;
     // To zero and back, and up.
@@ -526,6 +522,9 @@ async fn autoscaling_goes_on_when_the_disk_of_its_journal_is_full() {
         eventually("more pods", async || (local.replicas("goes-on-00001").await >= Some(3)).then_some(())).await;
     });
     assert!(answers.iter().all(|answer| matches!(answer, Ok((200, _)))), "{answers:?}");
-    assert!(shown("ebb_journal_writes 0").await.is_some(), "it is still full");
+    assert_eq!(shown("ebb_journal_writes ").await, Some(0.0), "it is still full");
+    for counter in ["ebb_journal_failures_total ", "ebb_journal_batches_dropped_total "] {
+        assert!(shown(counter).await >= Some(1.0), "{counter}");
+    }
     local.stop();
 }

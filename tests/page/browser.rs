@@ -1,15 +1,17 @@
 //! A Chromium with a profile of its own, driven over WebDriver.
 
-use crate::eventually;
+use crate::patience::eventually;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
 use fantoccini::{Client, ClientBuilder};
 use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use url::{ParseError, Url};
 
 /// What the tests need of this machine.
@@ -77,18 +79,38 @@ impl Tools {
     }
 }
 
-/// A browser with one window.
+/// A browser with one window. It ends when this is dropped, by a test that fails too.
 pub(crate) struct Browser<'t> {
     tools: &'t Tools,
-    driver: Child,
     client: Client,
+    // In this order: the browser ends before its driver, which waits for it, and both before their files go.
+    _window: Window,
+    _driver: Driver,
     _profile: tempfile::TempDir,
 }
 
-impl Drop for Browser<'_> {
+struct Driver(Child);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The browser's own process. A driver that ends leaves it behind, with its session open.
+struct Window(Pid);
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // It is ours until its driver has waited for it, so the number is nobody else's.
+        let _ = kill_process(self.0, Signal::KILL);
+        let there = format!("/proc/{}", self.0.as_raw_nonzero());
+        let gone = |_: &usize| {
+            std::thread::sleep(Duration::from_millis(10));
+            !Path::new(&there).exists()
+        };
+        let _ = (0..200).find(gone);
     }
 }
 
@@ -101,8 +123,8 @@ impl<'t> Browser<'t> {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();
-        let mut driver = driver.expect("chromedriver");
-        let port = port(&mut driver);
+        let mut driver = Driver(driver.expect("chromedriver"));
+        let port = port(&mut driver.0);
         let flags = [
             "--headless",
             "--no-sandbox",
@@ -126,7 +148,10 @@ impl<'t> Browser<'t> {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap_or_else(|error| panic!("{error}; {}", std::fs::read_to_string(&log).unwrap_or_default()));
-        Self { tools, driver, client, _profile: profile }
+        let process = client.capabilities().and_then(|told| told.get("goog:processID")?.as_i64());
+        let process = process.and_then(|process| Pid::from_raw(process.try_into().ok()?));
+        let window = Window(process.expect("chromedriver says which process the browser is"));
+        Self { tools, client, _window: window, _driver: driver, _profile: profile }
     }
 
     /// Opens a page as somebody looks at it.
@@ -171,10 +196,9 @@ impl<'t> Browser<'t> {
     pub(crate) async fn judge(&self, name: &str, look: Look) {
         self.shoot(name, look).await;
         self.run(&format!("{}; window.axe = axe", self.tools.axe)).await;
-        let script = "const done = arguments[arguments.length - 1]; \
-                      window.axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}) \
+        let script = "window.axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}) \
                       .then(done, (error) => done({error: String(error)}))";
-        let judged = self.client.execute_async(script, Vec::new()).await.expect("axe");
+        let judged = self.wait(script).await;
         assert_eq!(judged["violations"], json!([]), "{name} {look:?}");
         let passes = judged["passes"].as_array().unwrap_or_else(|| panic!("axe says {judged}"));
         assert!(passes.len() >= 20, "{name} {look:?}: axe found little to judge: {}", passes.len());
@@ -205,6 +229,24 @@ impl<'t> Browser<'t> {
         let file = directory.join(format!("{name}-{}-{}.png", look.scheme, look.width));
         std::fs::write(file, picture).expect("a writable directory");
         self.resize(look).await;
+    }
+
+    /// What the page has taken of its thread so far, in milliseconds: by script, and by laying out and styling.
+    pub(crate) async fn spent(&self) -> (f64, f64) {
+        self.devtools("Performance.enable", json!({})).await;
+        let told = self.devtools("Performance.getMetrics", json!({})).await;
+        let of = |name: &str| {
+            let metrics = told["metrics"].as_array().expect("metrics");
+            let metric = metrics.iter().find(|metric| metric["name"] == name).expect("a metric");
+            1_000.0 * metric["value"].as_f64().expect("seconds")
+        };
+        (of("ScriptDuration"), of("LayoutDuration") + of("RecalcStyleDuration"))
+    }
+
+    /// What a script that runs for a while answers in the end, by calling `done`.
+    pub(crate) async fn wait(&self, script: &str) -> Value {
+        let script = format!("const done = arguments[arguments.length - 1]; {script}");
+        self.client.execute_async(&script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
     async fn resize(&self, look: Look) {

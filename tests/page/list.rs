@@ -108,7 +108,56 @@ pub(crate) async fn scrolled(tools: &Tools) {
         let rows = browser.run("return document.querySelectorAll('#body tr').length").await.as_u64();
         assert!(rows.is_some_and(|rows| rows < 100), "{rows:?} rows exist");
     }
+    // However wide a screen is, names can be read: what else there is to a row makes room.
+    for width in [390, 600, 761, 900, 1_061, 1_280] {
+        browser.open(&served.url, crate::browser::Look { width, ..DESK }).await;
+        browser.until("return document.querySelectorAll('#body a').length > 10").await;
+        let room = browser.run("return document.querySelector('#body a').closest('td').clientWidth").await;
+        assert!(room.as_u64() >= Some(180), "{room} pixels of {width} are for names");
+    }
     browser.quiet("scrolled").await;
+}
+
+/// Prints what thousands of rows cost; how long that may be depends on the machine, so nothing is asserted of it.
+pub(crate) async fn cost(tools: &Tools) {
+    let (served, browser) = (Served::start(5_000).await, Browser::start(tools).await);
+    open(&browser, &served, 5_000).await;
+    let steps = 200_u32;
+    for (what, step) in [
+        ("scrolling by half a screen", "document.getElementById('scroller').scrollTop += 350"),
+        (
+            "searching, letter by letter",
+            "const search = document.getElementById('search'); search.value = '04711'.slice(0, frame % 6); \
+             search.dispatchEvent(new Event('input'))",
+        ),
+        ("sorting by another column", "document.querySelectorAll('thead button')[frame % 8].click()"),
+    ] {
+        let (script, layout) = browser.spent().await;
+        let longest = browser
+            .wait(&format!(
+                "let frame = 0, longest = 0, before = performance.now();
+                 const next = (now) => {{
+                   longest = Math.max(longest, now - before);
+                   before = now;
+                   if (frame++ === {steps}) return done(longest);
+                   {step};
+                   requestAnimationFrame(next);
+                 }};
+                 requestAnimationFrame(next)"
+            ))
+            .await;
+        let (scripts, layouts) = browser.spent().await;
+        let each = |spent: f64| spent / f64::from(steps);
+        crate::patience::say(&format!(
+            "5,000 rows, {what}: {:.2} ms of script and {:.2} ms of layout for each frame, {:.0} ms the longest between two",
+            each(scripts - script),
+            each(layouts - layout),
+            longest.as_f64().expect("milliseconds"),
+        ));
+    }
+    let seen = browser.run("return document.querySelectorAll('#body tr').length > 20").await;
+    assert_eq!(seen, json!(true), "rows are still there");
+    browser.quiet("cost").await;
 }
 
 pub(crate) async fn unanswered(tools: &Tools) {

@@ -7,20 +7,16 @@
 mod browser;
 mod list;
 mod one;
+#[path = "../it/patience.rs"]
+mod patience;
 mod source;
 
 use browser::Tools;
-use ebb::clock::Clock;
-use ebb::units::Span;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
-use std::io::Write as _;
+use patience::{say, wait_for};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let tools = match Tools::find() {
@@ -38,38 +34,21 @@ fn main() -> ExitCode {
     let mut trial = |name: &'static str, run: fn(&Tools) -> LocalBoxFuture<'_, ()>| {
         let tools = Arc::clone(&tools);
         trials.push(Trial::test(name, move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("a runtime").block_on(run(&tools));
+            wait_for(run(&tools));
             Ok(())
         }));
     };
     trial("list::thousands_of_rows_are_searched_and_sorted_by_keyboard", |tools| Box::pin(list::by_keyboard(tools)));
     trial("list::rows_in_sight_exist_and_no_others", |tools| Box::pin(list::scrolled(tools)));
+    trial("list::thousands_of_rows_do_not_hold_up_a_browser", |tools| Box::pin(list::cost(tools)));
     trial("list::an_autoscaler_that_does_not_answer_is_told_of", |tools| Box::pin(list::unanswered(tools)));
     trial("list::everybody_can_read_it", |tools| Box::pin(list::accessible(tools)));
     trial("one::under_load_the_page_says_what_explain_says", |tools| Box::pin(one::under_load(tools)));
     trial("one::a_moment_is_chosen_by_keyboard", |tools| Box::pin(one::moments(tools)));
+    trial("one::the_way_through_a_load_balancer_is_drawn", |tools| Box::pin(one::behind_a_load_balancer(tools)));
     trial("one::an_unknown_revision_is_told_of", |tools| Box::pin(one::unknown(tools)));
     trial("one::everybody_can_read_it", |tools| Box::pin(one::accessible(tools)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     say(&tools.summary());
     conclusion.exit_code()
-}
-
-/// Waits until `look` finds something; says what it waited for and what it saw last when it never does.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let clock = Clock::system();
-    let until = clock.now() + Span::from_std(PATIENCE);
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(clock.now() < until, "waited {PATIENCE:?} in vain until {what}; last: {seen}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// A line on standard output, where the results of the tests are.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,7 +1,7 @@
 //! One revision.
 
 use crate::browser::{Browser, LOOKS, Tools};
-use crate::eventually;
+use crate::patience::eventually;
 use crate::source::{Revisions, Served};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -143,6 +143,29 @@ pub(crate) async fn moments(tools: &Tools) {
     browser.run("document.querySelector('input[value=\"1h\"]').click()").await;
     browser.until("return document.getElementById('chart-title').innerText === 'The last hour'").await;
     browser.quiet("moments").await;
+}
+
+pub(crate) async fn behind_a_load_balancer(tools: &Tools) {
+    let (served, browser) = (Served::start(30).await, Browser::start(tools).await);
+    browser.open(&format!("{}/#/{}", served.url, Revisions::key(15)), DESK).await;
+    // All the way to zero and back is within the last quarter of an hour.
+    for kind in ["pods", "changing", "activators", "held"] {
+        browser.until(&format!("return document.querySelectorAll('#drawing .strip.gate-{kind}').length > 0")).await;
+    }
+    let moment = "document.getElementById('moment')";
+    browser.run(&format!("{moment}.value = 500; {moment}.dispatchEvent(new Event('input'))")).await;
+    browser
+        .until(&format!("return /, load balancer (to|changing|did not)/.test({moment}.getAttribute('aria-valuetext'))"))
+        .await;
+    browser.judge("one-15", DESK).await;
+    // Nothing is said of one where there is none.
+    browser.open(&format!("{}/#/{}", served.url, Revisions::key(9)), DESK).await;
+    browser.until("return document.querySelectorAll('#drawing path.stable').length === 1").await;
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#drawing [class*=gate-]:not([hidden] *)').length").await,
+        json!(0)
+    );
+    browser.quiet("behind a load balancer").await;
 }
 
 pub(crate) async fn unknown(tools: &Tools) {

@@ -11,6 +11,7 @@ use ebb::observe::metrics::Registry;
 use ebb::observe::plan::Plan;
 use ebb::observe::ui::History;
 use ebb::observe::ui::history::{EVERY, Sight};
+use ebb::routing::gate;
 use ebb::units::{Compat, RevisionKey, ScalingMetric, Span, Timestamp};
 use serde_json::Value;
 use std::sync::Arc;
@@ -115,6 +116,12 @@ impl Revisions {
             6 => (plan.max, decision.desired) = (wanted, wanted + 4),
             9 => decision.panicking_since = Some(at),
             12 => (pods.ready, pods.not_ready, pods.pending) = (0, 3, 2),
+            15 => {
+                // Once round every ten minutes.
+                let turn =
+                    usize::try_from(at.second().rem_euclid(600)).expect("less than 600") * gate::State::ALL.len() / 600;
+                plan.gate = Some(gate::State::ALL[turn]);
+            }
             _ => {}
         }
         (decision, plan, pods)
