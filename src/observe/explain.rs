@@ -14,6 +14,7 @@ use crate::observe::journal::{Reader, Replay};
 use crate::observe::ledger::{Activation, Mark};
 use crate::observe::plan::Plan;
 use crate::observe::state::{self, State};
+use crate::routing::gate;
 use crate::units::{RevisionKey, ScalingMetric, Span, Timestamp, count_f64, saturating_i32};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -24,6 +25,8 @@ use std::path::Path;
 pub const MOST_CHANGES: usize = 50;
 /// Cold starts told of at most; the latest ones.
 const MOST_STARTS: usize = 10;
+/// A plan older than this says how old it is.
+const STALE: Span = Span::from_seconds(10);
 /// How alike a name must be to be worth mentioning, from 0 to 1.
 const ALIKE: f64 = 0.7;
 /// Names mentioned at most.
@@ -136,7 +139,7 @@ impl Account {
             "decidedBy": decision.and_then(Decision::deciding).map(Reason::name),
             "plan": self.plan.as_ref().map(|plan| json!({
                 "at": to_jiff(plan.at), "bound": plan.bound, "zero": plan.zero, "minScale": plan.min, "maxScale": plan.max,
-                "activatorInPath": plan.proxied, "stuck": plan.stuck, "trouble": plan.trouble, "differs": plan.differs,
+                "activatorInPath": plan.proxied, "gate": plan.gate.map(gate::State::word), "stuck": plan.stuck, "trouble": plan.trouble, "differs": plan.differs,
             })),
             "scrapeError": self.scrape_error,
             "wouldChange": self.would_change(),
@@ -190,6 +193,13 @@ impl Account {
             }
             _ => {}
         }
+        let pods = self.pods.unwrap_or_default();
+        if pods.ready == 0 && pods.not_ready > 0 {
+            let lacking = lacking(pods);
+            return format!(
+                "Nothing is decided yet: {lacking}, and its load is known only then. `kubectl describe pod` says what it lacks."
+            );
+        }
         let why = match (&self.scrape_error, &self.spec) {
             (Some(error), _) => format!("no load is known, because the last scrape of its pods failed: {error}"),
             (None, None) => "it has no decider, so it is being made or is on its way out".to_owned(),
@@ -209,16 +219,9 @@ impl Account {
         if !plan.zero.is_empty() && decided <= 0 {
             return format!(": {}", full_stop(&plan.zero));
         }
-        let PodCounts { pending, not_ready, .. } = self.pods.unwrap_or_default();
         if ready == Some(0) && wanted > 0 {
-            let state = match (not_ready, pending) {
-                (0, _) => "none exists yet".to_owned(),
-                (all, pending) if pending > 0 => format!("of {all} that exist {pending} have not started"),
-                (all, _) => format!("{all} run and none is ready"),
-            };
-            return format!(
-                ": requests wait for the first pod, and {state}. `kubectl describe pod` says what they lack."
-            );
+            let lacking = lacking(self.pods.unwrap_or_default());
+            return format!(": requests wait for the first pod; {lacking}. `kubectl describe pod` says what it lacks.");
         }
         if plan.max > 0 && wanted == plan.max && decided > wanted {
             return format!(
@@ -309,6 +312,7 @@ impl Account {
         if let Some(plan) = &self.plan {
             let most = if plan.max > 0 { plan.max.to_string() } else { "any number".to_owned() };
             sees.push(("bounds", format!("{} to {most}", pods_of(plan.min))));
+            sees.extend(plan.gate.map(|gate| ("load balancer", gated(gate).to_owned())));
         }
         if let Some(error) = &self.scrape_error {
             sees.push(("last scrape", format!("failed: {error}")));
@@ -323,8 +327,11 @@ impl Account {
         let reasons = decision.iter().flat_map(|decision| &decision.because);
         let mut rules: Vec<_> = reasons.map(|reason| (deciding == Some(reason), reason.to_string())).collect();
         if let Some(plan) = &self.plan {
-            let said = [&plan.bound, &plan.zero].into_iter().filter(|text| !text.is_empty());
-            rules.extend(said.map(|text| (true, text.clone())));
+            // What keeps the last pod says for how long, and it is said again only when something changes.
+            let old = self.at.since(plan.at) > STALE && !plan.zero.is_empty();
+            let when = if old { format!(" (as of {})", moment(plan.at)) } else { String::new() };
+            let said = [plan.bound.clone(), format!("{}{when}", plan.zero)];
+            rules.extend(said.into_iter().filter(|text| !text.is_empty()).map(|text| (true, text)));
         }
         rules
     }
@@ -608,6 +615,34 @@ fn span(path: &Path, key: &RevisionKey) -> Result<(Timestamp, Timestamp), Journa
 
 fn moment(at: Timestamp) -> String {
     to_jiff(at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// How a load balancer leads to a revision.
+fn gated(gate: gate::State) -> &'static str {
+    use gate::State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
+    match gate {
+        Unrouted => "no rule leads to it any more",
+        Warm => "leads to its pods",
+        Burst => "leads to its pods and to activators, because there is little room",
+        BridgingDown => "leads to its pods; activators are being added",
+        Draining => "leads to activators; its pods are being taken out",
+        ColdConfirmed => "was seen to lead to activators only",
+        Cold => "leads to activators; there are no pods",
+        Waking => "leads to activators; pods are coming",
+        BridgingUp => "leads to activators; its pods are being added",
+        Held => "did not follow in time, so a pod stays; it is tried again",
+    }
+}
+
+/// What there is where no pod is ready.
+fn lacking(pods: PodCounts) -> String {
+    match (pods.not_ready, pods.pending) {
+        (0, _) => "none exists yet".to_owned(),
+        (1, 0) => "its pod runs and is not ready".to_owned(),
+        (1, _) => "its pod has not started".to_owned(),
+        (all, 0) => format!("{all} pods run and none is ready"),
+        (all, pending) => format!("of {all} pods that exist {pending} have not started, and none is ready"),
+    }
 }
 
 fn pods(number: i32) -> String {

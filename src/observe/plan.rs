@@ -1,6 +1,7 @@
 //! What the controller made of a decision, for whoever explains it.
 
 use crate::api::pods::PodCounts;
+use crate::routing::gate;
 use crate::units::Timestamp;
 
 /// What became of a revision's last decision.
@@ -22,6 +23,8 @@ pub struct Plan {
     pub max: i32,
     /// Whether the activator is to be in the path.
     pub proxied: bool,
+    /// Where it is on its way to zero and back through a load balancer; `None` where no rule of one leads to it.
+    pub gate: Option<gate::State>,
     /// Pods by state.
     pub pods: PodCounts,
     /// What keeps it from having the pods it wants, or from losing the last one, in words; empty when nothing is known to.
@@ -58,6 +61,7 @@ impl Plan {
             trouble: self.trouble.clone(),
             stuck: self.stuck.clone(),
             differs: self.differs.clone(),
+            gate: self.gate.map_or("", gate::State::word).to_owned(),
         }
     }
 
@@ -82,6 +86,7 @@ impl Plan {
             trouble: form.trouble,
             stuck: form.stuck,
             differs: form.differs,
+            gate: gate::State::read(&form.gate),
         }
     }
 }
@@ -120,4 +125,6 @@ pub struct PlanForm {
     pub stuck: String,
     #[prost(string, tag = "15")]
     pub differs: String,
+    #[prost(string, tag = "16")]
+    pub gate: String,
 }

@@ -16,6 +16,7 @@ use crate::api::pods::PodCounts;
 use crate::engine::Decision;
 use crate::observe::plan::Plan;
 use crate::observe::state::{State, wanted};
+use crate::routing::gate;
 use crate::units::{RevisionKey, ScalingMetric, Span, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +62,9 @@ impl Sight {
     pub const ACTIVATOR: u8 = 2;
     /// The load is in requests per second.
     pub const RPS: u8 = 4;
+    /// Times this, how a load balancer leads to it: 0 none does, 1 to its pods, 2 it changes over, 3 to activators, 4 it did
+    /// not follow, so that the last pod stays.
+    pub const GATE: u8 = 8;
 
     /// What is to be seen of a revision.
     pub fn of(decision: Option<&Decision>, plan: Option<&Plan>, pods: PodCounts) -> Self {
@@ -71,6 +75,7 @@ impl Sight {
         let in_path = |decision: &Decision| decision.desired <= 0 || decision.excess_burst < 0;
         raise(Self::ACTIVATOR, plan.map_or_else(|| decision.is_some_and(in_path), |plan| plan.proxied));
         raise(Self::RPS, decision.is_some_and(|decision| decision.metric == ScalingMetric::Rps));
+        flags += Self::GATE * plan.and_then(|plan| plan.gate).map_or(0, led);
         let load = |of: fn(&Decision) -> f64| decision.map_or(0.0, |decision| short(of(decision)));
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         Self {
@@ -95,6 +100,18 @@ impl Sight {
     fn moves(&self, before: &Self) -> bool {
         let visible = |now: f32, then: f32| (now - then).abs() > VISIBLE * now.abs().max(then.abs());
         visible(self.stable, before.stable) || visible(self.panic, before.panic)
+    }
+}
+
+/// How a load balancer leads to a revision, in a number.
+fn led(gate: gate::State) -> u8 {
+    use gate::State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
+    match gate {
+        Unrouted => 0,
+        Warm | Burst => 1,
+        BridgingDown | Draining | Waking | BridgingUp => 2,
+        ColdConfirmed | Cold => 3,
+        Held => 4,
     }
 }
 

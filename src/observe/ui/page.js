@@ -2,6 +2,10 @@
 
 const $ = (id) => document.getElementById(id);
 const PANIC = 1, ACTIVATOR = 2, RPS = 4;
+// How a load balancer leads to a revision; the number is in the flags, times 8.
+const GATES = ["", "pods", "changing", "activators", "held"];
+const GATE_WORDS = { pods: "to its pods", changing: "changing over", activators: "to activators", held: "did not follow, so a pod stays" };
+const gateOf = (flags) => GATES[(flags >> 3) & 7] ?? "";
 // As urgent as they are listed.
 const STATES = ["to mend", "stuck", "at max", "panic", "starting", "stopping", "undecided", "steady", "at zero"];
 const TROUBLE = ["to mend", "stuck"];
@@ -464,8 +468,10 @@ function frame() {
     ["room", "room at target", "room", "What the ready pods should carry: pods ready times the target of each"]);
   const podsLegend = legendOf(["wanted", "pods wanted", "wanted"], ["ready", "ready", "ready"], ["unready", "not ready", "unready"]);
   const load = shape("svg", { "aria-hidden": "true" }), pods = shape("svg", { "aria-hidden": "true" });
-  $("drawing").replaceChildren(loadLegend, load, podsLegend, pods);
-  chart = { load, pods, reads: {} };
+  const gate = element("p", { class: "legend", hidden: "" }, element("span", {}, "load balancer ", element("b", { "data-read": "gate" }, "–")),
+    ...Object.entries(GATE_WORDS).map(([kind, words]) => element("span", {}, element("i", { class: `gate-${kind}` }), words)));
+  $("drawing").replaceChildren(loadLegend, load, podsLegend, pods, gate);
+  chart = { load, pods, gate, reads: {} };
   for (const node of $("drawing").querySelectorAll("[data-read]")) chart.reads[node.dataset.read] = node;
   for (const svg of [load, pods]) {
     svg.addEventListener("pointermove", (event) => {
@@ -543,14 +549,16 @@ function drawChart() {
     drawn.push(shape("path", { class: "change", d: up ? `M${cx - 4} ${base + 9}h8l-4 -7z` : `M${cx - 4} ${base + 2}h8l-4 7z` }));
   }
   const rows = [
-    ["panic", "panicking", flags.map((flag) => flag & PANIC)],
-    ["activator in path", "activator", flags.map((flag) => flag & ACTIVATOR)],
-    ["stuck or to mend", "trouble", state.map((word) => TROUBLE.includes(word))],
+    ["panic", flags.map((flag) => (flag & PANIC ? "panicking" : ""))],
+    ["activator in path", flags.map((flag) => (flag & ACTIVATOR ? "activator" : ""))],
+    ["stuck or to mend", state.map((word) => (TROUBLE.includes(word) ? "trouble" : ""))],
   ];
+  chart.gate.hidden = !flags.some(gateOf);
+  if (!chart.gate.hidden) rows.push(["load balancer", flags.map((flag) => (gateOf(flag) ? `gate-${gateOf(flag)}` : ""))]);
   let below = podsTop + podsHeight + 18;
-  for (const [name, kind, values] of rows) {
+  for (const [name, kinds] of rows) {
     drawn.push(shape("rect", { class: "strip", x: LEFT, y: below + 8, width: width - LEFT - RIGHT, height: 7, rx: 2 }));
-    for (const [start, end] of spans(at, values, to)) {
+    for (const [start, end, kind] of spans(at, kinds, to)) {
       const left = x(start);
       drawn.push(shape("rect", { class: `strip ${kind}`, x: left, y: below + 8, width: Math.max(1, x(end) - left), height: 7, rx: 2 }));
     }
@@ -602,16 +610,14 @@ function steps(at, values, x, y) {
   return path;
 }
 
-function* spans(at, values, to) {
-  let start;
-  for (let index = 0; index < at.length; index++) {
-    if (values[index] && start === undefined) start = at[index];
-    if (!values[index] && start !== undefined) {
-      yield [start, at[index]];
-      start = undefined;
-    }
+/** From when to when it was of which kind. */
+function* spans(at, kinds, to) {
+  let first = 0;
+  for (let index = 1; index <= at.length; index++) {
+    if (index < at.length && kinds[index] === kinds[first]) continue;
+    if (kinds[first]) yield [at[first], at[index] ?? to, kinds[first]];
+    first = index;
   }
-  if (start !== undefined) yield [start, to];
 }
 
 /** Shows the values of the moment pointed at, or chosen with the slider, or now. */
@@ -640,6 +646,7 @@ function read() {
         wanted: String(value("wanted")),
         ready: String(ready),
         unready: String(value("notReady")),
+        gate: GATE_WORDS[gateOf(value("flags"))] ?? "–",
       }
     : {};
   for (const [name, node] of Object.entries(chart.reads)) write(node, texts[name] ?? "–");
@@ -647,7 +654,8 @@ function read() {
   const words = known
     ? `stable window ${texts.stable}, panic window ${texts.panic}, room at target ${target > 0 ? figure(ready * target) : texts.room}, ${texts.wanted} pods wanted, ` +
       `${texts.ready} ready, ${texts.unready} not ready, ${flags & PANIC ? "panic" : "no panic"}, ` +
-      `activator ${flags & ACTIVATOR ? "in" : "not in"} the path, ${value("state")}`
+      `activator ${flags & ACTIVATOR ? "in" : "not in"} the path, ` +
+      `${gateOf(flags) ? `load balancer ${texts.gate}, ` : ""}${value("state")}`
     : "nothing is known";
   $("moment").setAttribute("aria-valuetext", `${now ? "now" : time(at)}: ${words}`);
   write($("chart-title"), now ? "The last " + { "5m": "5 minutes", "15m": "15 minutes", "1h": "hour" }[one.last] : `At ${time(at)}`);

@@ -164,6 +164,25 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, on the way to zero and back.
+    pub const ALL: [Self; 10] = [
+        Self::Unrouted,
+        Self::Warm,
+        Self::Burst,
+        Self::BridgingDown,
+        Self::Draining,
+        Self::ColdConfirmed,
+        Self::Cold,
+        Self::Waking,
+        Self::BridgingUp,
+        Self::Held,
+    ];
+
+    /// The state of this word.
+    pub fn read(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     /// Its word.
     pub fn word(self) -> &'static str {
         match self {
