@@ -50,6 +50,8 @@ use crate::observe::ui::History;
 use crate::observe::ui::history::{self, Sight};
 use crate::ownership::lease::{self, Elections};
 use crate::ownership::{Choice, Duties, Ownership};
+use crate::routing::gate::contract::Keep;
+use crate::routing::keeper::Keeper;
 use crate::stats::forward::Forwarder;
 use crate::stats::limit::OncePerMinute;
 use crate::stats::scrape;
@@ -118,6 +120,8 @@ pub struct Options {
     pub metrics: Option<TcpListener>,
     /// What is shown and recorded.
     pub show: Show,
+    /// Who keeps revisions behind a load balancer from going to zero too early, where there is one.
+    pub gates: Option<Keeper>,
 }
 
 /// What an autoscaler shows and records, beside what it always does.
@@ -172,6 +176,7 @@ pub struct Autoscaler {
 
 struct State {
     autoscalers: Cache<PodAutoscaler>,
+    services: Cache<ServerlessService>,
     pods: PodIndex,
     deciders: Deciders,
     ownership: Ownership,
@@ -217,7 +222,10 @@ impl Autoscaler {
             admin,
             metrics,
             show,
+            gates,
         } = options;
+        let keeper = gates;
+        let gates = keeper.clone().map(|keeper| Arc::new(keeper) as Arc<dyn Keep>);
         let requests = Requests::new(show.api.as_ref(), clock, compat);
         let client = requests.client(client);
         let tasks = TaskTracker::new();
@@ -287,6 +295,7 @@ impl Autoscaler {
         };
         let state = Arc::new(State {
             autoscalers: Cache::packed(),
+            services: Cache::packed(),
             pods: pods.clone(),
             deciders: deciders.clone(),
             ownership: ownership.clone(),
@@ -317,7 +326,7 @@ impl Autoscaler {
             settings: current.clone(),
             cluster_domain: cluster_domain.clone(),
             autoscalers: state.autoscalers.clone(),
-            services: Cache::packed(),
+            services: state.services.clone(),
             metrics: Cache::packed(),
             pods: pods.clone(),
             targets: ScaleTargets::new(flow.clone(), watches.clone(), tasks.clone()),
@@ -329,8 +338,13 @@ impl Autoscaler {
             gauges: gauges.clone(),
             ledger: state.ledger.clone(),
             teller: Teller::default(),
+            gates: gates.clone(),
             complained: Mutex::default(),
         });
+        if let Some(gates) = &gates {
+            let queue = pa_queue.clone();
+            gates.on_change(Box::new(move |key| queue.add(key.clone(), Lane::Fast)));
+        }
         let metric = Arc::new(metric::Controller {
             statuses: Statuses::new(
                 flow.clone(),
@@ -387,10 +401,13 @@ impl Autoscaler {
                 queue.add(key.clone(), Lane::Fast);
             }),
         );
-        let queue = pa_queue.clone();
+        let (queue, marked) = (pa_queue.clone(), gates.clone());
         spawn(
             "watch ServerlessServices",
             keep(&reader, &pa.services, &watches, move |key, object: &ServerlessService| {
+                if let Some(gates) = &marked {
+                    gates.marked(key);
+                }
                 if let Some(owner) = owner(object) {
                     queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
                 }
@@ -493,6 +510,9 @@ impl Autoscaler {
         state.metrics.register(flow.clone());
         state.metrics.register(k8s::Counted);
         state.metrics.register(ledger.clone());
+        if let Some(keeper) = keeper {
+            state.metrics.register(keeper);
+        }
         if let (Some(journal), Some(beside)) = (show.journal.clone(), beside) {
             state.metrics.register(journal.clone());
             let (deciders, gauges, cancel) = (deciders.clone(), gauges.clone(), watches.clone());
@@ -512,7 +532,14 @@ impl Autoscaler {
         });
         let take_in: Arc<dyn Fn(Received) + Send + Sync> = {
             let (deciders, ledger, complaints) = (deciders.clone(), ledger.clone(), OncePerMinute::new(clock));
-            Arc::new(move |received| take_in_stat(&deciders, &ledger, &complaints, received))
+            let gates = gates.clone();
+            Arc::new(move |received: Received| {
+                // Only activators report here; pods are asked.
+                if let Some(gates) = gates.as_ref().filter(|_| received.stat.request_count > 0.0) {
+                    gates.traffic(&received.key);
+                }
+                take_in_stat(&deciders, &ledger, &complaints, received);
+            })
         };
         let holders = (0..ownership.ring().buckets()).map(|bucket| ownership.watch(bucket)).collect();
         let forwarder = Forwarder::start(holders, &dial, clock, &take_in, &tasks, &serving);
@@ -540,6 +567,7 @@ impl Autoscaler {
             deciders,
             collector,
             standby,
+            gates,
         });
         for (name, controller) in [
             ("PodAutoscalers", controller(pa_queue, &ownership, &cancel, move |key| Arc::clone(&pa).reconcile(key))),
@@ -615,6 +643,11 @@ impl Autoscaler {
     /// Which revisions are this replica's.
     pub fn ownership(&self) -> &Ownership {
         &self.state.ownership
+    }
+
+    /// The ServerlessServices, as last seen.
+    pub fn serverless_services(&self) -> &Cache<ServerlessService> {
+        &self.state.services
     }
 
     /// Returns when a part has ended that nobody asked to; what is left should be stopped and started anew.
@@ -832,6 +865,7 @@ struct Post {
     deciders: Deciders,
     collector: Collector,
     standby: Option<Standby>,
+    gates: Option<Arc<dyn Keep>>,
 }
 
 impl Duties for Post {
@@ -866,6 +900,9 @@ impl Duties for Post {
         self.gauges.let_go(of_bucket);
         self.teller.let_go(of_bucket);
         self.ledger.let_go(of_bucket);
+        if let Some(gates) = &self.gates {
+            gates.let_go(&of_bucket);
+        }
         let revisions = self.deciders.let_go(bucket);
         if let Some(standby) = self.standby.as_ref().filter(|_| !revisions.is_empty()) {
             standby.keep(bucket, revisions);

@@ -23,8 +23,10 @@ use crate::observe::metrics::endpoint::DEFAULT_PORT;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::ownership::Choice;
 use crate::routing::controller::{self, Controller};
-use crate::routing::live::Vips;
+use crate::routing::gate::Timers;
+use crate::routing::keeper::Keeper;
 use crate::routing::model::CLASS;
+use crate::routing::probe::Vips;
 use crate::stats::client;
 use crate::units::{RevisionKey, Span, Timestamp};
 use anyhow::{Context as _, bail};
@@ -91,10 +93,14 @@ pub struct Args {
     window: Span,
 
     /// What stands at the gateway's address: one that reads Knative's own ingress objects, or a double of Alibaba
-    /// Cloud's ALB, which follows within a second or so the Ingresses that are written for it. Behind the double nothing
-    /// keeps a member of a split from going to zero yet.
+    /// Cloud's ALB, which follows within a second or so the Ingresses that are written for it.
     #[arg(long, env = "EBB_GATEWAY_MODE", value_enum, default_value_t)]
     gateway_mode: GatewayMode,
+
+    /// Behind the double, let revisions go to zero without a proof that it does not send to their pods any more. For
+    /// tests: requests are lost.
+    #[arg(long, hide = true)]
+    without_gates: bool,
 
     /// Whether to decide exactly as the reference does, sharp edges included.
     #[arg(long, env = "EBB_COMPAT", value_enum, default_value_t)]
@@ -123,7 +129,7 @@ enum GatewayMode {
 struct DoubleVips(SocketAddr);
 
 impl Vips for DoubleVips {
-    fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async { Ok(vec![self.0]) })
     }
 }
@@ -133,6 +139,11 @@ fn double() -> alb::Options {
     let soon = Span::from_millis(100)..=Span::from_millis(1000);
     let manners = Manners { membership: soon.clone(), rules: soon, ..Manners::default() };
     alb::Options { config: "local".to_owned(), addresses: 1, manners, seed: rand::random() }
+}
+
+/// The double is faster than a cloud, so proofs are made in a fifth of the time.
+fn timers() -> Timers {
+    Timers::default().scaled(1, 5)
 }
 
 /// How long requests that wait in the activator may take to finish once asked to stop.
@@ -237,11 +248,18 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let stats_sink = client::spawn(&format!("ws://{}", addresses.stats), Arc::new(SystemDial), watches.clone())?;
     let mut connected = stats_sink.connected();
     let ledger = Ledger::new(clock, true);
-    let (activator_ip, activator) = bind_activator(Arc::new(stats_sink), &ledger, clock).await?;
-    addresses.activator_metrics = activator.metrics_addr()?;
     let balanced = args.gateway_mode == GatewayMode::Alb;
+    let stats_sink = Arc::new(stats_sink);
+    let mut activators = Vec::new();
+    // Behind a load balancer no revision is left without pods to one activator alone.
+    for number in 0..if balanced { 2 } else { 1 } {
+        activators.push(bind_activator(number, Arc::clone(&stats_sink), &ledger, clock).await?);
+    }
+    if let Some((_, first)) = activators.first() {
+        addresses.activator_metrics = first.metrics_addr()?;
+    }
     let mut options = Options {
-        activators: vec![activator_ip],
+        activators: activators.iter().map(|(ip, _)| *ip).collect(),
         pods: kubelet::Settings {
             startup_delay: args.startup_delay.to_std(),
             guarded: true,
@@ -259,6 +277,8 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     // The autoscaler, and the activator that reports to it.
     let maps = Maps::default();
     let start = settings::read(&kubernetes, &maps, compat).await?;
+    let vips: Arc<dyn Vips> = Arc::new(DoubleVips(addresses.gateway));
+    let gates = (balanced && !args.without_gates).then(|| Keeper::new(clock, timers(), Arc::clone(&vips)));
     let options = app::Options {
         client: kubernetes.clone(),
         clock,
@@ -278,6 +298,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
             ledger: Some(ledger),
             ..Show::default()
         },
+        gates: gates.clone(),
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
     if balanced {
@@ -286,15 +307,19 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
             clock,
             ownership: autoscaler.ownership().clone(),
             namespace: SYSTEM_NAMESPACE.to_owned(),
-            vips: Arc::new(DoubleVips(addresses.gateway)),
+            vips,
+            gates: gates.map(|keeper| (keeper, autoscaler.serverless_services().clone())),
         };
         tokio::spawn(Controller::new(setup, &watches).run(watches.clone()));
     }
     let (activator_stop, activator_tasks) = (CancellationToken::new(), TaskTracker::new());
-    let feed = activator::feed::run(kubernetes.clone(), activator.backends(), activator_ip, watches.clone());
-    activator_tasks.spawn(activator.run(activator_stop.clone()));
+    let feeds = TaskTracker::new();
+    for (ip, activator) in activators {
+        feeds.spawn(activator::feed::run(kubernetes.clone(), activator.backends(), ip, watches.clone()));
+        activator_tasks.spawn(activator.run(activator_stop.clone()));
+    }
+    feeds.close();
     activator_tasks.close();
-    let feed = tokio::spawn(feed);
 
     let running = async {
         // Ready when the autoscaler hears it: the first request must not find nobody listening.
@@ -330,8 +355,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         activator_stop.cancel();
         activator_tasks.wait().await;
         watches.cancel();
-        // It ends with the cancellation above and cannot fail.
-        let _ = feed.await;
+        feeds.wait().await;
         autoscaler.stop().await;
         cluster.stop().await;
         api_stop.cancel();
@@ -387,13 +411,14 @@ fn ready(service: &Service) -> (Status, String) {
 
 /// An activator on the first of its addresses that is free.
 async fn bind_activator(
+    number: usize,
     sink: Arc<client::Handle>,
     ledger: &Ledger,
     clock: Clock,
 ) -> anyhow::Result<(IpAddr, activator::Bound)> {
     for last in ACTIVATOR_ADDRESSES {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-        let mut config = activator::Config::new("activator-local", ip);
+        let mut config = activator::Config::new(&format!("activator-local-{number}"), ip);
         config.metrics = Some((SocketAddr::new(ip, DEFAULT_PORT), Registry::of_part()));
         // Nobody else has to learn that it goes.
         config.drain_period = Duration::ZERO;

@@ -11,11 +11,13 @@ use crate::k8s::dial::SystemDial;
 use crate::k8s::pace;
 use crate::observe::metrics::endpoint::Endpoint;
 use crate::observe::telemetry::{self, Log, LogFormat};
+use crate::ownership::Choice;
 use crate::ownership::holder::{Identity, STATS_PORT, StatefulSet};
-use crate::ownership::{Choice, Ownership};
 use crate::routing::controller::{self, Controller};
-use crate::routing::live::SystemVips;
+use crate::routing::gate::Timers;
+use crate::routing::keeper::Keeper;
 use crate::routing::model;
+use crate::routing::probe::SystemVips;
 use crate::units::Span;
 use anyhow::Context as _;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
@@ -265,12 +267,14 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         Alb::On => true,
         Alb::Off => false,
     };
-    let alb_setup = |ownership: &Ownership| controller::Setup {
+    let keeper = alb.then(|| Keeper::new(clock, Timers::default(), Arc::new(SystemVips)));
+    let alb_setup = |autoscaler: &Autoscaler, keeper: &Keeper| controller::Setup {
         client: client.clone(),
         clock,
-        ownership: ownership.clone(),
+        ownership: autoscaler.ownership().clone(),
         namespace: maps.namespace.clone(),
         vips: Arc::new(SystemVips),
+        gates: Some((keeper.clone(), autoscaler.serverless_services().clone())),
     };
     let variable = environment("CLUSTER_DOMAIN");
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF).ok();
@@ -294,12 +298,13 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         admin,
         metrics,
         show,
+        gates: keeper.clone(),
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await?;
-    let alb = alb.then(|| {
+    let alb = keeper.map(|keeper| {
         info!("Knative's traffic is programmed on the ALB");
         let cancel = CancellationToken::new();
-        let controller = Controller::new(alb_setup(autoscaler.ownership()), &cancel);
+        let controller = Controller::new(alb_setup(&autoscaler, &keeper), &cancel);
         let task = tokio::spawn(controller.run(cancel.clone()));
         Routing { cancel, task: Mutex::new(task) }
     });

@@ -125,6 +125,7 @@ pub enum StartError {
 pub struct LocalCluster {
     services: Services,
     gateway: Option<SocketAddr>,
+    balancer: Option<Alb>,
     kubelet: Kubelet,
     gateway_stop: Stop,
     gateway_tasks: TaskTracker,
@@ -168,15 +169,16 @@ impl LocalCluster {
         });
 
         let (gateway_stop, gateway_tasks) = (Stop::default(), TaskTracker::new());
-        if let (Some(listener), Some(balancer)) = (listener.take_if(|_| options.balancer.is_some()), &options.balancer)
-        {
-            let serving = Alb::new(balancer.clone(), clock, services.clone());
+        let mut balancer = None;
+        if let (Some(listener), Some(double)) = (listener.take_if(|_| options.balancer.is_some()), &options.balancer) {
+            let serving = Alb::new(double.clone(), clock, services.clone());
             tasks.spawn({
                 let (serving, client, cancel) = (serving.clone(), client.clone(), cancel.clone());
                 async move { Box::pin(serving.follow(client, cancel)).await }
             });
-            let stop = gateway_stop.clone();
-            gateway_tasks.spawn(async move { serving.serve(0, ("HTTP", 80), listener, stop).await });
+            let (stop, alb) = (gateway_stop.clone(), serving.clone());
+            gateway_tasks.spawn(async move { alb.serve(0, ("HTTP", 80), listener, stop).await });
+            balancer = Some(serving);
         } else if let Some(listener) = listener {
             let options = gateway::Options { class: options.ingress_class.clone(), domain: options.domain.clone() };
             let serving = Gateway::new(options, clock, services.clone());
@@ -198,12 +200,17 @@ impl LocalCluster {
         tasks.close();
         gateway_tasks.close();
         info!(gateway = ?gateway, "local cluster runs");
-        Ok(Self { services, gateway, kubelet, gateway_stop, gateway_tasks, cancel, tasks })
+        Ok(Self { services, gateway, balancer, kubelet, gateway_stop, gateway_tasks, cancel, tasks })
     }
 
     /// Where the gateway listens.
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.gateway
+    }
+
+    /// The double of a load balancer in the gateway's place, for faults and for listeners at its other addresses.
+    pub fn balancer(&self) -> Option<&Alb> {
+        self.balancer.as_ref()
     }
 
     /// The Services, to connect by name: see [`services::LocalDial`].

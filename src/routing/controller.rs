@@ -8,7 +8,10 @@
 use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{Conditions, INGRESS, same_but_for_time, settle_times};
 use crate::api::ingress::{Ingress as KIngress, IngressStatus};
-use crate::api::names::INGRESS_CLASS_ANNOTATION;
+use crate::api::names::{
+    ACTIVATOR_SERVICE, CLASS_ANNOTATION, INGRESS_CLASS_ANNOTATION, KPA_CLASS, SERVICE_TYPE_LABEL, SLICE_SERVICE_LABEL,
+};
+use crate::api::serverless_service::ServerlessService;
 use crate::api::serving::{Revision, Route};
 use crate::clock::Clock;
 use crate::k8s::cache::Cache;
@@ -18,12 +21,16 @@ use crate::k8s::follow::{Change, follow};
 use crate::k8s::queue::{Lane, Queue, Turn, Workers};
 use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
-use crate::routing::live::{Live, Seen, Vips};
+use crate::routing::gate::contract::knows_route;
+use crate::routing::keeper::{Keeper, Published, Routes, Way};
+use crate::routing::live::{Live, Seen};
 use crate::routing::model::{CLASS, Probe, Settings, Side};
 use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
-use crate::routing::translate::{Context, services_of};
+use crate::routing::probe::Vips;
+use crate::routing::translate::{Context, Part, groups_of_rule, revision_of_service, services_of};
 use crate::units::{RevisionKey, Span, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
@@ -66,15 +73,9 @@ pub struct Setup {
     pub namespace: String,
     /// How the addresses of a load balancer are found.
     pub vips: Arc<dyn Vips>,
-}
-
-/// What leads to the load balancers at the moment.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Routed {
-    /// Revisions a rule leads to.
-    pub revisions: BTreeSet<RevisionKey>,
-    /// Of those, the ones that must keep a pod.
-    pub pinned: BTreeSet<RevisionKey>,
+    /// Who keeps the gates of revisions, and their ServerlessServices; without, nothing keeps a revision from going to
+    /// zero while a load balancer still sends to its pods.
+    pub gates: Option<(Keeper, Cache<ServerlessService>)>,
 }
 
 /// The controller.
@@ -93,8 +94,66 @@ pub struct Controller {
     ingresses: Cache<Ingress>,
     settings: watch::Sender<Option<Network>>,
     live: Live,
-    routed: watch::Sender<Routed>,
+    gates: Option<(Keeper, Cache<ServerlessService>)>,
+    servers: Servers,
     state: Mutex<State>,
+}
+
+/// Whether each Service of a revision has a ready server, and the activators; by slice.
+#[derive(Default)]
+struct Servers {
+    slices: Mutex<HashMap<RevisionKey, (RevisionKey, bool)>>,
+    activators: Mutex<HashMap<RevisionKey, BTreeSet<String>>>,
+}
+
+impl Servers {
+    /// Those of these Services that have slices and no ready server.
+    fn without(&self, services: &BTreeSet<RevisionKey>) -> BTreeSet<RevisionKey> {
+        if services.is_empty() {
+            return BTreeSet::new();
+        }
+        let slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_these = |ready| {
+            let some = slices.values().filter(move |(_, is_ready)| *is_ready == ready).map(|(service, _)| service);
+            some.filter(|service| services.contains(*service)).collect::<BTreeSet<_>>()
+        };
+        let (with, without) = (of_these(true), of_these(false));
+        without.difference(&with).map(|service| (*service).clone()).collect()
+    }
+
+    fn take_in(&self, change: Change<EndpointSlice>) -> bool {
+        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Put(key, slice) => {
+                let labels = slice.metadata.labels.clone().unwrap_or_default();
+                let Some(service) = labels.get(SLICE_SERVICE_LABEL) else { return slices.remove(&key).is_some() };
+                let now = (RevisionKey::new(key.namespace(), service), ready(&slice).next().is_some());
+                slices.insert(key, now.clone()) != Some(now)
+            }
+            Change::Gone(key) => slices.remove(&key).is_some(),
+            Change::Synced => false,
+        }
+    }
+
+    /// Takes in a slice of the activators; how many there are.
+    fn take_in_activators(&self, change: Change<EndpointSlice>) -> usize {
+        let mut slices = self.activators.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Put(key, slice) => _ = slices.insert(key, ready(&slice).cloned().collect()),
+            Change::Gone(key) => _ = slices.remove(&key),
+            Change::Synced => {}
+        }
+        slices.values().flatten().collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// The addresses of what is ready.
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &String> {
+    let ready = slice
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)));
+    ready.flat_map(|endpoint| &endpoint.addresses)
 }
 
 /// `config-network`, as far as the load balancer goes.
@@ -129,10 +188,14 @@ enum LookError {
 impl Controller {
     /// A controller; [`Controller::run`] lets it work.
     pub fn new(setup: Setup, cancel: &CancellationToken) -> Arc<Self> {
-        let Setup { client, clock, ownership, namespace, vips } = setup;
+        let Setup { client, clock, ownership, namespace, vips, gates } = setup;
         let flow = Flow::new(client, clock);
         let queue = Queue::new(clock);
         let key = RevisionKey::new(&namespace, "alb");
+        if let Some((keeper, _)) = &gates {
+            let (queue, key) = (queue.clone(), key.clone());
+            keeper.on_owner(move || queue.add(key.clone(), Lane::Fast));
+        }
         let live = {
             let (queue, key) = (queue.clone(), key.clone());
             Live::new(clock, vips, cancel.clone(), move || queue.add(key.clone(), Lane::Fast))
@@ -152,14 +215,10 @@ impl Controller {
             ingresses: Cache::packed(),
             settings: watch::Sender::new(None),
             live,
-            routed: watch::Sender::default(),
+            gates,
+            servers: Servers::default(),
             state: Mutex::default(),
         })
-    }
-
-    /// What leads to the load balancers, as it changes.
-    pub fn routed(&self) -> watch::Receiver<Routed> {
-        self.routed.subscribe()
     }
 
     /// Watches and works until `cancel`.
@@ -172,6 +231,11 @@ impl Controller {
         self.keep(&tasks, &self.ingresses, &cancel);
         tasks.spawn(Arc::clone(&self).follow_settings(cancel.clone()));
         tasks.spawn(Arc::clone(&self).follow_complaints(cancel.clone()));
+        if let Some((keeper, _)) = &self.gates {
+            tasks.spawn(keeper.clone().run(cancel.clone()));
+            tasks.spawn(Arc::clone(&self).follow_servers(cancel.clone()));
+            tasks.spawn(Arc::clone(&self).follow_activators(keeper.clone(), cancel.clone()));
+        }
         let synced = async {
             tokio::join!(
                 self.kingresses.synced(),
@@ -191,7 +255,7 @@ impl Controller {
                 let this = Arc::clone(&self);
                 let work = move |_| {
                     let this = Arc::clone(&this);
-                    async move { this.ownership.act(&this.key, this.look()).await.unwrap_or(Turn::Done) }
+                    async move { this.look().await }
                 };
                 // A bucket that comes to this replica is noticed by looking.
                 let nudge = {
@@ -289,6 +353,30 @@ impl Controller {
         .await;
     }
 
+    /// How many ready servers the Services of revisions have.
+    async fn follow_servers(self: Arc<Self>, cancel: CancellationToken) {
+        let slices: Api<Guarded<EndpointSlice>> = Api::all(self.flow.client().clone());
+        let config = watcher::Config::default().labels(SERVICE_TYPE_LABEL);
+        let this = Arc::clone(&self);
+        follow(slices, config, cancel, move |change| {
+            if this.servers.take_in(change) {
+                this.queue.add(this.key.clone(), Lane::Fast);
+            }
+        })
+        .await;
+    }
+
+    async fn follow_activators(self: Arc<Self>, keeper: Keeper, cancel: CancellationToken) {
+        let slices: Api<Guarded<EndpointSlice>> = Api::namespaced(self.flow.client().clone(), &self.namespace);
+        let config = watcher::Config::default().labels(&format!("{SLICE_SERVICE_LABEL}={ACTIVATOR_SERVICE}"));
+        let this = Arc::clone(&self);
+        follow(slices, config, cancel, move |change| {
+            let activators = this.servers.take_in_activators(change);
+            keeper.set_activators(u32::try_from(activators).unwrap_or(u32::MAX));
+        })
+        .await;
+    }
+
     async fn look(&self) -> Turn {
         match self.plan_and_apply().await {
             Ok(turn) => turn,
@@ -313,7 +401,9 @@ impl Controller {
             self.revisions.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         let services: Vec<Service> = self.services.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         if ours.is_empty() && !existing.iter().any(plan::is_made_here) {
-            self.routed.send_if_modified(|routed| std::mem::take(routed) != Routed::default());
+            if let Some((keeper, _)) = &self.gates {
+                keeper.take(Routes { mode: settings.mode, ..Routes::default() });
+            }
             return Ok(Turn::Done);
         }
         let balancers = self.balancers(&settings).await?;
@@ -329,19 +419,40 @@ impl Controller {
         };
         let known = balancers.as_deref().unwrap_or_default();
         let plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
-        self.tell_routed(&plan);
         let missing = missing(&plan, &services);
+        let unready = self.unready(&plan);
+        let progress: Vec<Progress> = plan
+            .outcomes
+            .iter()
+            .map(|outcome| self.progress(outcome, &plan, (&missing, &unready), &settings, known, balancers.is_none()))
+            .collect();
+        // Before anything is written: from here on the gates know of the rules.
+        self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
+        let write = self.write(&plan, &existing, (&missing, &unready), &settings, balancers.as_deref());
+        // Of another's load balancers nothing is written.
+        self.ownership.act(&self.key, write).await.unwrap_or(Ok(Turn::Done))
+    }
+
+    async fn write(
+        &self,
+        plan: &Plan,
+        existing: &[Ingress],
+        absent: (&Absent, &Absent),
+        settings: &Settings,
+        balancers: Option<&[AlbConfig]>,
+    ) -> Result<Turn, LookError> {
+        let known = balancers.unwrap_or_default();
         let mut unwritten = None;
-        if let Err(error) = self.apply(&plan, &existing, &missing, balancers.as_deref()).await {
+        if let Err(error) = self.apply(plan, existing, absent, balancers).await {
             unwritten = Some(error);
         }
         let mut turn = Turn::Done;
         for outcome in &plan.outcomes {
             let key = RevisionKey::new(&outcome.namespace, &outcome.name);
             let Some(kingress) = self.kingresses.get(&key) else { continue };
-            let progress = self.progress(outcome, &plan, &missing, &settings, known, balancers.is_none());
+            let progress = self.progress(outcome, plan, absent, settings, known, balancers.is_none());
             self.tell(&key, &kingress, outcome);
-            if let Err(error) = self.write_status(&key, &kingress, outcome, &progress, &settings, known).await {
+            if let Err(error) = self.write_status(&key, &kingress, outcome, &progress, settings, known).await {
                 if !error.is_not_found() && !error.is_conflict() {
                     warn!(%error, ingress = %key, "status not written; tried again");
                 }
@@ -411,16 +522,110 @@ impl Controller {
         Ok(list.items.into_iter().filter_map(claim).collect())
     }
 
-    fn tell_routed(&self, plan: &Plan) {
-        let mut routed = Routed::default();
-        for outcome in &plan.outcomes {
-            let keys = |names: &BTreeSet<String>| {
-                names.iter().map(|name| RevisionKey::new(&outcome.namespace, name)).collect::<Vec<_>>()
+    /// Tells the gates which rules lead to their revisions: those that are planned, and those of a KIngress that is refused,
+    /// which stay in force.
+    fn tell_gates(
+        &self,
+        plan: &Plan,
+        ours: &[KIngress],
+        existing: &[Ingress],
+        progress: &[Progress],
+        settings: &Settings,
+        balancers: &[AlbConfig],
+    ) {
+        let Some((keeper, _)) = &self.gates else { return };
+        let mut routes = Routes { mode: settings.mode, ..Routes::default() };
+        for (outcome, progress) in plan.outcomes.iter().zip(progress) {
+            let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+            let revision = |name: &String| RevisionKey::new(&outcome.namespace, name);
+            routes.pinned.extend(outcome.pinned.iter().map(revision));
+            let kingress = ours.iter().find(|one| {
+                one.metadata.name.as_ref() == Some(&outcome.name)
+                    && one.metadata.namespace.as_ref() == Some(&outcome.namespace)
+            });
+            let present = kingress.map(|kingress| plan::present(existing, kingress)).unwrap_or_default();
+            let ways = |parts: &[(String, Part)]| self.ways(&outcome.namespace, parts, settings, balancers);
+            let before = ways(&present);
+            let published = if outcome.refused.is_some() {
+                // A private Service is empty at zero, also behind a rule that was published before.
+                let services = present.iter().flat_map(|(_, part)| services_of(part));
+                let private = services.filter_map(|service| service.strip_suffix("-private"));
+                routes.pinned.extend(private.map(|name| RevisionKey::new(&outcome.namespace, name)));
+                Published { key, ways: before, before: Vec::new(), live: false, askable: true, written: true }
+            } else {
+                Published {
+                    key,
+                    ways: ways(&outcome.parts),
+                    before,
+                    live: *progress == Progress::Ready,
+                    askable: settings.probe != Probe::None,
+                    written: !matches!(progress, Progress::WaitingForServices(_) | Progress::WaitingForServers(_)),
+                }
             };
-            routed.revisions.extend(keys(&outcome.routed));
-            routed.pinned.extend(keys(&outcome.pinned));
+            routes.kingresses.push(published);
         }
-        self.routed.send_if_modified(|present| std::mem::replace(present, routed.clone()) != routed);
+        keeper.take(routes);
+    }
+
+    fn ways(
+        &self,
+        namespace: &str,
+        parts: &[(String, Part)],
+        settings: &Settings,
+        balancers: &[AlbConfig],
+    ) -> Vec<Way> {
+        let way = |(name, part): &(String, Part), secure| Way {
+            ingress: name.clone(),
+            balancer: self.name_of(namespace, name, part.side, settings, balancers),
+            secure,
+            grpc: part.grpc,
+            rules: part.rules.clone(),
+        };
+        parts.iter().flat_map(|part| part.1.listeners().map(move |secure| way(part, secure))).collect()
+    }
+
+    /// The Services each planned Ingress is to lead to for the first time, and that are not ready for it: without servers,
+    /// or of a revision whose owner does not know of the route yet and might let its last pod go.
+    fn unready(&self, plan: &Plan) -> Absent {
+        let Some((keeper, owners)) = &self.gates else { return Absent::new() };
+        let (mut fresh, mut unready) = (BTreeMap::new(), Absent::new());
+        for outcome in &plan.outcomes {
+            for (name, part) in &outcome.parts {
+                let key = RevisionKey::new(&outcome.namespace, name);
+                let live: BTreeSet<String> = self.ingresses.get(&key).map_or_else(BTreeSet::new, |live| {
+                    let rules = plan::rules_of(&live);
+                    rules.iter().flat_map(groups_of_rule).map(|group| group.service_name.clone()).collect()
+                });
+                let new: BTreeSet<String> =
+                    services_of(part).filter(|service| !live.contains(*service)).cloned().collect();
+                if !new.is_empty() {
+                    fresh.insert(key, (outcome, new));
+                }
+            }
+        }
+        let full = |namespace: &str, service: &String| RevisionKey::new(namespace, service);
+        let all = fresh.iter().flat_map(|(key, (_, new))| new.iter().map(|service| full(key.namespace(), service)));
+        let empty = self.servers.without(&all.collect());
+        let mut awaited = BTreeSet::new();
+        for (key, (outcome, new)) in fresh {
+            let mut is_open = |service: &String| {
+                let revision = RevisionKey::new(key.namespace(), revision_of_service(service));
+                let class = |sks: &ServerlessService| sks.annotations().get(CLASS_ANNOTATION).cloned();
+                let ours = owners.get(&revision).filter(|sks| class(sks).as_deref() == Some(KPA_CLASS));
+                let knows = |sks: &ServerlessService| knows_route(sks.metadata.annotations.as_ref(), &outcome.name);
+                let unknown = ours.is_some_and(|sks| !knows(&sks));
+                if unknown {
+                    awaited.insert(revision);
+                }
+                unknown || empty.contains(&full(key.namespace(), service))
+            };
+            let open: BTreeSet<String> = new.into_iter().filter(&mut is_open).collect();
+            if !open.is_empty() {
+                unready.insert(key, open);
+            }
+        }
+        keeper.await_owners(awaited);
+        unready
     }
 
     /// Writes what differs. What cannot be written keeps nothing else from being written; the last failure is told.
@@ -428,13 +633,13 @@ impl Controller {
         &self,
         plan: &Plan,
         existing: &[Ingress],
-        missing: &BTreeMap<RevisionKey, BTreeSet<String>>,
+        absent: (&Absent, &Absent),
         balancers: Option<&[AlbConfig]>,
     ) -> Result<(), LookError> {
         let mut outcome = self.apply_balancers(plan, balancers).await;
         for object in &plan.ingresses {
             let key = RevisionKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
-            if missing.contains_key(&key) {
+            if absent.0.contains_key(&key) || absent.1.contains_key(&key) {
                 continue;
             }
             if let Err(error) = self.apply_ingress(&key, object, existing).await {
@@ -514,7 +719,7 @@ impl Controller {
         &self,
         outcome: &Outcome,
         plan: &Plan,
-        missing: &BTreeMap<RevisionKey, BTreeSet<String>>,
+        (missing, unready): (&Absent, &Absent),
         settings: &Settings,
         balancers: &[AlbConfig],
         unknown_kind: bool,
@@ -525,10 +730,14 @@ impl Controller {
         }
         let keys: Vec<RevisionKey> =
             outcome.parts.iter().map(|(name, _)| RevisionKey::new(&outcome.namespace, name)).collect();
-        let absent: BTreeSet<&String> = keys.iter().filter_map(|key| missing.get(key)).flatten().collect();
-        if !absent.is_empty() {
-            let absent: Vec<&str> = absent.into_iter().map(String::as_str).collect();
-            return Progress::WaitingForServices(absent.join(", "));
+        for (absent, waiting) in
+            [(missing, Progress::WaitingForServices as fn(String) -> Progress), (unready, Progress::WaitingForServers)]
+        {
+            let absent: BTreeSet<&String> = keys.iter().filter_map(|key| absent.get(key)).flatten().collect();
+            if !absent.is_empty() {
+                let absent: Vec<&str> = absent.into_iter().map(String::as_str).collect();
+                return waiting(absent.join(", "));
+            }
         }
         if keys.iter().any(|key| !is_written(plan, &self.ingresses, key)) {
             return Progress::New;
@@ -563,21 +772,33 @@ impl Controller {
             if names.contains_key(&part.side) {
                 continue;
             }
-            let told = self.ingresses.get(&RevisionKey::new(&outcome.namespace, name)).and_then(|object| {
-                object.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.hostname.clone()
-            });
-            let of_balancer = || {
-                let name = settings.balancer(part.side);
-                let balancer = balancers.iter().find(|balancer| balancer.name_any() == name)?;
-                Some(balancer.status.as_ref()?.load_balancer.as_ref()?.dnsname.clone())
-            };
-            let found = told.filter(|name| !name.is_empty()).or_else(of_balancer).filter(|name| !name.is_empty());
+            let found = self.name_of(&outcome.namespace, name, part.side, settings, balancers);
             if let Some(found) = found {
                 names.insert(part.side, found);
             }
         }
         let sides: BTreeSet<Side> = outcome.parts.iter().map(|(_, part)| part.side).collect();
         (sides.len() == names.len()).then_some(names)
+    }
+
+    /// The DNS name of the load balancer an Ingress is on.
+    fn name_of(
+        &self,
+        namespace: &str,
+        ingress: &str,
+        side: Side,
+        settings: &Settings,
+        balancers: &[AlbConfig],
+    ) -> Option<String> {
+        let told = self.ingresses.get(&RevisionKey::new(namespace, ingress)).and_then(|object| {
+            object.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.hostname.clone()
+        });
+        let of_balancer = || {
+            let name = settings.balancer(side);
+            let balancer = balancers.iter().find(|balancer| balancer.name_any() == name)?;
+            Some(balancer.status.as_ref()?.load_balancer.as_ref()?.dnsname.clone())
+        };
+        told.filter(|name| !name.is_empty()).or_else(of_balancer).filter(|name| !name.is_empty())
     }
 
     /// Remarks and refusals, once for each generation.
@@ -645,8 +866,11 @@ impl Controller {
     }
 }
 
+/// By Ingress, the Services that keep it from being written.
+type Absent = BTreeMap<RevisionKey, BTreeSet<String>>;
+
 /// The Services each planned Ingress leads to and that do not exist. An empty server group answers 503.
-fn missing(plan: &Plan, services: &[Service]) -> BTreeMap<RevisionKey, BTreeSet<String>> {
+fn missing(plan: &Plan, services: &[Service]) -> Absent {
     let present: BTreeSet<(Option<&String>, Option<&String>)> =
         services.iter().map(|service| (service.metadata.namespace.as_ref(), service.metadata.name.as_ref())).collect();
     let mut missing = BTreeMap::new();

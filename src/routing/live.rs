@@ -4,26 +4,17 @@
 //! `K-Network-Hash` the rule has set. Activators and queue-proxies answer it themselves, so it wakes nothing.
 
 use crate::clock::Clock;
-use crate::routing::model::digest;
-use crate::routing::model::{Action, Condition, Rule, Side};
+use crate::routing::model::{Action, Rule, Side, digest};
+use crate::routing::probe::{Question, Reply, Topic, Vips};
 use crate::routing::translate::Part;
 use crate::units::{RevisionKey, Span, Timestamp};
-use futures::future::BoxFuture;
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 /// Good answers in a row from each address.
 const IN_A_ROW: u32 = 3;
-/// How long one question may take.
-const QUESTION: Span = Span::from_seconds(2);
 /// How long to wait between rounds, at first …
 const PAUSE_FIRST: Span = Span::from_millis(500);
 /// … and at most.
@@ -34,22 +25,6 @@ const LATE: Span = Span::from_seconds(10 * 60);
 const SILENT: Span = Span::from_seconds(10);
 /// … and where nothing can be asked, the load balancer is taken to follow after this.
 const UNSEEN: Span = Span::from_seconds(30);
-
-/// How the addresses of a load balancer are found.
-pub trait Vips: Send + Sync {
-    /// Where plain HTTP is answered under this name, one for each address.
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
-}
-
-/// Asks the operating system; plain HTTP is on port 80.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemVips;
-
-impl Vips for SystemVips {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((name, 80)).await?.collect()) })
-    }
-}
 
 /// What is known of a KIngress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,10 +60,8 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Target {
     balancer: String,
-    host: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    hash: Option<String>,
+    question: Question,
+    hash: String,
 }
 
 impl Live {
@@ -162,22 +135,25 @@ impl Shared {
     /// One question to each address through each rule.
     async fn round(&self, targets: &[Target], since: Timestamp) -> bool {
         for target in targets {
-            let Ok(addresses) = self.vips.resolve(&target.balancer).await else { return false };
+            let resolved = self.vips.resolve(&target.balancer, target.question.secure).await;
+            let Ok(addresses) = resolved else { return false };
             if addresses.is_empty() {
                 return false;
             }
             for address in addresses {
                 let patient = self.clock.now().since(since) < SILENT;
-                let answer = tokio::time::timeout(QUESTION.to_std(), question(address, target)).await;
+                let answer = target.question.ask(address, Topic::Version).await;
                 let good = match &answer {
-                    Ok(Ok((200, hash))) => *hash == target.hash || (hash.is_none() && !patient),
+                    Ok(Reply { status: 200, hash, .. }) => {
+                        hash.as_ref() == Some(&target.hash) || (hash.is_none() && !patient)
+                    }
                     // No such route, or nobody behind it yet.
-                    Ok(Ok((404 | 503, _)) | Err(_)) | Err(_) => false,
+                    Ok(Reply { status: 404 | 503, .. }) | Err(_) => false,
                     // Whatever it is, it was not the load balancer that had no rule.
-                    Ok(Ok(_)) => true,
+                    Ok(_) => true,
                 };
                 if !good {
-                    debug!(%address, host = target.host, ?answer, "the load balancer does not follow yet");
+                    debug!(%address, host = target.question.host, ?answer, "the load balancer does not follow yet");
                     return false;
                 }
             }
@@ -195,63 +171,27 @@ impl Shared {
     }
 }
 
-/// The status, and the version it was reached by.
-async fn question(address: SocketAddr, target: &Target) -> anyhow::Result<(u16, Option<String>)> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let mut request = hyper::Request::get(&target.path)
-        .header("Host", &target.host)
-        .header("User-Agent", "Knative-Ingress-Probe")
-        .header("K-Network-Probe", "probe")
-        .header("K-Network-Hash", "override");
-    for (key, value) in &target.headers {
-        request = request.header(key, value);
-    }
-    let answer = send.send_request(request.body(Empty::<Bytes>::new())?).await;
-    connection.abort();
-    let answer = answer?;
-    let hash = answer.headers().get("K-Network-Hash").and_then(|hash| hash.to_str().ok());
-    Ok((answer.status().as_u16(), hash.map(ToOwned::to_owned)))
-}
-
-/// One question for each rule that can be asked over plain HTTP.
+/// One question for each rule that can be asked, by each listener it stands on.
 fn targets(parts: &[(String, Part)], names: &BTreeMap<Side, String>) -> Vec<Target> {
     let mut targets = Vec::new();
-    for (_, part) in parts.iter().filter(|(_, part)| part.http && !part.redirect) {
+    for (_, part) in parts {
         let Some(balancer) = names.get(&part.side) else { continue };
-        targets.extend(part.rules.iter().filter_map(|rule| target(rule, balancer)));
+        for secure in part.listeners() {
+            targets.extend(part.rules.iter().filter_map(|rule| target(rule, balancer, secure, part.grpc)));
+        }
     }
     targets
 }
 
-fn target(rule: &Rule, balancer: &str) -> Option<Target> {
+fn target(rule: &Rule, balancer: &str, secure: bool, grpc: bool) -> Option<Target> {
     let forwards = rule.actions.iter().any(|action| matches!(action, Action::ForwardGroup { .. }));
-    let host = rule.hosts().find(|host| !host.contains('*')).filter(|_| forwards)?.to_owned();
+    if !forwards || rule.hosts().all(|host| host.contains('*')) {
+        return None;
+    }
+    // Where versions are told by rules of their own, those are the ones to ask.
     let hash = rule.actions.iter().find_map(|action| match action {
         Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
         _ => None,
-    });
-    // Where versions are told by rules of their own, those are the ones to ask.
-    let hash = Some(hash?);
-    let (mut headers, mut cookies) = (Vec::new(), Vec::new());
-    for condition in &rule.conditions {
-        match condition {
-            Condition::Header { config } if config.key == "K-Network-Hash" => {}
-            // Any of the values will do, and whatever stands for a wildcard.
-            Condition::Header { config } => {
-                headers.push((config.key.clone(), config.values.first()?.replace(['*', '?'], "x")));
-            }
-            Condition::Cookie { config } => {
-                let cookie = config.values.first()?;
-                cookies.push(format!("{}={}", cookie.key, cookie.value));
-            }
-            Condition::Host { .. } => {}
-        }
-    }
-    if !cookies.is_empty() {
-        headers.push(("Cookie".to_owned(), cookies.join("; ")));
-    }
-    let path = format!("{}/healthz", rule.path.trim_end_matches('/'));
-    Some(Target { balancer: balancer.to_owned(), host, path, headers, hash })
+    })?;
+    Some(Target { balancer: balancer.to_owned(), question: Question::of(rule, secure, grpc), hash })
 }

@@ -4,11 +4,13 @@
 //! Reading order: [`model`] (settings, annotation JSON, why something cannot be expressed), [`translate`] (one KIngress to
 //! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits), [`gate`] (when a revision
 //! behind a load balancer may go to zero); these do no I/O. Then [`controller`] (applies the plan and tells what became of
-//! it) and [`live`] (asks the load balancer whether it follows).
+//! it), [`probe`] (one question to the load balancer), [`live`] (whether it follows), and [`keeper`] (runs the gates).
 
 pub mod controller;
 pub mod gate;
+pub mod keeper;
 pub mod live;
 pub mod model;
 pub mod plan;
+pub mod probe;
 pub mod translate;

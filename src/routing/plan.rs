@@ -86,6 +86,9 @@ pub enum Progress {
     Refused(Remark),
     /// It leads to Services that do not exist yet, named here; what was applied before stays.
     WaitingForServices(String),
+    /// It leads to Services, named here, that have no server yet, or whose revision may go to zero at any time since its
+    /// owner does not know of the route yet; what was applied before stays.
+    WaitingForServers(String),
     /// Applied; the load balancer has no address yet.
     WaitingForAddress,
     /// Applied; it is not seen yet that the load balancer follows.
@@ -116,6 +119,10 @@ impl Progress {
             Self::WaitingForServices(names) => {
                 let message = format!("It leads to Services that do not exist yet: {names}.");
                 conditions.mark_unknown(CONFIGURED, "WaitingForServices", &message);
+            }
+            Self::WaitingForServers(names) => {
+                let message = format!("It leads to Services that are not ready for it yet: {names}.");
+                conditions.mark_unknown(CONFIGURED, "WaitingForServers", &message);
             }
             Self::WaitingForAddress => {
                 conditions.mark_true(CONFIGURED);
@@ -470,6 +477,37 @@ pub fn rules_of(object: &Ingress) -> Vec<Rule> {
         Some(Rule { name, host: rule.host.clone(), path: path.to_owned(), conditions, actions })
     };
     rules.filter_map(read).collect()
+}
+
+/// The Ingresses a KIngress has, by name, as far as where they lead goes. What role each has is not told.
+pub fn present(existing: &[Ingress], ingress: &KIngress) -> Vec<(String, Part)> {
+    let is_true = |object: &Ingress, key: &str| {
+        let annotations = object.metadata.annotations.as_ref();
+        annotations
+            .and_then(|annotations| annotations.get(&format!("{PREFIX}{key}")))
+            .is_some_and(|value| value == "true")
+    };
+    let read = |object: &Ingress| {
+        let listen = listen_ports(object);
+        let https = listen.contains("HTTPS");
+        let part = Part {
+            role: Role::Primary,
+            side: side_of(object)?,
+            rules: rules_of(object),
+            http: listen.contains("\"HTTP\"") || !https,
+            https,
+            grpc: object
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(&format!("{PREFIX}backend-protocol")))
+                .is_some_and(|protocol| protocol.eq_ignore_ascii_case("grpc")),
+            redirect: is_true(object, "ssl-redirect"),
+            tls: Vec::new(),
+        };
+        Some((object.metadata.name.clone()?, part))
+    };
+    existing.iter().filter(|object| is_ours(object, ingress)).filter_map(read).collect()
 }
 
 /// Whether an Ingress says it was made here.

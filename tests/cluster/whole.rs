@@ -126,6 +126,7 @@ impl Whole {
             admin: TcpListener::bind("127.0.0.1:0").await.expect("a free port"),
             metrics: None,
             show: ebb::app::Show::default(),
+            gates: None,
         };
         Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler")
     }

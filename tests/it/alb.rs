@@ -10,11 +10,10 @@ use ebb::clock::Clock;
 use ebb::local::apiserver::kubeconfig;
 use ebb::ownership::Ownership;
 use ebb::routing::controller::{Controller, Setup};
-use ebb::routing::live::Vips;
 use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings};
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
+use ebb::routing::probe::Vips;
 use ebb::routing::translate::Context;
-use ebb::units::RevisionKey;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::core::v1::Service as CoreService;
@@ -998,7 +997,7 @@ proptest! {
 struct Fixed(SocketAddr);
 
 impl Vips for Fixed {
-    fn resolve<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, _name: &'a str, _secure: bool) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
         Box::pin(async { Ok(vec![self.0]) })
     }
 }
@@ -1049,7 +1048,7 @@ async fn published(served: &Served, name: &str) -> Option<Published> {
 fn setup(served: &Served, vips: Arc<dyn Vips>) -> Setup {
     let clock = Clock::system();
     let ownership = Ownership::single(clock);
-    Setup { client: served.client(), clock, ownership, namespace: "knative-serving".to_owned(), vips }
+    Setup { client: served.client(), clock, ownership, namespace: "knative-serving".to_owned(), vips, gates: None }
 }
 
 #[tokio::test]
@@ -1099,14 +1098,12 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     let vips = Arc::new(Fixed(balancer(Arc::clone(&hash)).await));
     let cancel = CancellationToken::new();
     let controller = Controller::new(setup(&served, vips), &cancel);
-    let mut routed = controller.routed();
     let running = tokio::spawn(Arc::clone(&controller).run(cancel.clone()));
 
     // Nothing is published that would lead nowhere, and what cannot be expressed is told.
     settles(&served, "a", ["Unknown WaitingForServices", "Unknown"]).await;
     settles(&served, "aliyun-b", ["False ReservedName", "Unknown"]).await;
     assert!(published(&served, "a").await.is_none());
-    assert!(routed.borrow_and_update().revisions.contains(&RevisionKey::new("default", "a-1")));
 
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
         "spec": {"ports": [{"port": 80}]}});

@@ -8,6 +8,7 @@ mod dataplane;
 mod deploy;
 mod explained;
 mod faults;
+mod gates;
 mod golden;
 mod imports;
 mod journal;

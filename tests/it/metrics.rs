@@ -21,6 +21,9 @@ use ebb::observe::journal::{Journal, Options as JournalOptions};
 use ebb::observe::metrics::server;
 use ebb::observe::metrics::{Format, Registry, RevisionLabels};
 use ebb::ownership::Choice;
+use ebb::routing::gate::Timers;
+use ebb::routing::keeper::Keeper;
+use ebb::routing::probe::SystemVips;
 use ebb::units::{Compat, RevisionKey, Span};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -64,6 +67,7 @@ async fn autoscaler(show: Show, with_revisions: bool) -> (String, String) {
         admin: free().await,
         metrics: Some(metrics),
         show,
+        gates: Some(Keeper::new(Clock::system(), Timers::default(), Arc::new(SystemVips))),
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
     let get = async |accept: &str| {

@@ -424,6 +424,7 @@ async fn play(history: &History, compat: Compat) -> History {
         admin: listen().await,
         metrics: None,
         show: ebb::app::Show::default(),
+        gates: None,
     };
     let cancel = CancellationToken::new();
     let autoscaler = Autoscaler::start(options, cancel.clone()).await.expect("an autoscaler");

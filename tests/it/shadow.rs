@@ -140,6 +140,7 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
         admin: free().await,
         metrics: None,
         show: ebb::app::Show::default(),
+        gates: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
     let feed = activator::feed::run(served.client(), activator.backends(), IpAddr::V4(ACTIVATOR), stop.clone());

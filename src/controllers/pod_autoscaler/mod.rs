@@ -33,8 +33,11 @@ use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::ledger::{Ledger, Mark};
 use crate::observe::plan::Plan;
+use crate::routing::gate::contract::{Asked, Keep, Leave, Marked};
+use crate::routing::gate::{Path, Pods, State};
 use crate::units::{Compat, RevisionKey, Timestamp};
 use gauges::Gauges;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
 use kube::api::{ListParams, PostParams};
 use plan::{NotOwned, Scale, ScaleStep, Seen, Stuck, Write};
@@ -88,6 +91,8 @@ pub struct Controller {
     pub ledger: Ledger,
     /// What of it is worth an event.
     pub teller: Teller,
+    /// Who keeps revisions behind a load balancer from going to zero too early; nobody where there is none.
+    pub gates: Option<Arc<dyn Keep>>,
     /// The generation of each PodAutoscaler whose annotations were complained of.
     pub complained: Mutex<HashMap<RevisionKey, i64>>,
 }
@@ -156,6 +161,9 @@ impl Controller {
             self.teller.forget(&key);
             self.ledger.let_go(|of| *of == key);
             self.statuses.forget(&key);
+            if let Some(gates) = &self.gates {
+                gates.forget(&key);
+            }
             self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Turn::Done;
         };
@@ -216,7 +224,8 @@ impl Controller {
         let private =
             sks.as_ref().and_then(|sks| sks.status.as_ref()).map(|status| status.private_service_name.clone());
         let Some(private) = private.filter(|name| !name.is_empty()) else {
-            self.ensure_service(key, pa, sks.as_deref(), Mode::Proxy, FIRST_ACTIVATORS, status, now).await?;
+            let first = Service { mode: Mode::Proxy, activators: FIRST_ACTIVATORS, marks: Vec::new() };
+            self.ensure_service(key, pa, sks.as_deref(), first, status, now).await?;
             status::mark_network(status, Some("No Private Service Name"), now);
             status::compute(status, None, 0, bounds, now);
             return Ok(());
@@ -246,7 +255,27 @@ impl Controller {
         let heard = heard.as_ref().map(|answer| (&probe, answer));
         let stuck = plan::stuck(&resolved, &seen, &scale, counts, hindered, heard);
         let ready = i32::try_from(counts.ready).unwrap_or(i32::MAX);
-        let mode = plan::mode(scale.want, published.excess_burst);
+        let leave = self.ask_gate(key, pa, &scale, published.excess_burst >= 0, sks.as_deref());
+        let replicas = self.targets.known(key.namespace(), &pa.spec.scale_target_ref).map(|target| target.replicas);
+        let (mut scale, keep) = plan::gated(scale, &leave, replicas);
+        let mode = match leave.proxied() {
+            Some(true) => Mode::Proxy,
+            Some(false) => Mode::Serve,
+            None => plan::mode(scale.want, published.excess_burst),
+        };
+        let marks = leave.marks(sks.as_ref().and_then(|sks| sks.metadata.annotations.as_ref()));
+        let service = Service { mode, activators: number_of_activators(&spec, ready, self.compat), marks };
+        let mut written = None;
+        if scale.apply && scale.want == Some(0) && leave.state != State::Unrouted {
+            // Written first, and only over what was looked at: whoever lets another rule lead here changes it too. Then
+            // the gate has the last word.
+            written = Some(self.ensure_service(key, pa, sks.as_deref(), service.clone(), status, now).await?);
+            if let Some(gates) = &self.gates
+                && let Err(reason) = gates.may_scale_to_zero(key, leave.epoch)
+            {
+                (scale, _) = plan::gated(scale, &Leave { zero: Err(reason), ..leave.clone() }, replicas);
+            }
+        }
         let mut told = Plan {
             at: now,
             want: scale.want,
@@ -261,18 +290,54 @@ impl Controller {
             trouble: wrong,
             ..Plan::default()
         };
-        let scaled = if scale.apply { self.apply_scale(key, pa, &scale, now).await } else { Ok(None) };
+        let to = keep.or(scale.want.filter(|_| scale.apply));
+        let scaled = if to.is_some() { self.apply_scale(key, pa, &scale, to, now).await } else { Ok(None) };
         told.from = scaled.as_ref().ok().copied().flatten();
         self.tell(key, pa, &told, stuck.as_ref(), &scale, now);
         self.gauges.note(key, pa.metadata.labels.as_ref(), spec.metric, told);
         scaled?;
 
-        let activators = number_of_activators(&spec, ready, self.compat);
-        let sks = self.ensure_service(key, pa, sks.as_deref(), mode, activators, status, now).await?;
+        let sks = match written {
+            Some(written) => written,
+            None => self.ensure_service(key, pa, sks.as_deref(), service, status, now).await?,
+        };
         status.service_name = sks.status.as_ref().map(|status| status.service_name.clone()).unwrap_or_default();
         status::mark_network(status, plan::network_not_ready(&sks), now);
         status::compute(status, scale.want, ready, bounds, now);
         Ok(())
+    }
+
+    /// Tells the gate what is wanted and there, and its owner what the gate has to say.
+    fn ask_gate(
+        &self,
+        key: &RevisionKey,
+        pa: &PodAutoscaler,
+        scale: &Scale,
+        room: bool,
+        sks: Option<&ServerlessService>,
+    ) -> Leave {
+        let want = if scale.want == Some(0) { Path::Cold } else { Path::Warm };
+        let Some(gates) = &self.gates else { return Leave::free(want) };
+        let counts = self.pods.counts(key);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let replicas = self.targets.known(key.namespace(), &pa.spec.scale_target_ref).map(|target| target.replicas);
+        let there = counts.ready + counts.not_ready.saturating_sub(counts.terminating);
+        let asked = Asked {
+            want,
+            pods: Pods {
+                all: count(there).max(replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or(0)),
+                ready: count(counts.ready),
+            },
+            room,
+            written: plan::written(sks),
+            marked: Marked::read(sks.and_then(|sks| sks.metadata.annotations.as_ref())),
+        };
+        let leave = gates.ask(key, &asked);
+        if let Some(notice) = &leave.notice {
+            warn!(revision = %key, reason = notice.reason, notice.message, "behind the load balancer");
+            self.events.warn(revision_of(pa), notice.reason, &notice.message);
+        }
+        leave
     }
 
     /// The settings of a revision, and what its annotations have wrong, which is told once per generation; the rest counts.
@@ -373,6 +438,7 @@ impl Controller {
         key: &RevisionKey,
         pa: &PodAutoscaler,
         scale: &Scale,
+        to: Option<i32>,
         now: Timestamp,
     ) -> Result<Option<i32>, Error> {
         let reference = &pa.spec.scale_target_ref;
@@ -382,7 +448,7 @@ impl Controller {
                 Cause::Other,
             ));
         };
-        let Some(want) = scale.want.filter(|want| *want != target.replicas) else { return Ok(None) };
+        let Some(want) = to.filter(|want| *want != target.replicas) else { return Ok(None) };
         self.targets.scale(key.namespace(), reference, target, want).await.map_err(|error| {
             let text = writes::write_in_words(&error);
             Error::Scale(
@@ -434,21 +500,21 @@ impl Controller {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one thing a plan looks at")]
     async fn ensure_service(
         &self,
         key: &RevisionKey,
         pa: &PodAutoscaler,
         found: Option<&ServerlessService>,
-        mode: Mode,
-        activators: i32,
+        service: Service,
         status: &mut PodAutoscalerStatus,
         now: Timestamp,
     ) -> Result<ServerlessService, Error> {
+        let Service { mode, activators, marks } = service;
         let write = plan::serverless_service(pa, found, mode, activators).map_err(|NotOwned| {
             status::mark_not_owned(status, "ServerlessService", key.name(), now);
             Error::Sks(format!("PA: {} does not own SKS: {}", key.name(), key.name()), Cause::Other)
         })?;
+        let write = plan::marked(write, found, marks);
         let fresh = matches!(write, Write::Create(_));
         let failed = |error: &WriteError| Error::Sks(writes::write_in_words(error), Cause::from(error));
         if fresh && !self.is_there(key, pa).await.map_err(|error| failed(&error))? {
@@ -519,6 +585,31 @@ impl Controller {
         cache.note_written(key, written.clone());
         Ok(Some(written))
     }
+}
+
+/// What a ServerlessService is to be.
+#[derive(Clone, Debug)]
+struct Service {
+    mode: Mode,
+    activators: i32,
+    /// Annotations, without a value those to be removed.
+    marks: Vec<(&'static str, Option<String>)>,
+}
+
+/// The revision a PodAutoscaler is of, for its events; the PodAutoscaler itself where it says nothing of it.
+fn revision_of(pa: &PodAutoscaler) -> ObjectReference {
+    let owner = pa.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Revision");
+    owner.map_or_else(
+        || pa.object_ref(&()),
+        |owner| ObjectReference {
+            api_version: Some(owner.api_version.clone()),
+            kind: Some(owner.kind.clone()),
+            name: Some(owner.name.clone()),
+            namespace: pa.metadata.namespace.clone(),
+            uid: Some(owner.uid.clone()),
+            ..ObjectReference::default()
+        },
+    )
 }
 
 fn empty_service(pa: &PodAutoscaler) -> ServerlessService {

@@ -1,7 +1,7 @@
 //! What to do about one PodAutoscaler. Pure: the same sight gives the same plan, and what the cluster already has is
 //! not written again.
 
-use crate::api::conditions::{Status, find};
+use crate::api::conditions::{Status, find, from_jiff};
 use crate::api::metric::{Metric, MetricSpec};
 use crate::api::names::METRIC_ANNOTATION;
 use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
@@ -13,6 +13,8 @@ use crate::controllers::pod_autoscaler::status::{ACTIVE, is_initialized, status_
 use crate::engine::burst::behind_activator;
 use crate::engine::zero::{self, Active, Moment, Step, Why};
 use crate::engine::{Decision, Reason};
+use crate::routing::gate::Members;
+use crate::routing::gate::contract::Leave;
 use crate::units::{Compat, NANOS_PER_SECOND, Span, Timestamp, count_f64};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
@@ -76,6 +78,8 @@ pub struct Scale {
     pub bound: Option<Reason>,
     /// What held or let go the last pod; `None` when there was no decision to act on.
     pub why: Option<Why>,
+    /// Why a load balancer keeps the last pod, in words; `None` when it does not.
+    pub held: Option<String>,
 }
 
 /// The plan, or what is missing for it.
@@ -97,6 +101,7 @@ pub fn scale(resolved: &Resolved, seen: &Seen, probe: Option<bool>, compat: Comp
             probe_in_background: false,
             bound: None,
             why: None,
+            held: None,
         });
     }
     let (desired, bound) = resolved.bounds(seen.initialized).clamp(seen.desired.unwrap_or(-1));
@@ -133,6 +138,7 @@ pub fn zero_step(
             probe_in_background: verdict.probe_in_background,
             bound,
             why: Some(verdict.because),
+            held: None,
         }),
     }
 }
@@ -146,7 +152,9 @@ pub fn because(decision: Option<&Decision>, scale: &Scale) -> String {
 
 /// What held the last pod or let it go, in words, if there was anything to hold.
 pub fn zero_in_words(scale: &Scale) -> Option<String> {
-    scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string())
+    let why = scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string());
+    let words: Vec<String> = why.into_iter().chain(scale.held.clone()).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// What keeps a revision from having the pods it wants, or from losing the last one.
@@ -208,6 +216,63 @@ pub fn stuck(
 /// Where requests go: to the pods while pods are wanted and there is room for a burst, to activators otherwise.
 pub fn mode(want: Option<i32>, excess_burst: i32) -> Mode {
     if behind_activator(want, excess_burst) { Mode::Proxy } else { Mode::Serve }
+}
+
+/// What the public Service leads to, as its ServerlessService says, and since when.
+pub fn written(sks: Option<&ServerlessService>) -> Option<(Members, Timestamp)> {
+    let conditions = &sks?.status.as_ref()?.conditions;
+    let in_path = find(conditions, "ActivatorEndpointsPopulated")?;
+    let members = match in_path.status {
+        Status::True => Members::Activators,
+        Status::False => Members::Pods,
+        Status::Unknown => return None,
+    };
+    Some((members, from_jiff(in_path.last_transition_time?)))
+}
+
+/// The plan of a revision that a load balancer may lead to: as it is, or with its last pod kept. Gives what the scale
+/// target is to have, where that is not what is wanted: the last pod, while the revision counts as inactive already.
+pub fn gated(scale: Scale, leave: &Leave, replicas: Option<i32>) -> (Scale, Option<i32>) {
+    let Err(reason) = &leave.zero else { return (scale, None) };
+    if scale.want != Some(0) {
+        return (scale, None);
+    }
+    let asleep = replicas == Some(0);
+    let why = Some(format!("the load balancer keeps the last pod: {reason}"));
+    if leave.stands().is_some() || asleep && leave.pin {
+        let look_again = scale.look_again;
+        return (Scale { want: Some(1), apply: true, held: why, look_again, ..scale }, None);
+    }
+    let held = if asleep { None } else { why };
+    let keep = replicas.is_some_and(|replicas| replicas > 1) && scale.apply;
+    (Scale { apply: false, held, ..scale }, keep.then_some(1))
+}
+
+/// The write with these annotations set, or removed where there is no value.
+pub fn marked(
+    write: Write<ServerlessService>,
+    found: Option<&ServerlessService>,
+    marks: Vec<(&'static str, Option<String>)>,
+) -> Write<ServerlessService> {
+    let (mut object, fresh, differs) = match (write, found) {
+        (Write::Create(object), _) => (object, true, true),
+        (Write::Update(object), _) => (object, false, true),
+        (Write::Nothing, Some(found)) => (found.clone(), false, false),
+        (Write::Nothing, None) => return Write::Nothing,
+    };
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    let mut changed = false;
+    for (key, value) in marks {
+        changed |= match value {
+            Some(value) => annotations.insert(key.to_owned(), value.clone()) != Some(value),
+            None => annotations.remove(key).is_some(),
+        };
+    }
+    match (fresh, differs || changed) {
+        (true, _) => Write::Create(object),
+        (false, true) => Write::Update(object),
+        (false, false) => Write::Nothing,
+    }
 }
 
 /// An object this PodAutoscaler should own belongs to somebody else.
@@ -345,6 +410,7 @@ mod tests {
             probe_in_background: false,
             bound: None,
             why: Some(why),
+            held: None,
         };
         let pods = |ready| PodCounts { ready, ..PodCounts::default() };
         let image = Hindrance::of_waiting("ImagePullBackOff", "Back-off pulling image \"x\".").expect("a hindrance");

@@ -62,13 +62,15 @@ pub(super) struct Belief {
 }
 
 impl Belief {
-    /// Takes in what is written now and since when, which ways there are, and how many servers of each kind.
+    /// Takes in what is written now and since when, which ways there are, and how many servers of each kind. `fresh`: there
+    /// was no way yet, so nobody uses what was written before.
     pub(super) fn look(
         &mut self,
         now: Timestamp,
         written: Option<(Members, Timestamp)>,
         targets: &BTreeSet<Target>,
         (pods, activators): (u32, u32),
+        fresh: bool,
         timers: &Timers,
     ) {
         (self.pods, self.activators) = (pods, activators);
@@ -76,13 +78,16 @@ impl Belief {
             && self.versions.back().map(|version| version.members) != Some(members)
         {
             let first = self.versions.is_empty();
-            if first {
+            if first && !fresh {
                 // What was written before the first look is not known, so it may have been anything.
                 for earlier in [Members::Activators, Members::Both] {
                     self.append(earlier, since);
                 }
             }
             self.append(members, if first { since } else { now });
+        }
+        while fresh && self.versions.len() > 1 {
+            self.versions.pop_front();
         }
         while self.versions.len() > 1
             && (self.versions.len() > MOST_VERSIONS

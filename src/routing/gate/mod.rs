@@ -55,6 +55,7 @@
 //! ```
 
 mod belief;
+pub mod contract;
 #[cfg(test)]
 mod laws;
 pub mod rules;
@@ -227,6 +228,8 @@ pub struct Seen<'a> {
     pub pinned: bool,
     /// Whether a rule leads to it, or an address may still have one that does.
     pub routed: bool,
+    /// Whether any of those rules may have been published.
+    pub published: bool,
     /// All those rules, on every address.
     pub targets: &'a BTreeSet<Target>,
     /// What the objects say the group holds, and since when.
@@ -248,6 +251,7 @@ impl<'a> Seen<'a> {
             mode,
             pinned: false,
             routed: !targets.is_empty(),
+            published: true,
             targets,
             written: None,
             pods: Pods::default(),
@@ -397,6 +401,60 @@ pub enum Reason {
     },
     /// There is room again, or not any more.
     Room,
+    /// Which rules there are is not known yet.
+    RulesUnknown,
+}
+
+impl Reason {
+    /// The words of those that keep the last pod of a revision that is to go to zero.
+    pub const HOLDING: [&'static str; 15] = [
+        "few_activators",
+        "hold_mode",
+        "late",
+        "mode_change",
+        "no_address",
+        "no_pods",
+        "not_written",
+        "other_epoch",
+        "pinned",
+        "pods_lost",
+        "quiet",
+        "stale",
+        "starting",
+        "traffic",
+        "unproven",
+    ];
+
+    /// One word for it, as a label of metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unrouted => "unrouted",
+            Self::Wanted => "wanted",
+            Self::HoldMode => "hold_mode",
+            Self::Pinned => "pinned",
+            Self::ModeChange => "mode_change",
+            Self::NoAddress => "no_address",
+            Self::FewActivators { .. } => "few_activators",
+            Self::Traffic => "traffic",
+            Self::PodsLost => "pods_lost",
+            Self::NoPods => "no_pods",
+            Self::Starting => "starting",
+            Self::NotWritten => "not_written",
+            Self::Unproven { .. } => "unproven",
+            Self::Quiet { .. } => "quiet",
+            Self::Confirmed => "confirmed",
+            Self::Stale => "stale",
+            Self::OtherEpoch { .. } => "other_epoch",
+            Self::Late { .. } => "late",
+            Self::Room => "room",
+            Self::RulesUnknown => "rules_unknown",
+        }
+    }
+
+    /// Whether it keeps a pod for as long as the rules are what they are, so that there is nothing to wait for.
+    pub fn stands(&self) -> bool {
+        matches!(self, Self::HoldMode | Self::Pinned)
+    }
 }
 
 impl fmt::Display for Reason {
@@ -432,6 +490,7 @@ impl fmt::Display for Reason {
             Self::OtherEpoch { current } => write!(f, "another request came after this one; the epoch is {current}"),
             Self::Late { missing, .. } => write!(f, "given up for now: {missing}"),
             Self::Room => f.write_str("the room for a burst has changed"),
+            Self::RulesUnknown => f.write_str("it is not known yet which rules lead to it"),
         }
     }
 }
@@ -473,6 +532,8 @@ pub struct Gate {
     asked: Timestamp,
     epoch: u64,
     failures: u32,
+    /// No rule ever led to it.
+    fresh: bool,
     belief: Belief,
     targets: BTreeSet<Target>,
     last: Timestamp,
@@ -492,10 +553,25 @@ impl Gate {
             asked: start,
             epoch: 0,
             failures: 0,
+            fresh: false,
             belief: Belief::default(),
             targets: BTreeSet::new(),
             last: start,
         }
+    }
+
+    /// The same, of a revision no rule ever led to: nobody can use what its group held before the first one is published.
+    #[must_use]
+    pub fn without_past(mut self) -> Self {
+        self.fresh = true;
+        self
+    }
+
+    /// The same, going on from an epoch that was written down. Nothing else is taken over: what was proven is proven anew.
+    #[must_use]
+    pub fn with_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = self.epoch.max(epoch.saturating_add(1));
+        self
     }
 
     /// What the autoscaler wants from now on. Gives the epoch to ask [`Gate::may_scale_to_zero`] with; the same while the
@@ -517,7 +593,9 @@ impl Gate {
     pub fn step(&mut self, now: Timestamp, seen: &Seen<'_>) -> Decision {
         let now = now.max(self.last);
         self.last = now;
-        self.belief.look(now, seen.written, seen.targets, (seen.pods.ready, seen.activators), &self.timers);
+        self.fresh &= !seen.published;
+        let servers = (seen.pods.ready, seen.activators);
+        self.belief.look(now, seen.written, seen.targets, servers, self.fresh, &self.timers);
         if self.targets != *seen.targets {
             // A proof is for the rules it was made with.
             self.epoch += u64::from(!seen.targets.is_subset(&self.targets));
@@ -655,10 +733,14 @@ impl Gate {
         let members = self.members(self.state, seen);
         let down = aim.is_ok();
         let proving = match self.state {
-            Warm | Waking => down,
-            Burst => down || seen.room,
+            Waking => down,
+            // What is seen while nobody is in a hurry need not be seen on the way to zero: and only that its pods were used
+            // tells activators that are used afterwards from those before.
+            Warm | Burst => !matches!(aim, Err(Reason::Pinned | Reason::HoldMode)),
             BridgingDown | BridgingUp | Draining | ColdConfirmed => true,
-            Unrouted | Cold | Held => false,
+            // Pods that serve again likewise.
+            Held => self.mode == Mode::Header,
+            Unrouted | Cold => false,
         };
         let refresh = match self.state {
             // What was proven must stay so until requests under way have ended, and until the pods have gone.

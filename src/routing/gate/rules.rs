@@ -80,6 +80,28 @@ impl Rules {
         }
     }
 
+    /// Every address has shown a plan, in so many answers.
+    pub fn show_everywhere(&mut self, plan: u64, answers: usize) {
+        let addresses: Vec<SocketAddr> = self.addresses.keys().copied().collect();
+        for address in addresses {
+            (0..answers).for_each(|_| self.show(address, Some(plan)));
+        }
+        // Nobody is left who could have another.
+        if self.addresses.is_empty() {
+            self.plans.retain(|(number, _)| plan <= *number);
+        }
+    }
+
+    /// Every revision a rule leads to, or may.
+    pub fn revisions(&self) -> impl Iterator<Item = &RevisionKey> {
+        self.plans.iter().flat_map(|(_, leads)| leads).map(|leads| &leads.revision)
+    }
+
+    /// Every rule that is in force, or may be.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.plans.iter().flat_map(|(_, leads)| leads).map(|leads| &leads.rule)
+    }
+
     /// The plan that every address has shown.
     pub fn in_force(&self) -> Option<u64> {
         self.addresses.values().map(|shown| shown.plan).min().filter(|plan| *plan > 0)

@@ -111,6 +111,14 @@ pub struct Part {
     pub tls: Vec<IngressTls>,
 }
 
+impl Part {
+    /// The listeners its rules lead anywhere on: whether each speaks TLS.
+    pub fn listeners(&self) -> impl Iterator<Item = bool> + use<> {
+        let plain = (self.http && !self.redirect).then_some(false);
+        plain.into_iter().chain(self.https.then_some(true))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
     Tag,
@@ -155,6 +163,20 @@ pub fn services_of(part: &Part) -> impl Iterator<Item = &String> {
         _ => None,
     });
     groups.flatten().map(|group| &group.service_name)
+}
+
+/// The server groups a rule leads to.
+pub fn groups_of_rule(rule: &Rule) -> impl Iterator<Item = &ServerGroup> {
+    let groups = rule.actions.iter().filter_map(|action| match action {
+        Action::ForwardGroup { config } => Some(&config.server_groups),
+        _ => None,
+    });
+    groups.flatten()
+}
+
+/// The revision behind a Service that a rule of ours leads to; of another Service its own name.
+pub fn revision_of_service(service: &str) -> &str {
+    service.strip_suffix("-alb").or_else(|| service.strip_suffix("-private")).unwrap_or(service)
 }
 
 /// Translates one KIngress.

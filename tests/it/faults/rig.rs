@@ -79,6 +79,7 @@ impl Rig {
             admin: free().await,
             metrics: None,
             show: ebb::app::Show::default(),
+            gates: None,
         };
         let autoscaler = Autoscaler::start(options, cancel.clone()).await.expect("an autoscaler");
         Self { store, client, road, autoscaler, stats: stats_address, cancel }

@@ -149,6 +149,7 @@ async fn start_at(
         admin: free().await,
         metrics: None,
         show: ebb::app::Show::default(),
+        gates: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
     Replica { autoscaler: Arc::new(autoscaler), stats }

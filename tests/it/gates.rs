@@ -1,0 +1,460 @@
+//! To zero and back behind a load balancer, as a user has it: a local cluster with the double in the gateway's place, the
+//! autoscaler, the controller and the gates, real pods, real sockets.
+
+use crate::apiserver::Served;
+use ebb::app::{Autoscaler, Listen, Options};
+use ebb::clock::Clock;
+use ebb::controllers::settings::{self, Maps};
+use ebb::dataplane::activator::{self, Activator};
+use ebb::dataplane::server::Stop;
+use ebb::k8s::dial::SystemDial;
+use ebb::local::alb::balancer::Manners;
+use ebb::local::alb::{self, Alb};
+use ebb::local::knative::admission::admission;
+use ebb::local::pods::kubelet;
+use ebb::local::services::LocalDial;
+use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
+use ebb::observe::metrics::Format;
+use ebb::ownership::Choice;
+use ebb::routing::controller::{Controller, Setup};
+use ebb::routing::gate::Timers;
+use ebb::routing::keeper::Keeper;
+use ebb::routing::model::CLASS;
+use ebb::routing::probe::Vips;
+use ebb::stats::client;
+use ebb::units::{Compat, Span};
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_mins(4);
+const COMPAT: Compat = Compat::IMPROVED;
+
+/// Proofs in a tenth of the time, with deadlines that a machine with much else to do can keep.
+fn timers() -> Timers {
+    let deadline = Span::from_seconds(30);
+    Timers { bridging: deadline, draining: deadline, ..Timers::default().scaled(1, 10) }
+}
+
+/// The addresses of the double.
+struct Double(Vec<SocketAddr>);
+
+impl Vips for Double {
+    fn resolve<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+/// How a system is set up.
+struct Plan {
+    /// The second number of the addresses of pods and activators.
+    network: u8,
+    addresses: usize,
+    manners: Manners,
+    gated: bool,
+    /// What `config-network` says besides.
+    network_map: Value,
+}
+
+impl Plan {
+    fn new(network: u8) -> Self {
+        let soon = Span::ZERO..=Span::from_millis(300);
+        let manners = Manners { membership: soon.clone(), rules: soon, ..Manners::default() };
+        Self { network, addresses: 1, manners, gated: true, network_map: json!({}) }
+    }
+}
+
+struct System {
+    served: Served,
+    cluster: LocalCluster,
+    autoscaler: Autoscaler,
+    addresses: Vec<SocketAddr>,
+    _activators: Vec<CancellationToken>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl System {
+    async fn start(plan: Plan) -> Self {
+        let (served, clock) = (Served::start().await, Clock::system());
+        let of_admission = AutoscalerSettings::new(COMPAT);
+        assert!(served.store.set_admission(admission(of_admission.clone())));
+        let client = served.client();
+        let grace = json!({"metadata": {"name": "config-autoscaler", "namespace": "knative-serving"},
+            "data": {"scale-to-zero-grace-period": "1s"}});
+        put(&client, "v1", "ConfigMap", grace).await;
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let stats = free().await;
+        let address = stats.local_addr().expect("a bound listener");
+        let (mut activators, mut ips) = (Vec::new(), Vec::new());
+        for number in 1..=2 {
+            let ip = IpAddr::V4(Ipv4Addr::new(127, plan.network, 255, number));
+            let sink = client::spawn(&format!("ws://{address}"), Arc::new(SystemDial), stop.clone()).expect("a client");
+            let mut config = activator::Config::new(&format!("activator-{number}"), ip);
+            config.drain_period = Duration::ZERO;
+            let activator = Activator::bind(config, Arc::new(sink), clock).await.expect("an activator");
+            let ends = stop.child_token();
+            tasks.spawn(activator::feed::run(client.clone(), activator.backends(), ip, ends.clone()));
+            tasks.spawn(activator.run(ends.clone()));
+            activators.push(ends);
+            ips.push(ip);
+        }
+        let double = alb::Options {
+            config: "local".to_owned(),
+            addresses: plan.addresses,
+            manners: plan.manners,
+            seed: u64::from(plan.network),
+        };
+        let options = local::Options {
+            ingress_class: CLASS.to_owned(),
+            activators: ips,
+            pods: kubelet::Settings {
+                network: Ipv4Addr::new(127, plan.network, 0, 0),
+                startup_delay: Duration::from_millis(50),
+                ..kubelet::Settings::default()
+            },
+            balancer: Some(double),
+            ..local::Options::default()
+        };
+        let cluster = LocalCluster::start(options, Some(free().await), client.clone(), clock, of_admission)
+            .await
+            .expect("a cluster");
+        let mut map = json!({"metadata": {"name": "config-network", "namespace": "knative-serving"}});
+        map["data"] = plan.network_map;
+        put(&client, "v1", "ConfigMap", map).await;
+        let mut addresses = vec![cluster.gateway().expect("a gateway")];
+        let balancer = cluster.balancer().expect("the double").clone();
+        for address in 1..plan.addresses {
+            let listener = free().await;
+            addresses.push(listener.local_addr().expect("a bound listener"));
+            let (balancer, stop) = (balancer.clone(), stop.clone());
+            tasks.spawn(async move {
+                let serving = Stop::default();
+                let _ends = serving.kill.clone().drop_guard();
+                tokio::select! {
+                    () = balancer.serve(address, ("HTTP", 80), listener, serving.clone()) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+
+        let maps = Maps::default();
+        let vips: Arc<dyn Vips> = Arc::new(Double(addresses.clone()));
+        let gates = plan.gated.then(|| Keeper::new(clock, timers(), Arc::clone(&vips)));
+        let options = Options {
+            client: client.clone(),
+            clock,
+            compat: COMPAT,
+            dial: Arc::new(LocalDial::new(cluster.services().clone())),
+            cluster_domain: "cluster.local".to_owned(),
+            ownership: Choice::Single,
+            start: settings::read(&client, &maps, COMPAT).await.expect("settings"),
+            maps,
+            stats: Listen::Now(stats),
+            admin: free().await,
+            metrics: None,
+            show: ebb::app::Show::default(),
+            gates: gates.clone(),
+        };
+        let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
+        let setup = Setup {
+            client,
+            clock,
+            ownership: autoscaler.ownership().clone(),
+            namespace: "knative-serving".to_owned(),
+            vips,
+            gates: gates.map(|keeper| (keeper, autoscaler.serverless_services().clone())),
+        };
+        tasks.spawn(Controller::new(setup, &stop).run(stop.clone()));
+        tasks.close();
+        Self { served, cluster, autoscaler, addresses, _activators: activators, stop, tasks }
+    }
+
+    async fn stop(self) {
+        self.cluster.close_gateway().await;
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.autoscaler.stop().await;
+        self.cluster.stop().await;
+    }
+
+    fn balancer(&self) -> &Alb {
+        self.cluster.balancer().expect("the double")
+    }
+
+    /// Applies manifests and waits until the Services among them are ready.
+    async fn apply(&self, manifests: &str) {
+        let parsed = manifest::parse("test", manifests).expect("manifests");
+        let refused = manifest::apply(&self.served.client(), &parsed).await;
+        assert!(refused.is_empty(), "{refused:?}");
+        for one in parsed.iter().filter(|one| one.resource.kind == "Service") {
+            let name = one.object.metadata.name.clone().expect("a name");
+            self.is_ready(&name).await;
+        }
+    }
+
+    async fn is_ready(&self, name: &str) {
+        let services: Api<ebb::api::serving::Service> = Api::namespaced(self.served.client(), "default");
+        eventually(&format!("{name} is ready"), async || {
+            let service = services.get(name).await.map_err(|error| error.to_string())?;
+            let status = service.status.clone().unwrap_or_default();
+            let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+            let is = ready.is_some_and(|ready| ready.status == ebb::api::conditions::Status::True);
+            let current = Some(status.observed_generation) == service.metadata.generation;
+            if is && current { Ok(()) } else { Err(format!("{:?}", status.conditions)) }
+        })
+        .await;
+    }
+
+    /// A request of a client to one of the addresses: the status, and what else went wrong.
+    async fn get(&self, address: usize, host: &str, path: &str) -> Result<u16, String> {
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        let url = format!("http://{}{path}", self.addresses[address]);
+        let response = client.get(url).header("Host", format!("{host}.default.example.com")).send().await;
+        let response = response.map_err(|error| format!("{error:?}"))?;
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(|error| format!("{error:?}"))?;
+        if status == 200 { Ok(status) } else { Err(format!("{status} {text}")) }
+    }
+
+    async fn replicas(&self, revision: &str) -> i32 {
+        let deployments: Api<Deployment> = Api::namespaced(self.served.client(), "default");
+        let found = deployments.get(&format!("{revision}-deployment")).await.expect("a Deployment");
+        found.spec.and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
+    async fn goes_to(&self, revision: &str, replicas: i32) {
+        eventually(&format!("{revision} has {replicas} replicas"), async || {
+            let found = self.replicas(revision).await;
+            if found == replicas { Ok(()) } else { Err(format!("{found}; {}", self.marks(revision).await)) }
+        })
+        .await;
+    }
+
+    /// What is written down of a gate.
+    async fn marks(&self, revision: &str) -> String {
+        let api: Api<ebb::api::serverless_service::ServerlessService> =
+            Api::namespaced(self.served.client(), "default");
+        let annotations = api.get(revision).await.map(|sks| sks.metadata.annotations).unwrap_or_default();
+        let ours = annotations.unwrap_or_default().into_iter().filter(|(key, _)| key.starts_with("knative-alb/"));
+        ours.map(|(key, value)| format!("{}={value} ", key.trim_start_matches("knative-alb/"))).collect()
+    }
+
+    /// Events about a revision with this reason.
+    async fn events(&self, revision: &str, reason: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.served.client(), "default");
+        let all = events.list(&ListParams::default()).await.expect("events").items.into_iter();
+        let about = all.filter(|event| {
+            event.involved_object.name.as_deref() == Some(revision) && event.reason.as_deref() == Some(reason)
+        });
+        about.filter_map(|event| event.message).collect()
+    }
+
+    fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.autoscaler.metrics().exposition(Format::Prometheus);
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+}
+
+async fn free() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+}
+
+async fn put(client: &kube::Client, version: &str, kind: &str, mut object: Value) {
+    object["apiVersion"] = version.into();
+    object["kind"] = kind.into();
+    let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(client.clone(), "knative-serving");
+    maps.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await.expect("written");
+}
+
+/// Looks until there is an answer.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let clock = Clock::system();
+    let until = clock.now() + Span::from_std(PATIENCE);
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(clock.now() < until, "waited {PATIENCE:?} in vain until {what}; last seen: {seen}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A service with a window of 6 s whose pods are reached directly.
+fn service(name: &str, annotations: &str, traffic: &str) -> String {
+    let mut text = format!(
+        r"
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: {name}, namespace: default}}
+spec:
+  template:
+    metadata:
+      annotations: {{autoscaling.knative.dev/window: 6s, {annotations}}}
+    spec:
+      containerConcurrency: 10
+      containers:
+      - image: ebb.local/hello
+"
+    );
+    if !traffic.is_empty() {
+        writeln!(text, "  traffic: {traffic}").expect("writing to a string");
+    }
+    text
+}
+
+const DIRECT: &str = "autoscaling.knative.dev/target-burst-capacity: \"0\"";
+
+/// What was counted in a run of cycles.
+#[derive(Default, Debug)]
+struct Report {
+    requests: u64,
+    to_zero: usize,
+    lost: BTreeMap<String, u64>,
+}
+
+/// Six services for a while, each asked now and then: three reached directly, one with a split, two that grow.
+async fn cycles(network: u8, gated: bool, lasting: Duration) -> Report {
+    let late = Span::ZERO..=Span::from_seconds(6);
+    let manners = Manners { membership: late, rules: Span::ZERO..=Span::from_millis(500), ..Manners::default() };
+    let system = System::start(Plan { addresses: 2, manners, gated, ..Plan::new(network) }).await;
+    let one = format!("{DIRECT}, autoscaling.knative.dev/max-scale: \"1\"");
+    for name in ["one-a", "one-b", "one-c", "split"] {
+        system.apply(&service(name, &one, "")).await;
+    }
+    for name in ["many-a", "many-b"] {
+        system.apply(&service(name, "autoscaling.knative.dev/target: \"2\"", "")).await;
+    }
+    let split = "[{revisionName: split-00001, percent: 50}, {revisionName: split-00002, percent: 50}]";
+    system.apply(&service("split", &format!("{one}, test/version: \"2\""), split)).await;
+
+    let clock = Clock::system();
+    let until = clock.now() + Span::from_std(lasting);
+    let report = Mutex::new(Report::default());
+    let mut feed = system.autoscaler.feed().listen();
+    let counting = async {
+        while let Ok(change) = feed.recv().await {
+            if change.to == 0 {
+                report.lock().expect("no panic above").to_zero += 1;
+            }
+        }
+    };
+    let asking =
+        futures::future::join_all(["one-a", "one-b", "one-c", "split", "many-a", "many-b"].map(async |name| {
+            let mut random = StdRng::seed_from_u64(name.bytes().map(u64::from).sum());
+            while clock.now() < until {
+                let burst = if name.starts_with("many") { random.random_range(1..30) } else { 2 };
+                let path = if name.starts_with("many") { "/?sleep=700ms" } else { "/" };
+                let answers = (0..burst).map(|number| system.get(number % 2, name, path));
+                let answers = futures::future::join_all(answers).await;
+                {
+                    let mut report = report.lock().expect("no panic above");
+                    for answer in answers {
+                        report.requests += 1;
+                        if let Err(lost) = answer {
+                            *report
+                                .lost
+                                .entry(format!("{name}: {}", lost.chars().take(80).collect::<String>()))
+                                .or_default() += 1;
+                        }
+                    }
+                }
+                // Around the time at which it goes to zero.
+                let pause = random.random_range(100..16_000);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }));
+    tokio::select! {
+        _ = asking => {}
+        () = counting => {}
+    }
+    system.stop().await;
+    report.into_inner().expect("no panic above")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "the counts are what a reader of the run wants")]
+async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_some_are() {
+    let seconds = std::env::var("EBB_GATES_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let (gated, reckless) = tokio::join!(
+        cycles(171, true, Duration::from_secs(seconds)),
+        cycles(172, false, Duration::from_secs(seconds.min(60)))
+    );
+    println!("with the gates: {gated:#?}\nwithout: {reckless:#?}");
+    assert_eq!(gated.lost, BTreeMap::new());
+    assert!(gated.to_zero >= 3, "{gated:?}");
+    assert!(!reckless.lost.is_empty(), "or the judge is blind: {reckless:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_does_not_follow_keeps_the_last_pod_and_is_named() {
+    let system = System::start(Plan { addresses: 2, ..Plan::new(173) }).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    eventually("a request is answered", async || system.get(1, "web", "/").await).await;
+    system.balancer().set_stuck(1, true);
+    let told = eventually("the event", async || {
+        let told = system.events("web-00001", "ScaleToZeroHeld").await;
+        if told.is_empty() { Err(system.marks("web-00001").await) } else { Ok(told) }
+    })
+    .await;
+    // Which address is named first depends on how far the other one had come.
+    let named = |address: &SocketAddr| told[0].contains(&address.to_string());
+    assert!(system.addresses.iter().any(named) && told[0].contains("default/web forward-default"), "{told:?}");
+    assert_eq!(system.replicas("web-00001").await, 1);
+    assert!(system.metric("ebb_alb_gate_failures_total") >= Some(1.0));
+    // It follows again: tried again by itself.
+    system.balancer().set_stuck(1, false);
+    system.goes_to("web-00001", 0).await;
+    for address in 0..2 {
+        system.get(address, "web", "/").await.expect("an answer");
+    }
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_a_split_keeps_a_pod_as_long_as_it_is_one() {
+    let system = System::start(Plan::new(174)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    system.goes_to("web-00001", 0).await;
+    // A second revision shares the traffic: the first is woken before the rule is published.
+    let split = "[{revisionName: web-00001, percent: 50}, {revisionName: web-00002, percent: 50}]";
+    system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), split)).await;
+    for _ in 0..20 {
+        system.get(0, "web", "/").await.expect("an answer");
+    }
+    let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
+    let text = serde_json::to_string(&ingresses.get("web").await.expect("an Ingress")).expect("JSON");
+    assert!(text.contains("web-00001-private") && text.contains("web-00002-private"), "{text}");
+    eventually("no load is left", async || {
+        let rows = system.autoscaler.rows();
+        let idle = rows.iter().all(|row| row.decision.as_ref().is_some_and(|decision| decision.desired == 0));
+        if idle { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((system.replicas("web-00001").await, system.replicas("web-00002").await), (1, 1));
+    // The first gets nothing any more: once the load balancer was seen to follow it may go, and the second too.
+    let all = "[{revisionName: web-00002, percent: 100}]";
+    system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), all)).await;
+    system.goes_to("web-00001", 0).await;
+    system.goes_to("web-00002", 0).await;
+    system.get(0, "web", "/").await.expect("an answer");
+    system.stop().await;
+}
