@@ -52,6 +52,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
+use kube::runtime::wait::await_condition;
+use kube::runtime::wait::conditions::is_crd_established;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +62,7 @@ use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -71,6 +74,8 @@ pub const SAMPLE_MANIFEST: &str = include_str!("../../deploy/samples/hello.yaml"
 const FIELD_MANAGER: &str = "ebb-local";
 /// The name inside the cluster by which the gateway is reached.
 const GATEWAY_SERVICE: &str = "gateway";
+/// How long the API may take to serve a kind that was just defined.
+const SERVED: Duration = Duration::from_secs(30);
 /// How long the gateway may take to finish what is under way when the cluster stops.
 const GATEWAY_STOP: Duration = Duration::from_secs(5);
 
@@ -251,6 +256,7 @@ async fn furnish(client: &Client, options: &Options, gateway: Option<SocketAddr>
         network["albconfig"] = balancer.config.clone().into();
         let (definition, config) = alb::objects(&balancer.config);
         create_wide(client, &object::<CustomResourceDefinition>(definition)).await?;
+        is_served(client, "albconfigs.alibabacloud.com").await?;
         create_wide(client, &object::<AlbConfig>(config)).await?;
     }
     let maps = [
@@ -340,6 +346,17 @@ where
     match Api::<K>::all(client.clone()).create(&PostParams::default(), object).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => settle::<K>(other.map(drop), &name),
+    }
+}
+
+/// Waits until a kind that was just defined is served.
+async fn is_served(client: &Client, definition: &str) -> Result<(), StartError> {
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let failed = |source: kube::Error| settle::<CustomResourceDefinition>(Err(source), definition);
+    match timeout(SERVED, await_condition(definitions, definition, is_crd_established())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => failed(kube::Error::Service(error.into())),
+        Err(error) => failed(kube::Error::Service(error.into())),
     }
 }
 

@@ -400,6 +400,9 @@ impl Controller {
         let revisions: Vec<Revision> =
             self.revisions.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         let services: Vec<Service> = self.services.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
+        if let Some((keeper, _)) = &self.gates {
+            keeper.name(named(&ours, &others, &existing));
+        }
         if ours.is_empty() && !existing.iter().any(plan::is_made_here) {
             if let Some((keeper, _)) = &self.gates {
                 keeper.take(Routes { mode: settings.mode, ..Routes::default() });
@@ -864,6 +867,27 @@ impl Controller {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The revisions that rules may lead to, whatever is planned: those KIngresses name in a namespace where one is of the
+/// class, since names may stand for what another KIngress leads to; and those what is published leads to.
+fn named(ours: &[KIngress], others: &[KIngress], existing: &[Ingress]) -> BTreeSet<RevisionKey> {
+    let namespaces: BTreeSet<Option<&String>> = ours.iter().map(|one| one.metadata.namespace.as_ref()).collect();
+    let all = ours.iter().chain(others).filter(|one| namespaces.contains(&one.metadata.namespace.as_ref()));
+    let mut named = BTreeSet::new();
+    for kingress in all {
+        let namespace = kingress.metadata.namespace.as_deref().unwrap_or_default();
+        let paths = kingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+        let splits = paths.flat_map(|path| &path.splits);
+        named.extend(splits.map(|split| RevisionKey::new(namespace, &split.service_name)));
+    }
+    for ingress in existing.iter().filter(|ingress| plan::is_made_here(ingress)) {
+        let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
+        let rules = plan::rules_of(ingress);
+        let groups = rules.iter().flat_map(groups_of_rule);
+        named.extend(groups.map(|group| RevisionKey::new(namespace, revision_of_service(&group.service_name))));
+    }
+    named
 }
 
 /// By Ingress, the Services that keep it from being written.

@@ -11,8 +11,11 @@
 //!
 //! # Edges
 //!
-//! - Before the rules are known for the first time nothing goes to zero, and a revision that an earlier gate knew as routed
-//!   does not until every rule of its namespace was seen in force, or the horizon has passed.
+//! - Before the rules are known for the first time, no revision goes to zero that a KIngress of the class names or that an
+//!   earlier gate knew as routed. While not even the KIngresses could be listed, that is every revision until the horizon
+//!   has passed, and then those an earlier gate knew: a rule is published only once the gate is on record.
+//! - A revision that an earlier gate knew as routed, and that no rule leads to any more, waits until every rule of its
+//!   namespace was seen in force, or the horizon has passed.
 //! - A rule taken out of a plan leads on until every address has shown the plan without it. Where that cannot be asked
 //!   (`alb-probe: none`, a KIngress that is gone) the horizon must do.
 //! - Probes under way are bounded; one that finds no place is sent with the next step.
@@ -33,7 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Probes under way at most.
 const MOST_PROBES: usize = 64;
@@ -98,6 +101,7 @@ type Look = Box<dyn Fn(&RevisionKey) + Send + Sync>;
 
 struct Inner {
     clock: Clock,
+    started: Timestamp,
     timers: Timers,
     vips: Arc<dyn Vips>,
     state: Mutex<State>,
@@ -134,6 +138,10 @@ const ANSWERS: [(Answer, &str); 6] = [
 struct State {
     /// When the rules became known.
     known: Option<Timestamp>,
+    /// The revisions rules may lead to, once KIngresses were listed.
+    named: Option<BTreeSet<RevisionKey>>,
+    /// Whether it was told that the rules are still not known.
+    told_unknown: bool,
     mode: Mode,
     pinned: BTreeSet<RevisionKey>,
     routes: HashMap<RevisionKey, Route>,
@@ -144,8 +152,8 @@ struct State {
     gates: HashMap<RevisionKey, Entry>,
     /// When each gate is to be stepped.
     due: BTreeSet<(Timestamp, RevisionKey)>,
-    /// Revisions that were asked for while it was not known which rules lead to them.
-    waiting: BTreeSet<RevisionKey>,
+    /// Revisions that were asked for while it was not known which rules lead to them, and what was wanted.
+    waiting: BTreeMap<RevisionKey, Path>,
     activators: u32,
 }
 
@@ -180,6 +188,7 @@ impl Keeper {
     pub fn new(clock: Clock, timers: Timers, vips: Arc<dyn Vips>) -> Self {
         Self {
             inner: Arc::new(Inner {
+                started: clock.now(),
                 clock,
                 timers,
                 vips,
@@ -192,6 +201,19 @@ impl Keeper {
                 places: Arc::new(Semaphore::new(MOST_PROBES)),
                 counters: Counters::default(),
             }),
+        }
+    }
+
+    /// Rules may lead to these revisions and to no others. To be told as soon as KIngresses are listed: it counts until the
+    /// rules themselves are known.
+    pub fn name(&self, named: BTreeSet<RevisionKey>) {
+        let mut state = self.lock();
+        let waiting = state.waiting.keys().filter(|key| !named.contains(*key)).cloned().collect();
+        let unknown = state.known.is_none();
+        state.named = Some(named);
+        drop(state);
+        if unknown {
+            self.after(&waiting, Vec::new());
         }
     }
 
@@ -236,7 +258,7 @@ impl Keeper {
             }
         }
         let probes = self.step_all(&mut state, &touched, now);
-        touched.append(&mut state.waiting);
+        touched.extend(state.waiting.keys().cloned());
         drop(state);
         self.after(&touched, probes);
         self.inner.names.notify_one();
@@ -287,10 +309,11 @@ impl Keeper {
                     .into_iter()
                     .filter(|key| state.differs(key, before.get(key).and_then(Option::as_ref)))
                     .collect();
-                let horizon = state.known.map(|known| known + self.inner.timers.horizon);
-                let horizon = horizon.filter(|_| !state.waiting.is_empty());
+                let since = state.known.unwrap_or(self.inner.started);
+                let horizon = Some(since + self.inner.timers.horizon).filter(|_| !state.waiting.is_empty());
                 if horizon.is_some_and(|at| at <= now) {
-                    touched.append(&mut state.waiting);
+                    touched.extend(state.waiting.keys().cloned());
+                    self.tell_unknown(&mut state);
                 }
                 let routes = state.routes.values().filter_map(|route| route.unasked_until);
                 let first = state.due.first().map(|(at, _)| *at);
@@ -309,6 +332,17 @@ impl Keeper {
                 () = self.inner.changed.notified() => {}
                 () = cancel.cancelled() => return,
             }
+        }
+    }
+
+    /// Tells once that the rules are still not known.
+    fn tell_unknown(&self, state: &mut State) {
+        if state.known.is_none() && !std::mem::replace(&mut state.told_unknown, true) {
+            let (after, waiting) = (self.inner.timers.horizon.whole_millis(), state.waiting.len());
+            warn!(
+                waiting,
+                "the rules of the load balancer are not known after {after} ms; revisions they may lead to keep a pod"
+            );
         }
     }
 
@@ -478,24 +512,28 @@ impl Keep for Keeper {
         let now = self.inner.clock.now();
         let mut state = self.lock();
         let state_ref = &mut *state;
+        let was = asked.marked.is_some_and(|marked| marked.routed);
         if state_ref.known.is_none() {
-            state_ref.waiting.insert(key.clone());
-            return Leave::unknown(asked.want);
+            if was || state_ref.may_be_named(key, now, self.inner.started, self.inner.timers.horizon) {
+                return state_ref.wait(key, asked.want);
+            }
+            state_ref.waiting.remove(key);
+            return Leave { epoch: asked.marked.map_or(0, |marked| marked.epoch), ..Leave::free(asked.want) };
         }
         let (_, routed) = state_ref.targets(key);
         if !routed && !state_ref.gates.contains_key(key) {
             // An earlier gate knew of a rule that this process never saw.
-            let was = asked.marked.is_some_and(|marked| marked.routed);
             if was && !state_ref.is_settled(key.namespace(), now, self.inner.timers.horizon) {
-                state_ref.waiting.insert(key.clone());
-                return Leave::unknown(asked.want);
+                return state_ref.wait(key, asked.want);
             }
+            state_ref.waiting.remove(key);
             let epoch = asked.marked.map_or(0, |marked| marked.epoch);
             return Leave { epoch, ..Leave::free(asked.want) };
         }
+        state_ref.waiting.remove(key);
         let mode = state_ref.mode;
         // Nothing was published of which no gate knew.
-        let fresh = !asked.marked.is_some_and(|marked| marked.routed) && !state_ref.is_published(key);
+        let fresh = !was && !state_ref.is_published(key);
         let entry = state_ref.gates.entry(key.clone()).or_insert_with(|| Entry {
             gate: {
                 let gate = Gate::new(mode, self.inner.timers).with_epoch(asked.marked.map_or(0, |marked| marked.epoch));
@@ -524,12 +562,14 @@ impl Keep for Keeper {
     }
 
     fn may_scale_to_zero(&self, key: &RevisionKey, epoch: u64) -> Result<(), Reason> {
-        let state = self.lock();
-        if state.known.is_none() {
+        let (now, state) = (self.inner.clock.now(), self.lock());
+        let unknown =
+            state.known.is_none() && state.may_be_named(key, now, self.inner.started, self.inner.timers.horizon);
+        if unknown || state.waiting.contains_key(key) {
             return Err(Reason::RulesUnknown);
         }
         match state.gates.get(key) {
-            Some(entry) => entry.gate.may_scale_to_zero(self.inner.clock.now(), epoch),
+            Some(entry) => entry.gate.may_scale_to_zero(now, epoch),
             None if state.targets(key).1 => Err(Reason::OtherEpoch { current: 0 }),
             None => Ok(()),
         }
@@ -560,7 +600,8 @@ impl Keep for Keeper {
 
     fn let_go(&self, which: &dyn Fn(&RevisionKey) -> bool) {
         let mut state = self.lock();
-        let keys: Vec<RevisionKey> = state.gates.keys().filter(|key| which(key)).cloned().collect();
+        let all = state.gates.keys().chain(state.waiting.keys());
+        let keys: Vec<RevisionKey> = all.filter(|key| which(key)).cloned().collect();
         for key in &keys {
             state.forget(key);
         }
@@ -675,6 +716,16 @@ impl State {
         kingresses.iter().find_map(|kingress| self.routes.get(kingress)?.questions.get(&target.rule).cloned())
     }
 
+    /// Whether a rule may lead to a revision, as long as the rules are not known.
+    fn may_be_named(&self, key: &RevisionKey, now: Timestamp, started: Timestamp, horizon: Span) -> bool {
+        self.named.as_ref().map_or(now.since(started) < horizon, |named| named.contains(key))
+    }
+
+    fn wait(&mut self, key: &RevisionKey, want: Path) -> Leave {
+        self.waiting.insert(key.clone(), want);
+        Leave::unknown(want)
+    }
+
     /// Whether every rule of a namespace was seen in force since the rules became known.
     fn is_settled(&self, namespace: &str, now: Timestamp, horizon: Span) -> bool {
         let waited = self.known.is_some_and(|known| horizon <= now.since(known));
@@ -711,6 +762,7 @@ impl State {
     }
 
     fn forget(&mut self, key: &RevisionKey) {
+        self.waiting.remove(key);
         if let Some(entry) = self.gates.remove(key)
             && let Some(at) = entry.due
         {
@@ -837,6 +889,8 @@ impl Source for Keeper {
                     *held.entry(last.because.word()).or_default() += 1;
                 }
             }
+            let waiting = state.waiting.values().filter(|want| **want == Path::Cold).count();
+            *held.entry(Reason::RulesUnknown.word()).or_default() += u64::try_from(waiting).unwrap_or(u64::MAX);
         }
         let texts = |map: BTreeMap<&'static str, u64>| map.into_iter().map(|(word, count)| ([word], count));
         page.gauges(

@@ -17,12 +17,12 @@ use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
 use ebb::observe::metrics::Format;
 use ebb::ownership::Choice;
 use ebb::routing::controller::{Controller, Setup};
-use ebb::routing::gate::Timers;
+use ebb::routing::gate::{Answer, Timers};
 use ebb::routing::keeper::Keeper;
 use ebb::routing::model::CLASS;
-use ebb::routing::probe::Vips;
+use ebb::routing::probe::{Question, Topic, Vips};
 use ebb::stats::client;
-use ebb::units::{Compat, Span};
+use ebb::units::{Compat, RevisionKey, Span};
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Event;
@@ -48,7 +48,8 @@ const COMPAT: Compat = Compat::IMPROVED;
 /// Proofs in a tenth of the time, with deadlines that a machine with much else to do can keep.
 fn timers() -> Timers {
     let deadline = Span::from_seconds(30);
-    Timers { bridging: deadline, draining: deadline, ..Timers::default().scaled(1, 10) }
+    let probe_spacing = Span::from_millis(50);
+    Timers { bridging: deadline, draining: deadline, probe_spacing, ..Timers::default().scaled(1, 10) }
 }
 
 /// The addresses of the double.
@@ -233,6 +234,19 @@ impl System {
         if status == 200 { Ok(status) } else { Err(format!("{status} {text}")) }
     }
 
+    /// Who stands behind an address, for the first revision of a service.
+    async fn who(&self, address: usize, name: &str) -> Answer {
+        let question = Question {
+            secure: false,
+            http2: false,
+            host: format!("{name}.default.example.com"),
+            path: "/healthz".to_owned(),
+            headers: Vec::new(),
+        };
+        let reply = question.ask(self.addresses[address], Topic::Who).await;
+        reply.map_or(Answer::Failed, |reply| reply.who(&RevisionKey::new("default", &format!("{name}-00001"))))
+    }
+
     async fn replicas(&self, revision: &str) -> i32 {
         let deployments: Api<Deployment> = Api::namespaced(self.served.client(), "default");
         let found = deployments.get(&format!("{revision}-deployment")).await.expect("a Deployment");
@@ -242,9 +256,23 @@ impl System {
     async fn goes_to(&self, revision: &str, replicas: i32) {
         eventually(&format!("{revision} has {replicas} replicas"), async || {
             let found = self.replicas(revision).await;
-            if found == replicas { Ok(()) } else { Err(format!("{found}; {}", self.marks(revision).await)) }
+            if found == replicas { Ok(()) } else { Err(format!("{found}; {}", self.story(revision).await)) }
         })
         .await;
+    }
+
+    /// What is written down of a gate, and what holds the last pod.
+    async fn story(&self, revision: &str) -> String {
+        let text = self.autoscaler.metrics().exposition(Format::Prometheus);
+        let held = text.lines().filter(|line| line.starts_with("ebb_alb_gate_held{") && !line.ends_with(" 0"));
+        format!("{}; {:?}", self.marks(revision).await, held.collect::<Vec<_>>())
+    }
+
+    /// Where the gate of a revision is, as it is written down.
+    async fn phase(&self, revision: &str) -> String {
+        let marks = self.marks(revision).await;
+        let phase = marks.split(' ').find_map(|mark| mark.strip_prefix("observed-path="));
+        phase.unwrap_or("none").to_owned()
     }
 
     /// What is written down of a gate.
@@ -253,7 +281,8 @@ impl System {
             Api::namespaced(self.served.client(), "default");
         let annotations = api.get(revision).await.map(|sks| sks.metadata.annotations).unwrap_or_default();
         let ours = annotations.unwrap_or_default().into_iter().filter(|(key, _)| key.starts_with("knative-alb/"));
-        ours.map(|(key, value)| format!("{}={value} ", key.trim_start_matches("knative-alb/"))).collect()
+        let words = ours.map(|(key, value)| format!("{}={value}", key.trim_start_matches("knative-alb/")));
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Events about a revision with this reason.
@@ -326,12 +355,15 @@ const DIRECT: &str = "autoscaling.knative.dev/target-burst-capacity: \"0\"";
 #[derive(Default, Debug)]
 struct Report {
     requests: u64,
+    /// By where the gate of its service's first revision was.
+    phases: BTreeMap<String, u64>,
     to_zero: usize,
     lost: BTreeMap<String, u64>,
 }
 
-/// Six services for a while, each asked now and then: three reached directly, one with a split, two that grow.
-async fn cycles(network: u8, gated: bool, lasting: Duration) -> Report {
+/// Six services for a while, each asked now and then: three reached directly, one with a split, two that grow. It lasts at
+/// least so long, and until there is enough to judge by.
+async fn cycles(network: u8, gated: bool, lasting: Duration, enough: fn(&Report) -> bool) -> Report {
     let late = Span::ZERO..=Span::from_seconds(6);
     let manners = Manners { membership: late, rules: Span::ZERO..=Span::from_millis(500), ..Manners::default() };
     let system = System::start(Plan { addresses: 2, manners, gated, ..Plan::new(network) }).await;
@@ -346,7 +378,7 @@ async fn cycles(network: u8, gated: bool, lasting: Duration) -> Report {
     system.apply(&service("split", &format!("{one}, test/version: \"2\""), split)).await;
 
     let clock = Clock::system();
-    let until = clock.now() + Span::from_std(lasting);
+    let (until, latest) = (clock.now() + Span::from_std(lasting), clock.now() + Span::from_std(PATIENCE));
     let report = Mutex::new(Report::default());
     let mut feed = system.autoscaler.feed().listen();
     let counting = async {
@@ -359,13 +391,15 @@ async fn cycles(network: u8, gated: bool, lasting: Duration) -> Report {
     let asking =
         futures::future::join_all(["one-a", "one-b", "one-c", "split", "many-a", "many-b"].map(async |name| {
             let mut random = StdRng::seed_from_u64(name.bytes().map(u64::from).sum());
-            while clock.now() < until {
+            while clock.now() < until || clock.now() < latest && !enough(&report.lock().expect("no panic above")) {
                 let burst = if name.starts_with("many") { random.random_range(1..30) } else { 2 };
                 let path = if name.starts_with("many") { "/?sleep=700ms" } else { "/" };
+                let phase = system.phase(&format!("{name}-00001")).await;
                 let answers = (0..burst).map(|number| system.get(number % 2, name, path));
                 let answers = futures::future::join_all(answers).await;
                 {
                     let mut report = report.lock().expect("no panic above");
+                    *report.phases.entry(phase).or_default() += u64::try_from(burst).expect("few at a time");
                     for answer in answers {
                         report.requests += 1;
                         if let Err(lost) = answer {
@@ -392,10 +426,10 @@ async fn cycles(network: u8, gated: bool, lasting: Duration) -> Report {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "the counts are what a reader of the run wants")]
 async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_some_are() {
-    let seconds = std::env::var("EBB_GATES_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seconds = std::env::var("EBB_GATES_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let (gated, reckless) = tokio::join!(
-        cycles(171, true, Duration::from_secs(seconds)),
-        cycles(172, false, Duration::from_secs(seconds.min(60)))
+        cycles(171, true, Duration::from_secs(seconds), |report| report.to_zero >= 3),
+        cycles(172, false, Duration::from_secs(seconds.min(60)), |report| !report.lost.is_empty())
     );
     println!("with the gates: {gated:#?}\nwithout: {reckless:#?}");
     assert_eq!(gated.lost, BTreeMap::new());
@@ -407,16 +441,23 @@ async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_so
 async fn an_address_that_does_not_follow_keeps_the_last_pod_and_is_named() {
     let system = System::start(Plan { addresses: 2, ..Plan::new(173) }).await;
     system.apply(&service("web", DIRECT, "")).await;
-    eventually("a request is answered", async || system.get(1, "web", "/").await).await;
+    eventually("the address uses the pod", async || {
+        system.get(1, "web", "/").await?;
+        match system.who(1, "web").await {
+            Answer::Pod => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
     system.balancer().set_stuck(1, true);
     let told = eventually("the event", async || {
         let told = system.events("web-00001", "ScaleToZeroHeld").await;
         if told.is_empty() { Err(system.marks("web-00001").await) } else { Ok(told) }
     })
     .await;
-    // Which address is named first depends on how far the other one had come.
-    let named = |address: &SocketAddr| told[0].contains(&address.to_string());
-    assert!(system.addresses.iter().any(named) && told[0].contains("default/web forward-default"), "{told:?}");
+    let named = told[0].contains(&system.addresses[1].to_string());
+    assert!(named && told[0].contains("default/web forward-default"), "{told:?}");
+    assert!(told[0].contains("the last answer came from a pod"), "{told:?}");
     assert_eq!(system.replicas("web-00001").await, 1);
     assert!(system.metric("ebb_alb_gate_failures_total") >= Some(1.0));
     // It follows again: tried again by itself.

@@ -396,7 +396,7 @@ fn no_request_is_lost_in_two_thousand_cycles_and_without_the_gate_many_are() {
     for state in ["warm", "bridging-down", "draining", "cold-confirmed", "cold", "waking", "bridging-up", "held"] {
         assert!(gated.requests.contains_key(state), "no request met {state}: {gated:?}");
     }
-    let reckless = run(20_261_121, 200, false);
+    let reckless = run(20_261_121, 2000, false);
     println!("without it: {reckless:#?}");
     assert!(reckless.lost.values().sum::<u64>() > 100, "or the judge is blind: {reckless:?}");
 }

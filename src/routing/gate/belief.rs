@@ -195,10 +195,10 @@ impl Belief {
         (due, next)
     }
 
-    /// Whether every way uses the latest version, and if not, one that may not.
+    /// Whether every way uses the latest version, and if not, the one that is furthest from it.
     pub(super) fn unsettled(&self) -> Option<(&Target, Option<Answer>)> {
         let latest = self.versions.back();
-        let open = self.sights.iter().find(|(target, sight)| {
+        let open = self.sights.iter().filter(|(target, sight)| {
             let by_another = || {
                 // The rule is not in force, or not any more; what it would lead to was seen through another.
                 matches!(sight.last, Some(Answer::Elsewhere | Answer::NoRoute))
@@ -209,7 +209,9 @@ impl Belief {
             };
             !sight.settled(latest) && !by_another()
         });
-        open.map(|(target, sight)| (target, sight.last))
+        // The one that is furthest behind: that is the one to be named.
+        let behind = |sight: &Sight| (sight.first, sight.row.map_or(0, |(_, count, _)| count));
+        open.min_by_key(|(_, sight)| behind(sight)).map(|(target, sight)| (target, sight.last))
     }
 
     /// Since when nothing but activators was seen on every way; `None` when that is not so.

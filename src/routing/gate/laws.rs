@@ -146,13 +146,7 @@ impl World {
     }
 
     fn act(&mut self, decision: &Decision, epoch: u64) {
-        let members = match self.mode {
-            // The autoscaler decides what the public Service holds.
-            Mode::Header if self.want == Path::Warm && self.room && self.pods.ready > 0 => Some(Members::Pods),
-            Mode::Header => Some(Members::Activators),
-            Mode::Port | Mode::Hold => decision.members,
-        };
-        match members {
+        match decision.members {
             Some(members) if members != self.written.0.0 => {
                 let at = self.now + Span::from_millis(self.random.random_range(0..1500));
                 let at = self.to_write.map_or(at, |(at, _)| at);
@@ -311,6 +305,11 @@ proptest! {
         prop_assert_eq!(world.zeros, 0);
         let held_for = world.last.as_ref().expect("it ran").look_again;
         prop_assert!(held_for.is_some_and(|at| at.since(world.now) <= Timers::default().hold_most));
+        // It follows again: so does the revision, by itself.
+        let catch_up = (world.now, world.written.0);
+        world.addresses[1].coming.push(catch_up);
+        let come = world.run_until(PATIENCE, |world| world.state() == State::Cold);
+        prop_assert_eq!(come, Ok(true), "{:?}", world.last);
     }
 }
 

@@ -27,7 +27,8 @@
 //! | `cold`, `waking` | activators | no: what is there was not seen yet |
 //!
 //! In the mode `header` the group is the revision's public Service, which holds either kind and never both; then `burst`
-//! holds activators, and `bridging-down` is left out: both kinds live until the proof.
+//! holds activators, and `bridging-down` is left out: both kinds live until the proof. `held` keeps the activators in: put
+//! back and taken out again, nobody could tell whether those that are seen are in from the attempt before.
 //!
 //! # Units and edges
 //!
@@ -407,7 +408,7 @@ pub enum Reason {
 
 impl Reason {
     /// The words of those that keep the last pod of a revision that is to go to zero.
-    pub const HOLDING: [&'static str; 15] = [
+    pub const HOLDING: [&'static str; 16] = [
         "few_activators",
         "hold_mode",
         "late",
@@ -419,6 +420,7 @@ impl Reason {
         "pinned",
         "pods_lost",
         "quiet",
+        "rules_unknown",
         "stale",
         "starting",
         "traffic",
@@ -738,9 +740,7 @@ impl Gate {
             // tells activators that are used afterwards from those before.
             Warm | Burst => !matches!(aim, Err(Reason::Pinned | Reason::HoldMode)),
             BridgingDown | BridgingUp | Draining | ColdConfirmed => true,
-            // Pods that serve again likewise.
-            Held => self.mode == Mode::Header,
-            Unrouted | Cold => false,
+            Unrouted | Cold | Held => false,
         };
         let refresh = match self.state {
             // What was proven must stay so until requests under way have ended, and until the pods have gone.
@@ -789,7 +789,6 @@ impl Gate {
         use State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
         let members = match (self.mode, state) {
             (Mode::Hold, _) | (_, Unrouted | Warm) | (Mode::Header, BridgingUp) => Members::Pods,
-            (Mode::Header, Held) if seen.room => Members::Pods,
             (_, Draining | ColdConfirmed | Cold | Waking) | (Mode::Header, Burst | BridgingDown | Held) => {
                 Members::Activators
             }
