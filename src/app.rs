@@ -11,7 +11,6 @@ pub mod shadow;
 
 use crate::api::conditions::to_jiff;
 use crate::api::metric::Metric;
-use crate::api::names::{CLASS_ANNOTATION, KPA_CLASS};
 use crate::api::pod_autoscaler::PodAutoscaler;
 use crate::api::pods::Progress;
 use crate::api::serverless_service::ServerlessService;
@@ -48,6 +47,7 @@ use crate::observe::metrics::knative::{self, AllScrapeTimes, Target};
 use crate::observe::metrics::{LabelNames, Registry};
 use crate::observe::ui::History;
 use crate::observe::ui::history::{self, Sight};
+use crate::ownership::class::Classes;
 use crate::ownership::lease::{self, Elections};
 use crate::ownership::{Choice, Duties, Ownership};
 use crate::routing::gate::contract::Keep;
@@ -102,6 +102,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where to differ from the reference.
     pub compat: Compat,
+    /// Which classes of PodAutoscalers are served.
+    pub classes: Classes,
     /// How Services are reached.
     pub dial: Arc<dyn Dial>,
     /// The DNS domain of the cluster, such as `cluster.local`.
@@ -213,6 +215,7 @@ impl Autoscaler {
             client,
             clock,
             compat,
+            classes,
             dial,
             cluster_domain,
             ownership,
@@ -225,6 +228,9 @@ impl Autoscaler {
             gates,
         } = options;
         let keeper = gates;
+        if let Some(keeper) = &keeper {
+            keeper.set_classes(classes.clone());
+        }
         let gates = keeper.clone().map(|keeper| Arc::new(keeper) as Arc<dyn Keep>);
         let requests = Requests::new(show.api.as_ref(), clock, compat);
         let client = requests.client(client);
@@ -324,6 +330,7 @@ impl Autoscaler {
             clock,
             compat,
             settings: current.clone(),
+            classes: classes.clone(),
             cluster_domain: cluster_domain.clone(),
             autoscalers: state.autoscalers.clone(),
             services: state.services.clone(),
@@ -365,8 +372,9 @@ impl Autoscaler {
         deciders.on_early({
             let (autoscalers, pa_queue, metric_queue) =
                 (state.autoscalers.clone(), pa_queue.clone(), metric_queue.clone());
+            let classes = classes.clone();
             Box::new(move |key| {
-                let known = autoscalers.get(key).is_some_and(|pa| pod_autoscaler::Controller::serves(&pa));
+                let known = autoscalers.get(key).is_some_and(|pa| classes.serve(&*pa));
                 if known {
                     pa_queue.add(key.clone(), Lane::Urgent);
                     metric_queue.add(key.clone(), Lane::Urgent);
@@ -394,31 +402,33 @@ impl Autoscaler {
             };
             Box::pin(async move { pods.follow(client, watches, changed).await })
         });
-        let queue = pa_queue.clone();
+        let (queue, ours, autoscalers) = (pa_queue.clone(), classes.clone(), state.autoscalers.clone());
         spawn(
             "watch PodAutoscalers",
-            keep(&reader, &state.autoscalers, &watches, move |key, _| {
+            keep(&reader, &state.autoscalers, &watches, move |key, object| {
+                let left = if ours.serve(object) { None } else { autoscalers.get(key) };
+                ours.note(key, left.as_deref());
                 queue.add(key.clone(), Lane::Fast);
             }),
         );
-        let (queue, marked) = (pa_queue.clone(), gates.clone());
+        let (queue, marked, ours) = (pa_queue.clone(), gates.clone(), classes.clone());
         spawn(
             "watch ServerlessServices",
             keep(&reader, &pa.services, &watches, move |key, object: &ServerlessService| {
                 if let Some(gates) = &marked {
                     gates.marked(key);
                 }
-                if let Some(owner) = owner(object) {
+                if let Some(owner) = owner(object, &ours) {
                     queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
                 }
             }),
         );
-        let (queue, metrics_queue) = (pa_queue.clone(), metric_queue.clone());
+        let (queue, metrics_queue, ours) = (pa_queue.clone(), metric_queue.clone(), classes.clone());
         spawn(
             "watch Metrics",
             keep(&reader, &pa.metrics, &watches, move |key, object: &Metric| {
                 metrics_queue.add(key.clone(), Lane::Fast);
-                if let Some(owner) = owner(object) {
+                if let Some(owner) = owner(object, &ours) {
                     queue.add(RevisionKey::new(key.namespace(), &owner), Lane::Fast);
                 }
             }),
@@ -505,6 +515,7 @@ impl Autoscaler {
         state.metrics.register(Arc::clone(&stat_server.counters));
         state.metrics.register(ownership.clone());
         state.metrics.register(deciders.clone());
+        state.metrics.register(classes.clone());
         state.metrics.register(collector.clone());
         state.metrics.register(Queues(vec![("metric", metric_queue.clone()), ("podautoscaler", pa_queue.clone())]));
         state.metrics.register(flow.clone());
@@ -1018,9 +1029,9 @@ where
     })
 }
 
-/// The PodAutoscaler of our class that controls an object.
-fn owner<K: Resource>(object: &K) -> Option<String> {
-    let ours = object.meta().annotations.as_ref()?.get(CLASS_ANNOTATION).is_some_and(|class| class == KPA_CLASS);
+/// The PodAutoscaler of a class of ours that controls an object.
+fn owner<K: Resource>(object: &K, classes: &Classes) -> Option<String> {
+    let ours = classes.serve(object);
     let controller = object.meta().owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     (ours
         && controller.kind == "PodAutoscaler"

@@ -7,7 +7,9 @@
 //! Some annotations have an older spelling. The newer one wins wherever it is present, even when its value is
 //! malformed; there is no falling back.
 
-use crate::api::names::{CLASS_ANNOTATION, HPA_CLASS, KPA_CLASS, METRIC_ANNOTATION, PROGRESS_DEADLINE_ANNOTATION};
+use crate::api::names::{
+    CLASS_ANNOTATION, HPA_CLASS, KPA_CLASS, METRIC_ANNOTATION, MPA_CLASS, PROGRESS_DEADLINE_ANNOTATION,
+};
 use crate::api::setting::{SettingError, Severity};
 use crate::api::{duration, goparse};
 use crate::units::{Aggregation, Compat, Span};
@@ -203,8 +205,10 @@ impl Overrides {
             aggregation: reader.read(&AGGREGATION, aggregation),
             progress_deadline: reader.span(&PROGRESS_DEADLINE),
         };
-        if overrides.class() == KPA_CLASS && !matches!(overrides.metric(), "concurrency" | "rps") {
-            reader.refuse(&METRIC, format!("is not a metric of the class {KPA_CLASS}, so concurrency is used"));
+        if let class @ (KPA_CLASS | MPA_CLASS) = overrides.class()
+            && !matches!(overrides.metric(), "concurrency" | "rps")
+        {
+            reader.refuse(&METRIC, format!("is not a metric of the class {class}, so concurrency is used"));
         }
         let mut errors = reader.errors;
         errors.sort_by(|one, other| one.keys.cmp(&other.keys));
@@ -225,7 +229,7 @@ impl Overrides {
 /// The metric of a class that is not told another.
 fn default_metric(class: &str) -> &'static str {
     match class {
-        KPA_CLASS => "concurrency",
+        KPA_CLASS | MPA_CLASS => "concurrency",
         HPA_CLASS => "cpu",
         _ => "",
     }
@@ -613,6 +617,7 @@ mod tests {
         };
         assert_eq!(of(&[]), (false, KPA_CLASS.to_owned(), "concurrency".to_owned()));
         assert_eq!(of(&[("class", HPA_CLASS)]), (true, HPA_CLASS.to_owned(), "cpu".to_owned()));
+        assert_eq!(of(&[("class", MPA_CLASS)]), (true, MPA_CLASS.to_owned(), "concurrency".to_owned()));
         assert_eq!(of(&[("class", "mine"), ("metric", "rps")]), (true, "mine".to_owned(), "rps".to_owned()));
         assert_eq!(of(&[("class", "mine")]).2, "");
         let (overrides, errors) = Overrides::read(&annotations(&[("metric", "latency")]), Compat::IMPROVED);

@@ -8,6 +8,8 @@ pub const METRIC_ANNOTATION: &str = "autoscaling.knative.dev/metric";
 pub const KPA_CLASS: &str = "kpa.autoscaling.knative.dev";
 /// The class that stands for a HorizontalPodAutoscaler.
 pub const HPA_CLASS: &str = "hpa.autoscaling.knative.dev";
+/// The class that Alibaba Cloud's Knative adds: scaled on the concurrency that its MSE gateway counts, to zero too.
+pub const MPA_CLASS: &str = "mpa.autoscaling.knative.dev";
 
 /// Label: the name of the revision.
 pub const REVISION_LABEL: &str = "serving.knative.dev/revision";

@@ -12,9 +12,9 @@ use crate::controllers::settings::{self, Maps};
 use crate::dataplane::activator::{self, Activator};
 use crate::k8s::dial::SystemDial;
 use crate::local::alb::balancer::Manners;
+use crate::local::dial::LocalDial;
 use crate::local::manifest::{self, Manifest};
 use crate::local::pods::kubelet;
-use crate::local::services::LocalDial;
 use crate::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST, alb, apiserver, knative};
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::ledger::Ledger;
@@ -22,6 +22,7 @@ use crate::observe::metrics::Registry;
 use crate::observe::metrics::endpoint::DEFAULT_PORT;
 use crate::observe::telemetry::{self, LogFormat};
 use crate::ownership::Choice;
+use crate::ownership::class::Classes;
 use crate::routing::controller::{self, Controller};
 use crate::routing::gate::Timers;
 use crate::routing::keeper::Keeper;
@@ -283,6 +284,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
         client: kubernetes.clone(),
         clock,
         compat,
+        classes: Classes::default(),
         dial: Arc::new(LocalDial::new(cluster.services().clone())),
         cluster_domain: "cluster.local".to_owned(),
         ownership: Choice::Single,

@@ -12,6 +12,7 @@ use crate::k8s::pace;
 use crate::observe::metrics::endpoint::Endpoint;
 use crate::observe::telemetry::{self, Log, LogFormat};
 use crate::ownership::Choice;
+use crate::ownership::class::Classes;
 use crate::ownership::holder::{Identity, STATS_PORT, StatefulSet};
 use crate::routing::controller::{self, Controller};
 use crate::routing::gate::Timers;
@@ -80,6 +81,11 @@ pub struct Args {
     /// its ingress class and Ebb's account may write Ingresses. Nobody else may program that class.
     #[arg(long, env = "EBB_ALB", value_enum, value_name = "WHEN", default_value_t)]
     alb: Alb,
+
+    /// Serve PodAutoscalers of the class mpa.autoscaling.knative.dev too, as if they were of the class kpa. The class is
+    /// Alibaba Cloud's, for its MSE gateway; only where nothing else serves it.
+    #[arg(long, env = "EBB_SERVE_MPA", value_parser = clap::builder::BoolishValueParser::new())]
+    serve_mpa: bool,
 
     /// Show metrics under the names of Knative up to 1.18 too (autoscaler_desired_pods and so on), for dashboards of that
     /// time.
@@ -289,6 +295,7 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         client: client.clone(),
         clock,
         compat,
+        classes: Classes::new(args.serve_mpa),
         dial: Arc::new(SystemDial),
         cluster_domain: cluster_domain::of(variable.as_deref(), resolv_conf.as_deref()),
         ownership: Choice::Cluster { identity, stateful_set: StatefulSet::from_env(environment) },

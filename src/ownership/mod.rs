@@ -1,4 +1,4 @@
-//! Which replica owns which revision.
+//! Which replica owns which revision; and, before that, which PodAutoscalers are Ebb's at all ([`class`]).
 //!
 //! Revisions are spread over a few buckets by their names ([`ring`]). Each bucket has one owner, which alone decides
 //! and writes for the bucket's revisions; the other replicas take in stats and pass them on to it.
@@ -41,6 +41,7 @@
 //! Reading order: [`ring`], [`holder`], [`election`] (pure); this file; [`lease`], [`sighting`], [`advertise`].
 
 pub mod advertise;
+pub mod class;
 pub mod election;
 pub mod holder;
 pub mod lease;

@@ -20,8 +20,10 @@
 //!   (`alb-probe: none`, a KIngress that is gone) the horizon must do.
 //! - Probes under way are bounded; one that finds no place is sent with the next step.
 
+use crate::api::serverless_service::ServerlessService;
 use crate::clock::Clock;
 use crate::observe::metrics::{Page, Source, count};
+use crate::ownership::class::Classes;
 use crate::routing::gate::contract::{Asked, Keep, Leave, Notice};
 use crate::routing::gate::rules::{Leads, Rules};
 use crate::routing::gate::{Answer, Decision, Gate, Path, Probe, Reason, Seen, State as GateState, Target, Timers};
@@ -109,6 +111,7 @@ struct Inner {
     names: Notify,
     on_change: OnceLock<Look>,
     on_owner: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    classes: OnceLock<Classes>,
     /// Revisions whose owner is to say that it knows of a route.
     awaited: Mutex<BTreeSet<RevisionKey>>,
     places: Arc<Semaphore>,
@@ -197,11 +200,22 @@ impl Keeper {
                 names: Notify::new(),
                 on_change: OnceLock::new(),
                 on_owner: OnceLock::new(),
+                classes: OnceLock::new(),
                 awaited: Mutex::default(),
                 places: Arc::new(Semaphore::new(MOST_PROBES)),
                 counters: Counters::default(),
             }),
         }
+    }
+
+    /// Says which classes are served here; the KPA class alone unless it is called.
+    pub fn set_classes(&self, classes: Classes) {
+        _ = self.inner.classes.set(classes);
+    }
+
+    /// Whether the revision of a ServerlessService is scaled here.
+    pub fn scales(&self, service: &ServerlessService) -> bool {
+        self.inner.classes.get().cloned().unwrap_or_default().serve(service)
     }
 
     /// Rules may lead to these revisions and to no others. To be told as soon as KIngresses are listed: it counts until the

@@ -21,6 +21,7 @@ use ebb::observe::journal::{Journal, Options as JournalOptions};
 use ebb::observe::metrics::server;
 use ebb::observe::metrics::{Format, Registry, RevisionLabels};
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::routing::gate::Timers;
 use ebb::routing::keeper::Keeper;
 use ebb::routing::probe::SystemVips;
@@ -58,6 +59,7 @@ async fn autoscaler(show: Show, with_revisions: bool) -> (String, String) {
         client: served.client(),
         clock: Clock::system(),
         compat,
+        classes: Classes::default(),
         maps,
         start,
         dial: Arc::new(SystemDial),
@@ -208,7 +210,7 @@ async fn data_path() -> [String; 2] {
 }
 
 /// The ConfigMaps without which no autoscaler starts.
-async fn furnish(client: &kube::Client) {
+pub(crate) async fn furnish(client: &kube::Client) {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "knative-serving");
     for (name, data) in [
         ("config-autoscaler", json!({})),

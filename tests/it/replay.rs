@@ -21,6 +21,7 @@ use ebb::controllers::settings::{self, Maps};
 use ebb::k8s::dial::{Dial, SystemDial};
 use ebb::local::apiserver::{Effect, Fault, Store, Verb, router};
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::stats::client;
 use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
 use ebb::units::{Compat, Span, Timestamp};
@@ -415,6 +416,7 @@ async fn play(history: &History, compat: Compat) -> History {
         client: client.clone(),
         clock,
         compat,
+        classes: Classes::default(),
         dial: Arc::new(Network::start().await),
         cluster_domain: "cluster.local".to_owned(),
         ownership: Choice::Single,

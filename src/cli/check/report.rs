@@ -185,6 +185,7 @@ impl Report {
                 "source": source_json(reviewed.item.source("").as_ref()),
                 "servedBy": match reviewed.served_by {
                     ServedBy::Kpa => "kpa",
+                    ServedBy::Mpa => "mpa",
                     ServedBy::Hpa => "hpa",
                     ServedBy::Unknown => "unknown",
                 },
@@ -219,6 +220,7 @@ impl Reviewed {
         let item = &self.item;
         let served = match self.served_by {
             ServedBy::Kpa => "scaled on requests, to zero and back",
+            ServedBy::Mpa => "scaled on requests, to zero and back, by whoever serves its class",
             ServedBy::Hpa => "scaled by a HorizontalPodAutoscaler, not by this autoscaler",
             ServedBy::Unknown => "scaled by nobody Knative has",
         };

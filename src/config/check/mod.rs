@@ -13,7 +13,7 @@ mod traps;
 pub use settings::{Entry, Quantity, ServedBy};
 
 use crate::api::annotations::{Annotations, KEYS, Key, Overrides, validate, validate_progress_deadline};
-use crate::api::names::{CLASS_ANNOTATION, HPA_CLASS, KPA_CLASS};
+use crate::api::names::{CLASS_ANNOTATION, HPA_CLASS, KPA_CLASS, MPA_CLASS};
 use crate::api::setting::{SettingError, Severity};
 use crate::config::{Autoscaler, ConfigError, Data, Defaults, Deployment, Origin, Resolved, Setting, autoscaler};
 use crate::config::{defaults, resolve};
@@ -229,6 +229,10 @@ impl<'a> Case<'a> {
         let served_by = self.served_by();
         match served_by {
             ServedBy::Kpa => self.traps(),
+            ServedBy::Mpa => {
+                self.mpa_class();
+                self.traps();
+            }
             ServedBy::Hpa => self.traps_of_hpa(),
             ServedBy::Unknown => self.unknown_class(),
         }
@@ -238,6 +242,7 @@ impl<'a> Case<'a> {
     fn served_by(&self) -> ServedBy {
         match self.resolved.class.value.as_str() {
             KPA_CLASS => ServedBy::Kpa,
+            MPA_CLASS => ServedBy::Mpa,
             HPA_CLASS => ServedBy::Hpa,
             _ => ServedBy::Unknown,
         }
@@ -249,6 +254,8 @@ impl<'a> Case<'a> {
         let settings = self.cluster.autoscaler.validation(Compat::STRICT);
         let mut errors = validate(self.subject.annotations, &settings);
         errors.extend(validate_progress_deadline(self.subject.annotations));
+        // Not every Knative refuses it; the warning about it says which do.
+        errors.retain(|error| !error.keys.iter().any(|key| key == CLASS_ANNOTATION) || error.value != MPA_CLASS);
         let (_, unread) = Overrides::read(&self.annotations, Compat::IMPROVED);
         for error in &errors {
             let is_alias = |key: &Key| key.alias == error.keys.first().map(String::as_str);

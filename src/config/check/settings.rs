@@ -11,6 +11,8 @@ use std::fmt;
 pub enum ServedBy {
     /// This one, or Knative's of the same class.
     Kpa,
+    /// This one where it is told to, or Alibaba Cloud's of that class.
+    Mpa,
     /// Kubernetes' HorizontalPodAutoscaler, which another component of Knative makes.
     Hpa,
     /// None that Knative has.
@@ -82,7 +84,7 @@ impl Case<'_> {
         let mut rows = Rows(Vec::new());
         rows.add("class", &resolved.class, |class| Quantity::Text(class.clone()));
         match served_by {
-            ServedBy::Kpa => self.entries_of_kpa(&mut rows),
+            ServedBy::Kpa | ServedBy::Mpa => self.entries_of_kpa(&mut rows),
             ServedBy::Hpa => self.entries_of_hpa(&mut rows),
             ServedBy::Unknown => {
                 rows.add("initial-scale", &resolved.initial_scale, |number| pods(*number));

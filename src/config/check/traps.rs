@@ -635,6 +635,16 @@ impl Case<'_> {
         }
     }
 
+    /// A class that only one vendor's Knative has.
+    pub(super) fn mpa_class(&mut self) {
+        let why = "a class of Alibaba Cloud's Knative for its MSE gateway; Knative's own admission refuses it, and Ebb serves it \
+                   only with --serve-mpa"
+            .to_owned();
+        let mend =
+            "remove it, or set it to kpa.autoscaling.knative.dev, to be scaled on requests everywhere".to_owned();
+        self.warn("mpa-class", &[blame(&self.resolved.class)], why, mend);
+    }
+
     /// A class no autoscaler of Knative serves.
     pub(super) fn unknown_class(&mut self) {
         let class = &self.resolved.class;

@@ -15,7 +15,7 @@ pub mod tell;
 use crate::api::annotations::Overrides;
 use crate::api::conditions::settle_times;
 use crate::api::metric::Metric;
-use crate::api::names::{CLASS_ANNOTATION, CONFIGURATION_LABEL, KPA_CLASS, REVISION_LABEL};
+use crate::api::names::{CONFIGURATION_LABEL, REVISION_LABEL};
 use crate::api::pod_autoscaler::{PodAutoscaler, PodAutoscalerStatus};
 use crate::api::serverless_service::{Mode, ServerlessService};
 use crate::clock::Clock;
@@ -33,6 +33,7 @@ use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::feed::{Feed, ScaleChange};
 use crate::observe::ledger::{Ledger, Mark};
 use crate::observe::plan::Plan;
+use crate::ownership::class::Classes;
 use crate::routing::gate::contract::{Asked, Keep, Leave, Marked};
 use crate::routing::gate::{Path, Pods, State};
 use crate::units::{Compat, RevisionKey, Timestamp};
@@ -63,6 +64,8 @@ pub struct Controller {
     pub compat: Compat,
     /// The cluster's settings.
     pub settings: Current,
+    /// Which classes are served.
+    pub classes: Classes,
     /// The DNS domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
     /// PodAutoscalers, as last seen.
@@ -146,16 +149,10 @@ impl Error {
 }
 
 impl Controller {
-    /// Whether Ebb serves this PodAutoscaler: the class annotation must be there and name this class.
-    pub fn serves(pa: &PodAutoscaler) -> bool {
-        pa.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION)).map(String::as_str)
-            == Some(KPA_CLASS)
-    }
-
     /// One look at one PodAutoscaler.
     pub async fn reconcile(self: Arc<Self>, key: RevisionKey) -> Turn {
         // One that was given to another class is not ours any more either.
-        let Some(pa) = self.autoscalers.get(&key).filter(|pa| Self::serves(pa)) else {
+        let Some(pa) = self.autoscalers.get(&key).filter(|pa| self.classes.serve(&**pa)) else {
             self.deciders.remove_decider(&key);
             self.gauges.forget(&key);
             self.teller.forget(&key);

@@ -20,7 +20,6 @@ use crate::api::serverless_service::{Mode, ServerlessService};
 use crate::clock::Clock;
 use crate::config::{Resolved, resolve};
 use crate::controllers::metric::windows;
-use crate::controllers::pod_autoscaler;
 use crate::controllers::pod_autoscaler::plan::{self, Scale, ScaleStep, Seen};
 use crate::controllers::settings::{Current, Settings};
 use crate::deciders::Deciders;
@@ -33,6 +32,7 @@ use crate::k8s::read_only::Refusals;
 use crate::k8s::scale_targets::ScaleTargets;
 use crate::observe::metrics::{LabelNames, Page, Registry, RevisionLabels, RevisionSeries, Source};
 use crate::observe::plan::Plan;
+use crate::ownership::class::Class;
 use crate::stats::limit::OncePerMinute;
 use crate::units::{Compat, RevisionKey, ScalingMetric, Span, Timestamp};
 use compare::{Answers, Aspect, Basis, Blind, Comparison, Finding, Sight, Tolerance};
@@ -385,7 +385,7 @@ impl Source for Shadow {
 fn is_followed(object: &PodAutoscaler) -> bool {
     let labels = object.metadata.labels.as_ref();
     let has = |name: &str| labels.and_then(|labels| labels.get(name)).is_some_and(|value| !value.is_empty());
-    pod_autoscaler::Controller::serves(object)
+    Class::of(object) == Class::Kpa
         && object.metadata.deletion_timestamp.is_none()
         && has(CONFIGURATION_LABEL)
         && has(REVISION_LABEL)

@@ -13,6 +13,7 @@ use ebb::k8s::pace;
 use ebb::k8s::slim::Guarded;
 use ebb::local::apiserver::{Store, serve};
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
 use ebb::units::{Compat, RevisionKey};
 use futures::{SinkExt as _, StreamExt as _};
@@ -70,6 +71,7 @@ impl Rig {
             client: connect(road.address),
             clock: Clock::system(),
             compat,
+            classes: Classes::default(),
             dial: Arc::new(SystemDial),
             cluster_domain: "cluster.local".to_owned(),
             ownership: choice,

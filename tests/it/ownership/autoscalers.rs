@@ -13,6 +13,7 @@ use ebb::engine::Decision;
 use ebb::k8s::dial::Dial;
 use ebb::local::apiserver::{Effect, Fault, Store, Verb};
 use ebb::observe::metrics::Format;
+use ebb::ownership::class::Classes;
 use ebb::ownership::holder::{Identity, StatefulSet};
 use ebb::ownership::{Choice, Ownership};
 use ebb::stats::wire::{Stat, WireStatMessage, encode_batch};
@@ -140,6 +141,7 @@ async fn start_at(
         client,
         clock,
         compat,
+        classes: Classes::default(),
         dial,
         cluster_domain: "cluster.local".to_owned(),
         ownership: Choice::Cluster { identity, stateful_set },
