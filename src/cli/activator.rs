@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// Run the activator: it holds requests for revisions that have no pods and reports them to the autoscaler.
 ///
+/// With $GATEWAY_PORT it is a gateway for the KIngresses of the load balancer's class too.
+///
 /// Settings come from the environment variables that Knative's own activator reads. Beyond those,
 /// ACTIVATOR_BIND_IP is the address to listen on and AUTOSCALER_URL the autoscaler's websocket. It
 /// stops in order on SIGTERM: not ready first, then, once routers had time to learn of it, the

@@ -90,6 +90,21 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes away what `Connection` names, so that what is put on from here on passes, whatever a client named there; the wish
+/// to upgrade stays.
+pub fn drop_named(headers: &mut HeaderMap) {
+    let upgrade = wanted_upgrade(headers);
+    let te = headers.get_all(TE).iter().cloned().collect::<Vec<_>>();
+    drop_hop_by_hop(headers);
+    for value in te {
+        headers.append(TE, value);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, upgrade);
+    }
+}
+
 /// Makes one cookie header of the several that HTTP/2 may split it into and HTTP/1.1 may not.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(COOKIE).iter();
@@ -213,6 +228,16 @@ mod tests {
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or(""))).collect();
         left.sort_unstable();
         assert_eq!(left, [("content-type", "text/plain"), ("te", "trailers"), ("trailer", "x-sum")]);
+    }
+
+    #[test]
+    fn what_is_put_on_later_passes_whatever_a_client_named() {
+        let mut headers = map(&[("connection", "Upgrade, foo"), ("upgrade", "websocket"), ("foo", "mine")]);
+        drop_named(&mut headers);
+        headers.insert("foo", HeaderValue::from_static("ours"));
+        assert_eq!(wanted_upgrade(&headers).expect("an upgrade"), "websocket");
+        drop_hop_by_hop(&mut headers);
+        assert_eq!(text(&headers, "foo"), "ours");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Reading order: [`apiserver`] (the objects), [`manifest`] (what a user hands over), [`knative`] (what becomes of it),
-//! [`pods`] (what runs), [`services`] and [`gateway`] (how it is reached), [`alb`] (a cloud's load balancer in its place),
+//! [`pods`] (what runs), [`dial`] and [`gateway`] (how it is reached), [`alb`] (a cloud's load balancer in its place),
 //! [`sample`] (what runs when there is nothing else).
 //!
 //! Everything acts on the objects and on nothing else: whatever a part does can be seen, and caused, with kubectl.
@@ -22,13 +22,13 @@
 
 pub mod alb;
 pub mod apiserver;
+pub mod dial;
 pub mod gateway;
 pub mod knative;
 pub mod manifest;
 mod meta;
 pub mod pods;
 pub mod sample;
-pub mod services;
 mod world;
 mod write;
 
@@ -38,6 +38,7 @@ use crate::api::alb_config::AlbConfig;
 use crate::api::names::{ACTIVATOR_SERVICE, QUEUE_H2C_PORT, QUEUE_HTTP1_PORT, SLICE_SERVICE_LABEL, SYSTEM_NAMESPACE};
 use crate::clock::Clock;
 use crate::dataplane::server::Stop;
+use crate::dataplane::services::Services;
 use crate::local::alb::Alb;
 use crate::local::gateway::Gateway;
 use crate::local::knative::controllers::Controllers;
@@ -45,7 +46,6 @@ use crate::local::knative::route::{INGRESS_CLASS, Network};
 use crate::local::pods::container::QUEUE_PROXY_IMAGE;
 use crate::local::pods::controller::Pods;
 use crate::local::pods::kubelet::{self, Kubelet};
-use crate::local::services::Services;
 use crate::local::world::{Queues, World};
 use k8s_openapi::api::core::v1::{ConfigMap, Service as CoreService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -54,6 +54,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::wait::await_condition;
 use kube::runtime::wait::conditions::is_crd_established;
+use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -170,7 +171,7 @@ impl LocalCluster {
         let services = Services::default();
         tasks.spawn({
             let (services, client, cancel) = (services.clone(), client.clone(), cancel.clone());
-            async move { services.follow(client, cancel).await }
+            async move { services.follow(client, watcher::Config::default(), cancel).await }
         });
 
         let (gateway_stop, gateway_tasks) = (Stop::default(), TaskTracker::new());
@@ -185,8 +186,8 @@ impl LocalCluster {
             gateway_tasks.spawn(async move { alb.serve(0, ("HTTP", 80), listener, stop).await });
             balancer = Some(serving);
         } else if let Some(listener) = listener {
-            let options = gateway::Options { class: options.ingress_class.clone(), domain: options.domain.clone() };
-            let serving = Gateway::new(options, clock, services.clone());
+            let (class, domain) = (options.ingress_class.clone(), options.domain.clone());
+            let serving = Gateway::new(class, domain, clock, services.clone());
             tasks.spawn({
                 let (serving, client, cancel) = (serving.clone(), client.clone(), cancel.clone());
                 async move { serving.follow(client, cancel).await }
@@ -218,7 +219,7 @@ impl LocalCluster {
         self.balancer.as_ref()
     }
 
-    /// The Services, to connect by name: see [`services::LocalDial`].
+    /// The Services, to connect by name: see [`dial::LocalDial`].
     pub fn services(&self) -> &Services {
         &self.services
     }

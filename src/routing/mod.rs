@@ -3,8 +3,9 @@
 //!
 //! Reading order: [`model`] (settings, annotation JSON, why something cannot be expressed), [`translate`] (one KIngress to
 //! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits), [`gate`] (when a revision
-//! behind a load balancer may go to zero); these do no I/O. Then [`controller`] (applies the plan and tells what became of
-//! it), [`probe`] (one question to the load balancer), [`live`] (whether it follows), and [`keeper`] (runs the gates).
+//! behind a load balancer may go to zero), [`table`] (where a gateway sends a request); these do no I/O. Then [`controller`]
+//! (applies the plan and tells what became of it), [`probe`] (one question to the load balancer), [`live`] (whether it
+//! follows), and [`keeper`] (runs the gates).
 
 pub mod controller;
 pub mod gate;
@@ -13,4 +14,5 @@ pub mod live;
 pub mod model;
 pub mod plan;
 pub mod probe;
+pub mod table;
 pub mod translate;

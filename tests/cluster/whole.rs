@@ -14,12 +14,13 @@ use ebb::clock::Clock;
 use ebb::controllers::settings::{self, Maps};
 use ebb::dataplane::activator::{self, Activator};
 use ebb::k8s::dial::Dial;
+use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
 use ebb::local::manifest;
 use ebb::local::pods::{NODE, kubelet};
-use ebb::local::services::LocalDial;
 use ebb::local::{AutoscalerSettings, LocalCluster, Options};
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::ownership::holder::Identity;
 use ebb::stats::client;
 use ebb::units::Compat;
@@ -113,6 +114,7 @@ impl Whole {
         let options = app::Options {
             clock: Clock::system(),
             compat: Compat::IMPROVED,
+            classes: Classes::default(),
             dial: Arc::new(LocalDial::new(self.cluster.services().clone())),
             cluster_domain: "cluster.local".to_owned(),
             ownership: Choice::Cluster {

@@ -10,12 +10,13 @@ use ebb::dataplane::server::Stop;
 use ebb::k8s::dial::SystemDial;
 use ebb::local::alb::balancer::Manners;
 use ebb::local::alb::{self, Alb};
+use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
 use ebb::local::pods::kubelet;
-use ebb::local::services::LocalDial;
 use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
 use ebb::observe::metrics::Format;
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::routing::controller::{Controller, Setup};
 use ebb::routing::gate::{Answer, Timers};
 use ebb::routing::keeper::Keeper;
@@ -162,6 +163,7 @@ impl System {
             client: client.clone(),
             clock,
             compat: COMPAT,
+            classes: Classes::default(),
             dial: Arc::new(LocalDial::new(cluster.services().clone())),
             cluster_domain: "cluster.local".to_owned(),
             ownership: Choice::Single,

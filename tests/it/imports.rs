@@ -25,6 +25,7 @@ const ROWS: &[&[&str]] = &[
         "routing::model",
         "routing::translate",
         "routing::plan",
+        "routing::table",
     ],
     &["observe"],
     &["k8s"],
@@ -51,6 +52,7 @@ const PURE: &[&str] = &[
     "routing::model",
     "routing::translate",
     "routing::plan",
+    "routing::table",
     "sim",
 ];
 

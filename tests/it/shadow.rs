@@ -12,15 +12,16 @@ use ebb::controllers::shadow::report::{Report, RevisionReport};
 use ebb::dataplane::activator::{self, Activator};
 use ebb::k8s::dial::SystemDial;
 use ebb::k8s::read_only::read_only;
+use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
 use ebb::local::pods::kubelet;
-use ebb::local::services::LocalDial;
 use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
 use ebb::observe::explain::of_journal;
 use ebb::observe::journal::replay::{Event, Step};
 use ebb::observe::journal::{self, Journal, Replay};
 use ebb::observe::metrics::Format;
 use ebb::ownership::Choice;
+use ebb::ownership::class::Classes;
 use ebb::stats::client;
 use ebb::units::{Compat, Span};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -131,6 +132,7 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
         client: served.client(),
         clock,
         compat: COMPAT,
+        classes: Classes::default(),
         dial: Arc::new(dial.clone()),
         cluster_domain: "cluster.local".to_owned(),
         ownership: Choice::Single,

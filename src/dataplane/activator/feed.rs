@@ -8,7 +8,9 @@ use crate::api::names::{SERVICE_TYPE_LABEL, SKS_LABEL};
 use crate::api::serving;
 use crate::dataplane::activator::backends::Backends;
 use crate::dataplane::activator::throttle::{Revision, Share};
+use crate::dataplane::gateway::Gateway;
 use crate::dataplane::proxy::Protocol;
+use crate::dataplane::services::Services;
 use crate::dataplane::timeouts::Timeouts;
 use crate::k8s::follow::{Change, follow};
 use crate::observe::metrics::RevisionLabels;
@@ -55,6 +57,13 @@ pub async fn run(client: Client, backends: Backends, own_ip: IpAddr, cancel: Can
         },
     );
     tokio::join!(revisions, slices);
+}
+
+/// Keeps the gateway of an activator as Kubernetes has it, until `cancel`. The Services of revisions are left out: those
+/// are reached by their pods.
+pub async fn routes(client: Client, gateway: Gateway, services: Services, cancel: CancellationToken) {
+    let others = watcher::Config::default().labels(&format!("!{SKS_LABEL}"));
+    tokio::join!(services.follow(client.clone(), others, cancel.clone()), gateway.follow(client, cancel, |_| {}));
 }
 
 /// What the activator reads of a Revision.

@@ -34,20 +34,24 @@ use crate::dataplane::activator::backends::Backends;
 use crate::dataplane::activator::load::{Load, StatSink};
 use crate::dataplane::activator::throttle::{Lease, NoPod, ProbeSettings, Shared};
 use crate::dataplane::body::{self, Body, empty};
+use crate::dataplane::gateway::{self, Gateway, Inward};
 use crate::dataplane::headers;
 use crate::dataplane::limit::QueueFull;
 use crate::dataplane::metrics::Requests;
 use crate::dataplane::probes;
 use crate::dataplane::proxy::{Exchange, ForwardError, Protocol, Proxy, Settings};
 use crate::dataplane::server::{self, MAX_CONNECTIONS, Stop};
+use crate::dataplane::services::Services;
 use crate::k8s::dial::Dial;
 use crate::observe::ledger::{Ledger, Mark};
 use crate::observe::metrics::endpoint::{Endpoint, EndpointError};
 use crate::observe::metrics::process::Process;
 use crate::observe::metrics::{MOST_REVISIONS, Registry, server as exposition};
+use crate::routing::model::CLASS;
 use crate::stats::client;
 use crate::stats::limit::OncePerMinute;
 use crate::units::{Compat, RevisionKey};
+use futures::future::BoxFuture;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -85,6 +89,8 @@ pub struct Config {
     /// Where `GET /metrics` tells Prometheus of the requests, and what else it shows there; `None` is no such listener.
     /// Knative's port is 9090.
     pub metrics: Option<(SocketAddr, Registry)>,
+    /// The port at which it is a gateway for KIngresses of a class too, and the class; `None` is no such listener.
+    pub gateway: Option<(u16, String)>,
     /// The domain of the cluster, for hosts such as `hello-00001.default.svc.cluster.local`.
     pub cluster_domain: String,
     /// How pods are probed.
@@ -110,6 +116,7 @@ impl Config {
             http1_port: names::QUEUE_HTTP1_PORT,
             h2c_port: names::QUEUE_H2C_PORT,
             metrics: None,
+            gateway: None,
             cluster_domain: "cluster.local".to_owned(),
             probe: ProbeSettings::default(),
             queue_depth: QUEUE_DEPTH,
@@ -166,7 +173,17 @@ impl Activator {
         };
         let (stopping, complaints) = (CancellationToken::new(), OncePerMinute::new(clock));
         let state = Arc::new(State { config, proxy, backends, load, requests, counters, stopping, complaints });
-        Ok(Bound { state, http1, h2c, metrics })
+        let gateway = match state.config.gateway.clone() {
+            Some((port, class)) => {
+                let listener = TcpListener::bind((state.config.ip, port)).await?;
+                let (services, options) =
+                    (Services::default(), gateway::Options { class, ..gateway::Options::default() });
+                let gateway = Gateway::new(options, clock, services.clone()).with(Arc::new(Inside(Arc::clone(&state))));
+                Some((listener, gateway, services))
+            }
+            None => None,
+        };
+        Ok(Bound { state, http1, h2c, gateway, metrics })
     }
 }
 
@@ -176,6 +193,7 @@ pub struct Bound {
     state: Arc<State>,
     http1: TcpListener,
     h2c: TcpListener,
+    gateway: Option<(TcpListener, Gateway, Services)>,
     metrics: Option<(TcpListener, Registry)>,
 }
 
@@ -188,6 +206,14 @@ impl Bound {
     /// The addresses bound: for HTTP/1.1 and for HTTP/2.
     pub fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.http1.local_addr()?, self.h2c.local_addr()?))
+    }
+
+    /// The gateway and what it knows of Services, to be fed from Kubernetes; and where it listens.
+    pub fn gateway(&self) -> io::Result<Option<(Gateway, Services, SocketAddr)>> {
+        let of = |(listener, gateway, services): &(TcpListener, Gateway, Services)| {
+            Ok((gateway.clone(), services.clone(), listener.local_addr()?))
+        };
+        self.gateway.as_ref().map(of).transpose()
     }
 
     /// The address at which metrics are served, if they are.
@@ -203,7 +229,7 @@ impl Bound {
     /// Serves until `cancel`; then fails its health check, serves on for the drain period, and lets what is in flight
     /// finish within the drain limit. Load is told of to the end.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { state, http1, h2c, metrics } = self;
+        let Self { state, http1, h2c, gateway, metrics } = self;
         let stop = Stop::default();
         let showing =
             metrics.map(|(listener, registry)| tokio::spawn(exposition::serve(listener, registry, stop.kill.clone())));
@@ -212,6 +238,10 @@ impl Bound {
             let state = Arc::clone(&state);
             let handler = move |request| answer(Arc::clone(&state), request);
             serving.spawn(server::serve(listener, MAX_CONNECTIONS, handler, stop.clone()));
+        }
+        if let Some((listener, gateway, _)) = gateway {
+            let stop = stop.clone();
+            serving.spawn(async move { gateway.serve(listener, stop).await });
         }
         serving.close();
         let telling = tokio::spawn({
@@ -256,6 +286,19 @@ struct State {
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State").field("config", &self.config).field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+/// The activator, as its own gateway sees it.
+struct Inside(Arc<State>);
+
+impl Inward for Inside {
+    fn knows(&self, revision: &RevisionKey) -> bool {
+        self.0.backends.get(revision).is_some()
+    }
+
+    fn answer(&self, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(answer(Arc::clone(&self.0), request))
     }
 }
 
@@ -412,8 +455,8 @@ impl State {
 /// `PROBE_TIMEOUT`, `PROBE_FREQUENCY`, `MAX_IDLE_PROXY_CONNS_PER_HOST`, `CLUSTER_DOMAIN`, `CONFIG_OBSERVABILITY_NAME`,
 /// `METRICS_PROMETHEUS_PORT`, `METRICS_PROMETHEUS_HOST`. Metrics are served as the ConfigMap asks for.
 ///
-/// Beyond Knative's: `ACTIVATOR_BIND_IP`, the address to listen on (all by default), and `AUTOSCALER_URL`, the
-/// autoscaler's websocket.
+/// Beyond Knative's: `ACTIVATOR_BIND_IP`, the address to listen on (all by default), `AUTOSCALER_URL`, the autoscaler's
+/// websocket, and `GATEWAY_PORT`, where it is a gateway for KIngresses of the load balancer's class too.
 pub async fn run_from_env(
     client: kube::Client,
     dial: Arc<dyn Dial>,
@@ -432,11 +475,18 @@ pub async fn run_from_env(
     let _stop_all = root.clone().drop_guard();
     let sink = client::spawn(&env.autoscaler, dial, root.child_token())?;
     let bound = Activator::bind(env.config, Arc::new(sink), clock).await?;
+    let routes = bound.gateway()?.map(|(gateway, services, _)| {
+        let (client, cancel) = (client.clone(), root.child_token());
+        tokio::spawn(async move { feed::routes(client, gateway, services, cancel).await })
+    });
     let feeding = tokio::spawn(feed::run(client, bound.backends(), env.pod_ip, root.child_token()));
     bound.run(cancel).await;
     root.cancel();
     // It ends with the cancellation above and cannot fail.
     let _ = feeding.await;
+    if let Some(routes) = routes {
+        let _ = routes.await;
+    }
     Ok(())
 }
 
@@ -535,6 +585,12 @@ impl Env {
             config.max_idle_per_pod =
                 value.parse().map_err(|_| EnvError::Invalid { key, value, accepted: "a whole number, 0 or more" })?;
         }
+        if let Some(value) = set("GATEWAY_PORT") {
+            let key = "GATEWAY_PORT";
+            let port = value.parse::<u16>().ok().filter(|port| *port > 0);
+            let port = port.ok_or(EnvError::Invalid { key, value, accepted: "a port, 1 to 65535" })?;
+            config.gateway = Some((port, CLASS.to_owned()));
+        }
         let probe = ProbeSettings::default();
         config.probe = ProbeSettings {
             timeout: length("PROBE_TIMEOUT", probe.timeout)?,
@@ -598,6 +654,11 @@ mod tests {
         assert_eq!(env.autoscaler, "ws://autoscaler.knative-serving.svc.cluster.local:8080");
         assert_eq!((env.config.http1_port, env.config.h2c_port), (8012, 8013));
         assert_eq!(env.config.probe.timeout, Duration::from_secs(1));
+        assert_eq!(env.config.gateway, None);
+        let env = Env::from_vars(vars(&[("GATEWAY_PORT", "8081")])).expect("an environment");
+        assert_eq!(env.config.gateway, Some((8081, CLASS.to_owned())));
+        let error = Env::from_vars(vars(&[("GATEWAY_PORT", "0")])).expect_err("no port").to_string();
+        assert_eq!(error, "GATEWAY_PORT: \"0\" is not a port, 1 to 65535");
         let error = Env::from_vars(vars(&[("POD_IP", "here")])).expect_err("no address").to_string();
         assert_eq!(error, "POD_IP: \"here\" is not an IP address, such as 10.0.0.1");
         let error = Env::from_vars(vars(&[("PROBE_FREQUENCY", "0")])).expect_err("no length").to_string();

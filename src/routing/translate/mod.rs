@@ -785,11 +785,7 @@ impl Work<'_> {
         if self.context.settings.probe == Probe::None {
             return Ok(None);
         }
-        let meta = &self.ingress.metadata;
-        let mut bytes = self.ingress.spec.go_json().into_bytes();
-        bytes.extend(text(meta.namespace.as_ref()).bytes());
-        bytes.extend(text(meta.name.as_ref()).bytes());
-        let mut hash = digest(&bytes, 64);
+        let mut hash = version(self.ingress);
         if !self.plain || self.context.settings.mode != Mode::Header {
             let mut rules = Vec::new();
             for drafts in placed.values() {
@@ -1047,12 +1043,22 @@ fn is_public(rule: &IngressRule) -> bool {
     rule.visibility != "ClusterLocal"
 }
 
+/// Which version of a KIngress this is: the hash that Knative's own gateways announce.
+pub fn version(ingress: &Ingress) -> String {
+    let meta = &ingress.metadata;
+    let mut bytes = ingress.spec.go_json().into_bytes();
+    bytes.extend(text(meta.namespace.as_ref()).bytes());
+    bytes.extend(text(meta.name.as_ref()).bytes());
+    digest(&bytes, 64)
+}
+
 /// Whether these are the paths of the route itself and not of a tag.
 fn is_default(paths: &[HttpPath]) -> bool {
     paths.iter().any(is_default_path)
 }
 
-fn is_default_path(path: &HttpPath) -> bool {
+/// Whether a path is the route's own, and neither a tag's, nor another name's, nor a certificate's proof.
+pub fn is_default_path(path: &HttpPath) -> bool {
     path.headers.is_empty()
         && !is_acme(&path.path)
         && path.rewrite_host.is_empty()

@@ -6,9 +6,9 @@ use crate::dataplane::{App, client, until};
 use ebb::clock::Clock;
 use ebb::dataplane::body;
 use ebb::dataplane::server::Stop;
+use ebb::dataplane::services::Services;
 use ebb::local::alb::balancer::Manners;
 use ebb::local::alb::{Alb, CONTROLLER, HOSTNAME, Options, objects};
-use ebb::local::services::Services;
 use ebb::units::Span;
 use http::Response;
 use k8s_openapi::api::core::v1::{Event, Service};
@@ -16,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -56,7 +57,12 @@ impl Rig {
         let (cancel, stop) = (CancellationToken::new(), Stop::default());
         tokio::spawn({
             let (alb, client, cancel) = (alb.clone(), client.clone(), cancel.clone());
-            async move { tokio::join!(services.follow(client.clone(), cancel.clone()), alb.follow(client, cancel)) }
+            async move {
+                tokio::join!(
+                    services.follow(client.clone(), watcher::Config::default(), cancel.clone()),
+                    alb.follow(client, cancel)
+                )
+            }
         });
         let mut bound = Vec::new();
         for address in 0..addresses {

@@ -11,10 +11,10 @@ use ebb::api::serverless_service::{Mode, ServerlessService, ServerlessServiceSpe
 use ebb::api::serving::{Configuration, Revision, Route, Service};
 use ebb::clock::Clock;
 use ebb::k8s::dial::Dial as _;
+use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
 use ebb::local::manifest::{self, Manifest};
 use ebb::local::pods::kubelet;
-use ebb::local::services::LocalDial;
 use ebb::local::{AutoscalerSettings, LocalCluster, Options, SAMPLE_MANIFEST};
 use ebb::units::Compat;
 use futures::StreamExt as _;

@@ -1,24 +1,19 @@
-//! Where a Service leads: its ready endpoints, and connections to them without DNS.
+//! Where a Service leads: its ready endpoints.
 
-use crate::k8s::dial::{Dial, SystemDial};
+use crate::api::names::SLICE_SERVICE_LABEL;
 use crate::k8s::follow::{Change, follow};
 use crate::k8s::slim::Guarded;
 use crate::units::RevisionKey;
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Label: the Service a slice belongs to.
-const SERVICE_OF_SLICE: &str = "kubernetes.io/service-name";
 /// The protocol of a port that speaks HTTP/2 from the first byte, as Kubernetes names it.
 const H2C: &str = "kubernetes.io/h2c";
 /// How many names may lead to one another until a Service is found.
@@ -64,16 +59,16 @@ pub struct Backends {
 }
 
 impl Services {
-    /// Follows Services and EndpointSlices until `cancel`.
-    pub async fn follow(&self, client: Client, cancel: CancellationToken) {
+    /// Follows the Services and EndpointSlices that `which` selects until `cancel`. A slice has the labels of its Service.
+    pub async fn follow(&self, client: Client, which: watcher::Config, cancel: CancellationToken) {
         let services: Api<Guarded<Service>> = Api::all(client.clone());
         let slices: Api<Guarded<EndpointSlice>> = Api::all(client);
         tokio::join!(
-            follow(services, watcher::Config::default(), cancel.clone(), |change| {
+            follow(services, which.clone(), cancel.clone(), |change| {
                 self.take_in_service(change);
                 self.changes.send_modify(|count| *count += 1);
             }),
-            follow(slices, watcher::Config::default(), cancel, |change| {
+            follow(slices, which, cancel, |change| {
                 self.take_in_slice(change);
                 self.changes.send_modify(|count| *count += 1);
             }),
@@ -135,7 +130,7 @@ impl Services {
         match change {
             Change::Put(key, slice) => {
                 state.remove_slice(&key);
-                let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_OF_SLICE));
+                let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SLICE_SERVICE_LABEL));
                 let Some(service) = service.map(|name| RevisionKey::new(key.namespace(), name)) else { return };
                 let ready = slice.endpoints.iter().filter(|endpoint| {
                     // What does not say is ready.
@@ -168,44 +163,8 @@ impl State {
     }
 }
 
-/// Connects to `SERVICE.NAMESPACE[.svc[.DOMAIN]]` by its endpoints, and to addresses directly.
-#[derive(Clone, Debug)]
-pub struct LocalDial {
-    services: Services,
-}
-
-impl LocalDial {
-    /// Dials what `services` knows.
-    pub fn new(services: Services) -> Self {
-        Self { services }
-    }
-}
-
-impl Dial for LocalDial {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<TcpStream>> {
-        Box::pin(async move {
-            let Some(service) = service_of(host) else { return SystemDial.dial(host, port).await };
-            let backends = self.services.backends(&service, i32::from(port)).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("there is no port {port} of Service {service}"))
-            })?;
-            let mut last = io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                format!("Service {service} has no ready endpoint for port {port}"),
-            );
-            let start = rand::random_range(0..backends.addresses.len().max(1));
-            for address in backends.addresses.iter().cycle().skip(start).take(backends.addresses.len()) {
-                match SystemDial.dial(&address.ip().to_string(), address.port()).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        })
-    }
-}
-
 /// The Service a host names; `None` for an address and for a name of one part.
-fn service_of(host: &str) -> Option<RevisionKey> {
+pub fn service_of(host: &str) -> Option<RevisionKey> {
     if host.parse::<IpAddr>().is_ok() {
         return None;
     }
@@ -234,7 +193,7 @@ mod tests {
         ));
         assert_eq!(services.backends(&key, 80), Some(Backends { addresses: vec![], h2c: true }));
         let slice = json!({
-            "metadata": {"labels": {SERVICE_OF_SLICE: "hello-00001"}}, "addressType": "IPv4",
+            "metadata": {"labels": {SLICE_SERVICE_LABEL: "hello-00001"}}, "addressType": "IPv4",
             "endpoints": [
                 {"addresses": ["127.1.0.2"], "conditions": {"ready": true}},
                 {"addresses": ["127.1.0.3"], "conditions": {"ready": false}},
