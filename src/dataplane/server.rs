@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -27,6 +29,9 @@ pub const MAX_CONNECTIONS: usize = 20_000;
 /// load balancers keep idle connections (60 to 90 s), so that it is they who close them and never we, under a request
 /// that is on its way.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams one HTTP/2 connection may have open. The limit that counts is the container's; this one only bounds memory.
 const MAX_STREAMS: u32 = 1000;
@@ -66,6 +71,35 @@ where
     F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
+    listen(listener, max_connections, handler, stop, |stream| std::future::ready(Some(stream))).await;
+}
+
+/// The same over TLS.
+pub async fn serve_tls<F, A>(listener: TcpListener, max_connections: usize, tls: TlsAcceptor, handler: F, stop: Stop)
+where
+    F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let shake = move |stream| {
+        let shaking = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+        async move {
+            match shaking.await {
+                Ok(shaken) => shaken.inspect_err(|error| debug!(%error, "no TLS with a client")).ok(),
+                Err(_) => None,
+            }
+        }
+    };
+    listen(listener, max_connections, handler, stop, shake).await;
+}
+
+async fn listen<F, A, W, O, S>(listener: TcpListener, max_connections: usize, handler: F, stop: Stop, wrap: W)
+where
+    F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+    W: Fn(TcpStream) -> O,
+    O: Future<Output = Option<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let room = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
@@ -79,7 +113,16 @@ where
         match accepted {
             Ok((stream, peer, permit)) => {
                 tune(&stream);
-                connections.spawn(connection(stream, peer, handler.clone(), stop.clone(), permit));
+                let (wrapped, handler, stop) = (wrap(stream), handler.clone(), stop.clone());
+                connections.spawn(async move {
+                    let wrapped = tokio::select! {
+                        wrapped = wrapped => wrapped,
+                        () = stop.kill.cancelled() => None,
+                    };
+                    if let Some(stream) = wrapped {
+                        connection(stream, peer, handler, stop, permit).await;
+                    }
+                });
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -112,10 +155,11 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-async fn connection<F, A>(stream: TcpStream, peer: SocketAddr, handler: F, stop: Stop, _permit: OwnedSemaphorePermit)
+async fn connection<F, A, S>(stream: S, peer: SocketAddr, handler: F, stop: Stop, _permit: OwnedSemaphorePermit)
 where
     F: Fn(Request<Body>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let begun = CancellationToken::new();
     let first = begun.clone();

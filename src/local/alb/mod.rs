@@ -5,17 +5,18 @@
 //! is wrong stops every change of rules, and a group without servers answers 503. So it is both a gateway for a local
 //! cluster and the judge of what Ebb writes.
 //!
-//! Reading order: [`annotations`] (what an Ingress says), [`balancer`] (rules, groups, addresses; no clock, no sockets),
-//! this file (objects in, requests through).
+//! Reading order: [`annotations`] (what an Ingress says), [`balancer`] (rules, groups, addresses; no clock, no sockets), `tls`
+//! (certificates), this file (objects in, requests through).
 //!
 //! # Edges
 //!
-//! - Rules for HTTPS are programmed and served nowhere: there are no certificates here.
+//! - A certificate is for the hosts an Ingress names it for, whatever it says itself. A host without one gets no TLS.
 //! - Real controllers pass over endpoints without a pod behind them; here every ready endpoint counts.
 //! - A server that cannot be reached is a 502 at once. A request is never sent twice.
 
 pub mod annotations;
 pub mod balancer;
+mod tls;
 
 use crate::api::alb_config::AlbConfig;
 use crate::clock::Clock;
@@ -23,28 +24,33 @@ use crate::dataplane::body::{self, Body};
 use crate::dataplane::headers;
 use crate::dataplane::proxy::{Exchange, Protocol, Proxy, Settings};
 use crate::dataplane::server::{self, Stop};
+use crate::dataplane::services::Services;
 use crate::k8s::cache::Cache;
 use crate::k8s::events::Events;
 use crate::k8s::flow::Flow;
 use crate::k8s::follow::follow;
 use crate::k8s::slim::Guarded;
-use crate::local::services::Services;
 use crate::units::RevisionKey;
 use balancer::{Balancer, GroupKey, Manners, Outcome, Refusal, compile, groups, key};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Client, Resource as _};
+use rustls::sign::CertifiedKey;
 use serde_json::json;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tls::Certificates;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// The controller whose IngressClasses are obeyed.
 pub const CONTROLLER: &str = "ingress.k8s.alibabacloud/alb";
@@ -92,6 +98,8 @@ struct Inner {
     ingresses: Cache<Ingress>,
     classes: Cache<IngressClass>,
     configs: Cache<AlbConfig>,
+    secrets: Cache<Secret>,
+    certificates: Arc<Certificates>,
     refused: Mutex<Vec<Refusal>>,
     stopped: AtomicBool,
     changed: Notify,
@@ -113,6 +121,8 @@ impl Alb {
                 ingresses: Cache::default(),
                 classes: Cache::default(),
                 configs: Cache::default(),
+                secrets: Cache::default(),
+                certificates: Arc::default(),
                 refused: Mutex::default(),
                 stopped: AtomicBool::new(false),
                 changed: Notify::new(),
@@ -154,6 +164,7 @@ impl Alb {
         let ingresses: Api<Guarded<Ingress>> = Api::all(client.clone());
         let classes: Api<Guarded<IngressClass>> = Api::all(client.clone());
         let configs: Api<Guarded<AlbConfig>> = Api::all(client.clone());
+        let secrets: Api<Guarded<Secret>> = Api::all(client.clone());
         let mut members = inner.services.changes();
         tokio::join!(
             follow(ingresses, watcher::Config::default(), cancel.clone(), |change| {
@@ -166,6 +177,10 @@ impl Alb {
             }),
             follow(configs, watcher::Config::default(), cancel.clone(), |change| {
                 inner.configs.take_in(change);
+                inner.changed.notify_one();
+            }),
+            follow(secrets, watcher::Config::default(), cancel.clone(), |change| {
+                inner.secrets.take_in(change);
                 inner.changed.notify_one();
             }),
             async {
@@ -181,15 +196,19 @@ impl Alb {
         );
     }
 
-    /// Serves requests to one listener of one address until `stop`.
+    /// Serves requests to one listener of one address until `stop`; one of the protocol HTTPS over TLS.
     pub async fn serve(&self, address: usize, port: (&str, u16), listener: TcpListener, stop: Stop) {
         let port = Arc::new((port.0.to_owned(), port.1));
         let this = self.clone();
+        let secure = is_secure(&port).then(|| TlsAcceptor::from(tls::config(Arc::clone(&self.inner.certificates))));
         let handler = move |request| {
             let (this, port) = (this.clone(), Arc::clone(&port));
             async move { this.handle(address, &port, request).await }
         };
-        server::serve(listener, server::MAX_CONNECTIONS, handler, stop).await;
+        match secure {
+            Some(tls) => server::serve_tls(listener, server::MAX_CONNECTIONS, tls, handler, stop).await,
+            None => server::serve(listener, server::MAX_CONNECTIONS, handler, stop).await,
+        }
     }
 
     async fn handle(&self, address: usize, port: &(String, u16), mut request: Request<Body>) -> Response<Body> {
@@ -207,7 +226,7 @@ impl Alb {
         let counters = &self.inner.counters;
         match outcome {
             Outcome::Forward { server, set, grpc, .. } => {
-                headers::announce(&mut request, "http");
+                headers::announce(&mut request, scheme(port));
                 let mut exchange = Exchange::new(request);
                 put(exchange.headers_mut(), set);
                 let protocol = if grpc { Protocol::H2c } else { Protocol::Http1 };
@@ -232,7 +251,7 @@ impl Alb {
             }
             Outcome::Redirect(to) => {
                 let mut response = body::text(to.http_code.parse().unwrap_or(StatusCode::FOUND), "");
-                if let Ok(place) = HeaderValue::try_from(place(&to, &host, request.uri())) {
+                if let Ok(place) = HeaderValue::try_from(place(&to, scheme(port), &host, request.uri())) {
                     response.headers_mut().insert(LOCATION, place);
                 }
                 response
@@ -289,6 +308,7 @@ impl Alb {
         let mut ours = inner.ingresses.select(|_, ingress| self.is_ours(ingress));
         ours.sort_by_key(|ingress| key(ingress));
         let now = inner.clock.now();
+        inner.certificates.set(self.certificates(&ours));
         match compile(&ours, &listeners, inner.options.manners.most_rules) {
             Ok(rules) => {
                 let members = groups(&rules).into_iter().map(|group| self.members(group)).collect();
@@ -315,6 +335,27 @@ impl Alb {
         }
     }
 
+    /// The certificates these Ingresses name, by host.
+    fn certificates(&self, ingresses: &[Arc<Ingress>]) -> HashMap<String, Arc<CertifiedKey>> {
+        let mut by_host = HashMap::new();
+        for ingress in ingresses {
+            for tls in ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten()) {
+                let name = tls.secret_name.as_deref().unwrap_or_default();
+                let secret = RevisionKey::new(key(ingress).namespace(), name);
+                let read = self.inner.secrets.get(&secret).ok_or_else(|| "there is none".to_owned());
+                match read.and_then(|secret| tls::certificate(&secret)) {
+                    Ok(certificate) => {
+                        let certificate = Arc::new(certificate);
+                        let hosts = tls.hosts.iter().flatten();
+                        by_host.extend(hosts.map(|host| (host.to_ascii_lowercase(), Arc::clone(&certificate))));
+                    }
+                    Err(why) => debug!(%secret, why, "a certificate cannot be used; its hosts are not served over TLS"),
+                }
+            }
+        }
+        by_host
+    }
+
     fn members(&self, group: GroupKey) -> (GroupKey, Vec<SocketAddr>) {
         let service = RevisionKey::new(group.ingress.namespace(), &group.service);
         let servers = self.inner.services.backends(&service, group.port).unwrap_or_default().addresses;
@@ -339,6 +380,14 @@ impl std::fmt::Debug for Alb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Alb").field("options", &self.inner.options).finish_non_exhaustive()
     }
+}
+
+fn is_secure(port: &(String, u16)) -> bool {
+    port.0 == "HTTPS"
+}
+
+fn scheme(port: &(String, u16)) -> &'static str {
+    if is_secure(port) { "https" } else { "http" }
 }
 
 /// Says on an Ingress where it is served, once.
@@ -371,11 +420,11 @@ fn put(headers: &mut HeaderMap, set: Vec<(HeaderName, Option<HeaderValue>, bool)
 }
 
 /// What is not said, or said with a placeholder, stays as it was asked for.
-fn place(to: &annotations::Redirect, host: &str, uri: &Uri) -> String {
+fn place(to: &annotations::Redirect, scheme: &str, host: &str, uri: &Uri) -> String {
     let or = |text: &str, placeholder: &str, asked: &str| {
         if text.is_empty() || text == placeholder { asked.to_owned() } else { text.to_owned() }
     };
-    let protocol = or(&to.protocol, "${protocol}", "http").to_ascii_lowercase();
+    let protocol = or(&to.protocol, "${protocol}", scheme).to_ascii_lowercase();
     let host = or(&to.host, "${host}", host);
     let default = if protocol == "https" { "443" } else { "80" };
     let port = Some(or(&to.port, "${port}", default)).filter(|port| port != default).map(|port| format!(":{port}"));
