@@ -8,9 +8,7 @@
 use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{Conditions, INGRESS, same_but_for_time, settle_times};
 use crate::api::ingress::{Ingress as KIngress, IngressStatus};
-use crate::api::names::{
-    ACTIVATOR_SERVICE, CLASS_ANNOTATION, INGRESS_CLASS_ANNOTATION, KPA_CLASS, SERVICE_TYPE_LABEL, SLICE_SERVICE_LABEL,
-};
+use crate::api::names::{ACTIVATOR_SERVICE, INGRESS_CLASS_ANNOTATION, SERVICE_TYPE_LABEL, SLICE_SERVICE_LABEL};
 use crate::api::serverless_service::ServerlessService;
 use crate::api::serving::{Revision, Route};
 use crate::clock::Clock;
@@ -29,7 +27,7 @@ use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, i
 use crate::routing::probe::Vips;
 use crate::routing::translate::{Context, Part, groups_of_rule, revision_of_service, services_of};
 use crate::units::{RevisionKey, Span, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{
@@ -58,6 +56,10 @@ const NETWORK_MAP: &str = "config-network";
 const AGAIN: Span = Span::from_seconds(10 * 60);
 /// The namespace an AlbConfig is looked for in where the kind is namespaced.
 const OLD_NAMESPACE: &str = "kube-system";
+/// Where a KIngress was given to another class and that is not ready for it, how long it is served here still.
+const LEFT_BEHIND: Span = Span::from_seconds(5 * 60);
+/// The reason for which there is no room.
+const BUDGET: &str = "RuleBudgetExceeded";
 /// Events of one KIngress that were told; beyond that they may be told again.
 const MOST_TOLD: usize = 10_000;
 
@@ -161,6 +163,8 @@ fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &String> {
 struct Network {
     settings: Settings,
     class: String,
+    /// The ConfigMap itself, to speak of it.
+    map: ObjectReference,
 }
 
 #[derive(Default)]
@@ -171,6 +175,8 @@ struct State {
     told: BTreeSet<(RevisionKey, &'static str, i64)>,
     /// When the Ingresses were written, and what the load balancer's controller complained of since.
     written: HashMap<RevisionKey, Timestamp>,
+    /// Since when Ingresses are left of KIngresses that another class has now.
+    left_behind: HashMap<RevisionKey, Timestamp>,
     complaints: HashMap<RevisionKey, (Timestamp, String)>,
 }
 
@@ -322,7 +328,10 @@ impl Controller {
         let data = map.data.clone().unwrap_or_default();
         let class = data.get("ingress-class").or_else(|| data.get("ingress.class")).cloned().unwrap_or_default();
         match Settings::parse(&data) {
-            Ok(settings) => _ = self.settings.send_replace(Some(Network { settings, class })),
+            Ok(settings) => {
+                let map = map.object_ref(&());
+                self.settings.send_replace(Some(Network { settings, class, map }));
+            }
             Err(wrong) => {
                 let wrong = wrong.join("; ");
                 warn!(wrong, "config-network cannot be used for the load balancer; what was in force stays");
@@ -389,7 +398,7 @@ impl Controller {
     }
 
     async fn plan_and_apply(&self) -> Result<Turn, LookError> {
-        let Some(Network { settings, class }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
+        let Some(Network { settings, class, .. }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
         let owned = |list: Vec<Arc<KIngress>>| list.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>();
         let (ours, others): (Vec<KIngress>, Vec<KIngress>) = owned(self.kingresses.select(|_, _| true))
             .into_iter()
@@ -421,7 +430,8 @@ impl Controller {
             settings: &settings,
         };
         let known = balancers.as_deref().unwrap_or_default();
-        let plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
+        let mut plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
+        plan.stale.extend(self.left_behind(&others, &existing, &plan));
         let missing = missing(&plan, &services);
         let unready = self.unready(&plan);
         let progress: Vec<Progress> = plan
@@ -525,6 +535,28 @@ impl Controller {
         Ok(list.items.into_iter().filter_map(claim).collect())
     }
 
+    /// Ingresses of KIngresses that another class has had for long enough. Whoever that is was not seen to serve them.
+    fn left_behind(&self, others: &[KIngress], existing: &[Ingress], plan: &Plan) -> Vec<(String, String)> {
+        let now = self.clock.now();
+        let present: Vec<(String, String)> =
+            plan::owned_by(others, existing).into_iter().filter(|one| !plan.stale.contains(one)).collect();
+        let mut state = self.lock();
+        let key = |(namespace, name): &(String, String)| RevisionKey::new(namespace, name);
+        let keys: BTreeSet<RevisionKey> = present.iter().map(key).collect();
+        state.left_behind.retain(|known, _| keys.contains(known));
+        present
+            .into_iter()
+            .filter(|one| {
+                let since = *state.left_behind.entry(key(one)).or_insert(now);
+                let until = since + LEFT_BEHIND;
+                if now < until {
+                    self.queue.add_after(self.key.clone(), until.since(now));
+                }
+                until <= now
+            })
+            .collect()
+    }
+
     /// Tells the gates which rules lead to their revisions: those that are planned, and those of a KIngress that is refused,
     /// which stay in force.
     fn tell_gates(
@@ -613,8 +645,7 @@ impl Controller {
         for (key, (outcome, new)) in fresh {
             let mut is_open = |service: &String| {
                 let revision = RevisionKey::new(key.namespace(), revision_of_service(service));
-                let class = |sks: &ServerlessService| sks.annotations().get(CLASS_ANNOTATION).cloned();
-                let ours = owners.get(&revision).filter(|sks| class(sks).as_deref() == Some(KPA_CLASS));
+                let ours = owners.get(&revision).filter(|sks| keeper.scales(sks));
                 let knows = |sks: &ServerlessService| knows_route(sks.metadata.annotations.as_ref(), &outcome.name);
                 let unknown = ours.is_some_and(|sks| !knows(&sks));
                 if unknown {
@@ -731,6 +762,10 @@ impl Controller {
         if let Some(refused) = &outcome.refused {
             return Progress::Refused(refused.clone());
         }
+        // All of its names are at the gateway in the cluster.
+        if outcome.parts.is_empty() {
+            return Progress::Ready;
+        }
         let keys: Vec<RevisionKey> =
             outcome.parts.iter().map(|(name, _)| RevisionKey::new(&outcome.namespace, name)).collect();
         for (absent, waiting) in
@@ -816,6 +851,12 @@ impl Controller {
                 continue;
             }
             drop(state);
+            // Room is made where the budget is set, too.
+            if remark.reason == BUDGET
+                && let Some(Network { map, .. }) = &*self.settings.borrow()
+            {
+                self.events.warn(map.clone(), remark.reason, &format!("{key}: {}", remark.message));
+            }
             let about = kingress.object_ref(&());
             if remark.is_normal() {
                 self.events.note(about, remark.reason, &remark.message);

@@ -30,6 +30,9 @@ const LAST_ORDER: u16 = 1000;
 /// The orders of rules for every host and for hosts with a wildcard.
 const WILDCARDS: RangeInclusive<u16> = 900..=999;
 
+/// Where names inside the cluster are served with `alb-cluster-local: gateway`: the Service of Ebb's activators as a gateway.
+const GATEWAY: &str = "ebb-gateway.knative-serving.svc.cluster.local";
+
 /// What is to be written.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Plan {
@@ -254,7 +257,7 @@ pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
             }
         }
     }
-    plan.stale = stale(&plan, &room, context, &ingresses);
+    plan.stale = stale(&plan, &room, context, existing, &ingresses);
     for placed in placed {
         plan.outcomes[placed.owner].parts.push((placed.name, placed.part));
     }
@@ -264,17 +267,45 @@ pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
 
 /// Ingresses of KIngresses that are known and that the plan has no more use for. Those of a KIngress that is gone go with
 /// it by themselves.
-fn stale(plan: &Plan, room: &Room<'_>, context: &Context<'_>, ingresses: &[&KIngress]) -> Vec<(String, String)> {
+fn stale(
+    plan: &Plan,
+    room: &Room<'_>,
+    context: &Context<'_>,
+    existing: &Existing<'_>,
+    ingresses: &[&KIngress],
+) -> Vec<(String, String)> {
     let identity = |object: &Ingress| (object.metadata.namespace.clone(), object.metadata.name.clone());
     let kept: BTreeSet<_> = plan.ingresses.iter().chain(room.left.iter().copied()).map(identity).collect();
+    let of_ingress = |object: &Ingress| {
+        let ingress = object.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+        ingress.first()?.hostname.clone()
+    };
+    let of_balancer = |balancer: &AlbConfig| Some(balancer.status.as_ref()?.load_balancer.as_ref()?.dnsname.clone());
+    let addresses: BTreeSet<String> = existing
+        .ingresses
+        .iter()
+        .filter_map(of_ingress)
+        .chain(existing.balancers.iter().filter_map(of_balancer))
+        .collect();
+    // A status that names one of these load balancers was written here: its new owner has not come to it yet.
     let ready = |other: &&KIngress| {
-        let conditions = other.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        find(conditions, READY).is_some_and(|ready| ready.status == Status::True)
+        other.status.as_ref().is_some_and(|status| {
+            let named = status.public_load_balancer.iter().chain(&status.private_load_balancer);
+            let ours = named.flat_map(|side| &side.ingress).any(|address| addresses.contains(&address.domain));
+            find(&status.conditions, READY).is_some_and(|ready| ready.status == Status::True) && !ours
+        })
     };
     let owners = ingresses.iter().copied().chain(context.others.iter().filter(ready));
     let owned = owners.flat_map(|owner| room.of(owner));
     let stale = owned.map(identity).filter(|identity| !kept.contains(identity));
     stale.filter_map(|(namespace, name)| Some((namespace?, name?))).collect()
+}
+
+/// The Ingresses that were made for these KIngresses, by namespace and name.
+pub fn owned_by(kingresses: &[KIngress], existing: &[Ingress]) -> Vec<(String, String)> {
+    let made = existing.iter().filter(|object| is_made_here(object));
+    let owned = made.filter(|object| kingresses.iter().any(|ingress| is_ours(object, ingress)));
+    owned.filter_map(|object| Some((object.metadata.namespace.clone()?, object.metadata.name.clone()?))).collect()
 }
 
 /// What is taken already, by load balancer.
@@ -575,6 +606,16 @@ pub fn addresses(
     settings: &Settings,
     name_of: impl Fn(Side) -> Option<String>,
 ) -> Option<(LoadBalancerStatus, LoadBalancerStatus)> {
+    let list = |domain: String| LoadBalancerStatus {
+        ingress: vec![LoadBalancerAddress { domain, ..LoadBalancerAddress::default() }],
+    };
+    let by_gateway = LoadBalancerStatus {
+        ingress: vec![LoadBalancerAddress { domain_internal: GATEWAY.to_owned(), ..LoadBalancerAddress::default() }],
+    };
+    // What has no name outside the cluster is at the gateway alone.
+    if settings.cluster_local == ClusterLocal::Gateway && parts.is_empty() {
+        return Some((by_gateway.clone(), by_gateway));
+    }
     let public = parts.iter().any(|(_, part)| part.side == Side::Internet);
     let outside = if public { Side::Internet } else { Side::Intranet };
     let inside = match settings.cluster_local {
@@ -583,11 +624,9 @@ pub fn addresses(
     };
     // Without a part there, nothing is to be waited for.
     let inside = if parts.iter().any(|(_, part)| part.side == inside) { inside } else { outside };
-    let list = |domain: String| LoadBalancerStatus {
-        ingress: vec![LoadBalancerAddress { domain, ..LoadBalancerAddress::default() }],
-    };
     let (outside, inside) = (name_of(outside)?, name_of(inside)?);
-    Some((list(outside), list(inside)))
+    let inside = if settings.cluster_local == ClusterLocal::Gateway { by_gateway } else { list(inside) };
+    Some((list(outside), inside))
 }
 
 /// Lets the longer path come first where Ingresses share a host. What cannot be ordered fails the younger one.

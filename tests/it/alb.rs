@@ -60,7 +60,13 @@ fn answer(output: &Output) -> (Vec<Value>, String, Option<i32>) {
 }
 
 /// A KIngress as Knative writes it: `splits` of the default, then a tag with its revision.
-fn kingress(name: &str, splits: &[(&str, u32)], tag: Option<(&str, &str)>, header: bool, default: bool) -> Value {
+pub(crate) fn kingress(
+    name: &str,
+    splits: &[(&str, u32)],
+    tag: Option<(&str, &str)>,
+    header: bool,
+    default: bool,
+) -> Value {
     let split = |revision: &str, percent: u32| {
         json!({"serviceName": revision, "serviceNamespace": "default", "servicePort": if name.contains("grpc") { 81 } else { 80 },
             "percent": percent,
@@ -769,7 +775,7 @@ async fn diff(served: &Served) -> (String, String, Option<i32>) {
     (text(output.stdout), text(output.stderr), output.status.code())
 }
 
-async fn create(served: &Served, object: &Value) {
+pub(crate) async fn create(served: &Served, object: &Value) {
     let object: DynamicObject = serde_json::from_value(object.clone()).expect("an object");
     let (group, version) = match object.types.as_ref().expect("its kind").api_version.split_once('/') {
         Some((group, version)) => (group.to_owned(), version.to_owned()),
@@ -790,7 +796,7 @@ async fn create(served: &Served, object: &Value) {
 }
 
 /// The kind of load balancers.
-fn definition(scope: &str) -> Value {
+pub(crate) fn definition(scope: &str) -> Value {
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "albconfigs.alibabacloud.com"},
         "spec": {"group": "alibabacloud.com", "scope": scope,
@@ -994,7 +1000,7 @@ proptest! {
 }
 
 /// Addresses of a load balancer that exists in this test only.
-struct Fixed(SocketAddr);
+pub(crate) struct Fixed(pub(crate) SocketAddr);
 
 impl Vips for Fixed {
     fn resolve<'a>(&'a self, _name: &'a str, _secure: bool) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
@@ -1020,7 +1026,7 @@ async fn balancer(hash: Arc<Mutex<Option<String>>>) -> SocketAddr {
 }
 
 /// Waits until the KIngress has these conditions, network then load balancer, and their reasons.
-async fn settles(served: &Served, name: &str, wanted: [&str; 2]) -> Ingress {
+pub(crate) async fn settles(served: &Served, name: &str, wanted: [&str; 2]) -> Ingress {
     let api: Api<Ingress> = Api::namespaced(served.client(), "default");
     let mut found = [String::new(), String::new()];
     let settled = async {
@@ -1041,11 +1047,11 @@ async fn settles(served: &Served, name: &str, wanted: [&str; 2]) -> Ingress {
     settled.unwrap_or_else(|_| panic!("{name} has {found:?} and not {wanted:?}"))
 }
 
-async fn published(served: &Served, name: &str) -> Option<Published> {
+pub(crate) async fn published(served: &Served, name: &str) -> Option<Published> {
     Api::namespaced(served.client(), "default").get_opt(name).await.expect("an answer")
 }
 
-fn setup(served: &Served, vips: Arc<dyn Vips>) -> Setup {
+pub(crate) fn setup(served: &Served, vips: Arc<dyn Vips>) -> Setup {
     let clock = Clock::system();
     let ownership = Ownership::single(clock);
     Setup { client: served.client(), clock, ownership, namespace: "knative-serving".to_owned(), vips, gates: None }

@@ -3,12 +3,14 @@
 mod alb;
 mod apiserver;
 mod check;
+mod classes;
 mod dashboards;
 mod dataplane;
 mod deploy;
 mod explained;
 mod faults;
 mod gates;
+mod gateway;
 mod golden;
 mod imports;
 mod journal;
@@ -18,8 +20,10 @@ mod ownership;
 mod page;
 #[expect(dead_code, reason = "tests without the usual harness use all of it")]
 mod patience;
+mod refusals;
 mod replay;
 mod run;
+mod secure;
 mod shadow;
 mod shipped;
 mod sim;
