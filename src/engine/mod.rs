@@ -11,8 +11,9 @@
 //! 4. [`keep`]: what is kept while the load is not known.
 //! 5. [`revision`]: all of it for one revision, driven by inputs, with [`cadence`] and what is [`published`];
 //!    [`written`]: that state and those inputs as bytes.
-//! 6. [`bounds`] and [`zero`]: from that number to the one that is applied.
-//! 7. [`subset`]: how many activators a revision gets, and which.
+//! 6. [`forecast`]: a floor under that number from what the load did before, for revisions that ask for one.
+//! 7. [`bounds`] and [`zero`]: from that number to the one that is applied.
+//! 8. [`subset`]: how many activators a revision gets, and which.
 
 pub mod average;
 pub mod bounds;
@@ -22,6 +23,7 @@ pub mod collection;
 pub mod decider;
 pub mod decision;
 pub mod delay;
+pub mod forecast;
 pub mod keep;
 pub mod panic;
 pub mod published;

@@ -4,7 +4,9 @@
 
 use super::histogram::Histogram;
 use super::time::seconds;
+use crate::engine::forecast::{Guard, Tally};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The version of outcomes as JSON.
 pub const VERSION: &str = "ebb.sim/v1";
@@ -14,7 +16,7 @@ pub const VERSION: &str = "ebb.sim/v1";
 pub struct Outcome {
     /// The name of the policy.
     pub policy: String,
-    /// Its kind: `kpa`, `hpa`, `keda_http`, `fixed`, `schedule` or `oracle`.
+    /// Its kind: `kpa`, `predictive`, `hpa`, `keda_http`, `fixed`, `schedule` or `oracle`.
     pub kind: String,
     /// The seed.
     pub seed: u64,
@@ -46,6 +48,9 @@ pub struct Outcome {
     pub fit: Fit,
     /// What the scaler did.
     pub scaling: Scaling,
+    /// What was foreseen, where the policy foresees.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prediction: Option<Prediction>,
     /// Requests in the system, two ways.
     pub little: Vec<Layer>,
     /// How many latencies lie in each class, with its upper edge in seconds.
@@ -244,6 +249,51 @@ pub struct Scaling {
     pub scrapes: u64,
     /// Scrapes that failed.
     pub scrapes_failed: u64,
+}
+
+/// What was foreseen, over the whole run with its warm-up.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Whether it was applied.
+    pub applied: bool,
+    /// Floors above what was wanted without them.
+    pub raised: u64,
+    /// The load came within the horizon.
+    pub hits: u64,
+    /// It came within a second horizon.
+    pub early: u64,
+    /// It did not come.
+    pub misses: u64,
+    /// Pod-seconds beyond those wanted without it, as far as they were asked for.
+    pub extra_pod_seconds: f64,
+    /// The same as a part of those wanted without it.
+    pub extra_share: f64,
+    /// The part of forecasts that the load stayed below; they were to be so with the quantile.
+    pub coverage: f64,
+    /// The part of decisions at which every guard held.
+    pub open_share: f64,
+    /// How often which guard was the first that did not.
+    pub closed: BTreeMap<String, u64>,
+}
+
+impl Prediction {
+    /// What came of a forecaster.
+    pub fn of(tally: &Tally, applied: bool) -> Self {
+        let closed = Guard::ALL.iter().zip(tally.closed).filter(|(_, count)| *count > 0);
+        let decisions = tally.open + tally.closed.iter().sum::<u64>();
+        Self {
+            applied,
+            raised: tally.raised,
+            hits: tally.hits,
+            early: tally.early,
+            misses: tally.misses,
+            extra_pod_seconds: tally.extra,
+            extra_share: if tally.reactive > 0.0 { tally.extra / tally.reactive } else { 0.0 },
+            coverage: share(tally.covered, tally.due),
+            open_share: share(tally.open, decisions),
+            closed: closed.map(|(guard, count)| (guard.name().to_owned(), count)).collect(),
+        }
+    }
 }
 
 /// Requests somewhere in the system, counted over time and by how long each was there. The two are equal (Little's law),

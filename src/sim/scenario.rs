@@ -21,8 +21,10 @@ use crate::api::annotations::{Annotations, validate};
 use crate::config::document::{Besides, Content, Fault, Place, Problem, Problems, Source, read, yaml};
 use crate::config::{Autoscaler, Data, Resolved};
 use crate::units::Compat;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The version of scenario files.
 pub const API_VERSION: &str = "sim/v1";
@@ -606,6 +608,70 @@ pub struct Kpa {
     pub container_concurrency: Option<u32>,
     /// Which of the reference's sharp edges are kept.
     pub compat: Mode,
+    /// A floor from what the load did before; none where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predictive: Option<Predictive>,
+}
+
+/// A floor under the number of pods, from what the load did before.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Predictive {
+    /// Whether it is applied.
+    pub mode: Prediction,
+    /// The part of times in which the load should stay below what is foreseen, from 0.5 to below 1.
+    pub quantile: f64,
+    /// Whether it may raise a revision from zero.
+    pub prewarm: bool,
+    /// What it may cost, as a part of the pod-seconds of a day without it.
+    pub budget: Share,
+}
+
+impl Default for Predictive {
+    fn default() -> Self {
+        Self { mode: Prediction::Off, quantile: 0.9, prewarm: false, budget: Share(0.1) }
+    }
+}
+
+/// Whether what is foreseen is applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// Nothing is foreseen.
+    #[default]
+    Off,
+    /// It is foreseen and told, and changes nothing.
+    Shadow,
+    /// It is applied.
+    On,
+}
+
+/// In YAML `on` and `off` are truth values.
+impl<'de> Deserialize<'de> for Prediction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = Prediction;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("off, shadow or on")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<Prediction, E> {
+                Ok(if on { Prediction::On } else { Prediction::Off })
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Prediction, E> {
+                match word {
+                    "off" => Ok(Prediction::Off),
+                    "shadow" => Ok(Prediction::Shadow),
+                    "on" => Ok(Prediction::On),
+                    _ => Err(E::custom(format_args!("{word:?} is none of off, shadow and on"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(Word)
+    }
 }
 
 /// Which of the reference's sharp edges are kept.
@@ -816,6 +882,18 @@ pub enum Format {
 /// # Errors
 /// With everything that is wrong, each with its place and a way out.
 pub fn parse(file: &str, text: &str) -> Result<Scenario, Problems> {
+    parsed(file, text, false)
+}
+
+/// The same for somebody who has the traffic: what is missing of the load is not missed.
+///
+/// # Errors
+/// As above.
+pub fn parse_for_traffic(file: &str, text: &str) -> Result<Scenario, Problems> {
+    parsed(file, text, true)
+}
+
+fn parsed(file: &str, text: &str, has_traffic: bool) -> Result<Scenario, Problems> {
     let problem = |place: Place, path: String, message: String| Problem {
         source: Source { file: file.to_owned(), place },
         path,
@@ -845,7 +923,10 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, Problems> {
     let mut problems: Vec<Problem> =
         faults.into_iter().map(|Fault { place, path, message }| problem(place, path, message)).collect();
     if let Some(scenario) = &scenario {
-        let faults = scenario.check();
+        let mut faults = scenario.check();
+        if has_traffic && scenario.load.trace.is_none() && scenario.load.synthetic.is_none() {
+            faults.retain(|(path, _)| path != "load" && (path != "load.service" || scenario.load.service.is_some()));
+        }
         problems.extend(faults.into_iter().map(|(path, message)| problem(node.place_of(&path), path, message)));
     }
     problems.sort_by_key(|problem| problem.source.place);
@@ -1252,6 +1333,12 @@ impl Entry {
         {
             for (field, message) in errors {
                 faults.add(format!("{path}.kpa.{field}"), message);
+            }
+        }
+        if let Some(predictive) = self.kpa.as_ref().and_then(|kpa| kpa.predictive) {
+            if !(0.5 <= predictive.quantile && predictive.quantile < 1.0) {
+                let quantile = predictive.quantile;
+                faults.add(format!("{path}.kpa.predictive.quantile"), format!("{quantile} is not from 0.5 to below 1"));
             }
         }
         if let Some(hpa) = &self.hpa {

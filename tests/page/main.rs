@@ -9,6 +9,7 @@ mod list;
 mod one;
 #[path = "../it/patience.rs"]
 mod patience;
+mod report;
 mod source;
 
 use browser::Tools;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     trial("one::the_way_through_a_load_balancer_is_drawn", |tools| Box::pin(one::behind_a_load_balancer(tools)));
     trial("one::an_unknown_revision_is_told_of", |tools| Box::pin(one::unknown(tools)));
     trial("one::everybody_can_read_it", |tools| Box::pin(one::accessible(tools)));
+    trial("report::everybody_can_read_it", |tools| Box::pin(report::accessible(tools)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     say(&tools.summary());
     conclusion.exit_code()

@@ -16,9 +16,9 @@ const SHOWN: &[&str] = &["pod_hours", "violation_share", "latency_p99", "cold_st
 
 /// Compare the policies of scenarios, seed by seed, and say how sure each difference is.
 ///
-/// Every policy meets the same requests as the first, so differences are taken in pairs. Of one scenario there
-/// are means with 95 % intervals over seeds; of many there are geometric mean ratios, wins and losses, and the
-/// probability that it is chance. Use 20 seeds for what is published.
+/// Every policy meets the same requests as the first, so differences are taken in pairs. Of one
+/// scenario there are means with 95 % intervals over seeds; of many there are geometric mean ratios,
+/// wins and losses, and the probability that it is chance. Use 20 seeds for what is published.
 ///
 /// Examples:
 ///   ebb sim compare simulations/hello.yaml

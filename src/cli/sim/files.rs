@@ -1,7 +1,7 @@
 //! Scenario files and the traces they name.
 
 use crate::config::document::{Place, Problem, Problems, Source};
-use crate::sim::{Case, Trace, scenario};
+use crate::sim::{Case, Scenario, Trace, scenario};
 use anyhow::Context as _;
 use std::fmt;
 use std::fs::File;
@@ -32,6 +32,19 @@ impl std::error::Error for LoadError {}
 
 /// Reads a scenario and its trace.
 pub(super) fn load(path: &Path) -> Result<Case, LoadError> {
+    let (shown, text) = read(path)?;
+    let scenario = scenario::parse(&shown, &text).map_err(LoadError::Wrong)?;
+    loaded(path, &shown, &text, scenario)
+}
+
+/// Reads a scenario for traffic from elsewhere; what it says of its own does not count.
+pub(super) fn load_for_traffic(path: &Path) -> Result<Scenario, LoadError> {
+    let (shown, text) = read(path)?;
+    scenario::parse_for_traffic(&shown, &text).map_err(LoadError::Wrong)
+}
+
+/// What a scenario is called, and its text.
+fn read(path: &Path) -> Result<(String, String), LoadError> {
     let shown = path.display().to_string();
     let size = std::fs::metadata(path)
         .with_context(|| format!("{shown} cannot be read"))
@@ -43,11 +56,14 @@ pub(super) fn load(path: &Path) -> Result<Case, LoadError> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{shown} cannot be read"))
         .map_err(LoadError::Unreadable)?;
-    let scenario = scenario::parse(&shown, &text).map_err(LoadError::Wrong)?;
+    Ok((shown, text))
+}
+
+fn loaded(path: &Path, shown: &str, text: &str, scenario: Scenario) -> Result<Case, LoadError> {
     let wrong = |field: &str, message: String| {
-        let place = scenario::place(&text, field);
+        let place = scenario::place(text, field);
         LoadError::Wrong(Problems(vec![Problem {
-            source: Source { file: shown.clone(), place },
+            source: Source { file: shown.to_owned(), place },
             path: field.to_owned(),
             message,
         }]))

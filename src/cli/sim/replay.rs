@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// with its input.
 ///
 /// With --what-if the traffic is rebuilt from what was recorded and played in the world of a
-/// scenario, whose policies are then compared. First the recorded configuration must bring back the
+/// scenario, whose policies are then compared; it needs no load of its own. First the recorded configuration must bring back the
 /// recorded pods: where it is further off than --max-error, there is no answer, unless forced.
 ///
 /// Examples:
@@ -191,9 +191,8 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
             names.join(", ")
         ),
     };
-    let case = files::load(scenario)?;
     let case = recording
-        .case((*case.scenario).clone())
+        .case(files::load_for_traffic(scenario)?)
         .with_context(|| format!("{key} of {} cannot be played in {}", args.journal.display(), scenario.display()))?;
     let recorded = &case.scenario.policies[0];
     let seed = args.runs.seed.unwrap_or(case.scenario.seed);

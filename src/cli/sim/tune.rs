@@ -17,9 +17,10 @@ use std::path::PathBuf;
 
 /// Look for the cheapest annotations that keep the scenario's promise on its traffic.
 ///
-/// What is in force is the scenario's first kpa policy. The last part of the traffic is held back: the proposal
-/// is looked for on the rest and checked there. The exit code is 0 with a recommendation, and 1 with the reason
-/// why there is none. The result is the same on any machine and any number of threads.
+/// What is in force is the scenario's first kpa policy. The last part of the traffic is held back:
+/// the proposal is looked for on the rest and checked there. The exit code is 0 with a
+/// recommendation, and 1 with the reason why there is none. The result is the same on any machine
+/// and any number of threads.
 ///
 /// Examples:
 ///   ebb sim tune simulations/diurnal.yaml
@@ -235,8 +236,9 @@ fn pages_of(case: &Case, args: &Args, tuning: &Tuning) -> anyhow::Result<Vec<out
         let _ = write!(
             advice,
             "<h2>Where it was looked for, and what was held back</h2>\n<p class=\"soft\">It was looked for up to {}. \
-             All other figures of this page are of the part that was held back.</p>\n<div \
-             class=\"scroll\"><table><thead><tr><th>policy</th><th>pod-hours, looked for</th><th>held \
+             All other figures of this page are of the part that was held back.</p>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Looked for and held back\">\
+             <table><thead><tr><th>policy</th><th>pod-hours, looked for</th><th>held \
              back</th><th>slow or failed, looked for</th><th>held back</th><th>p99, looked for</th><th>held \
              back</th></tr></thead><tbody>",
             clock(tuning.held_back_from)
@@ -258,8 +260,9 @@ fn pages_of(case: &Case, args: &Args, tuning: &Tuning) -> anyhow::Result<Vec<out
     if !tuning.sensitivity.is_empty() {
         advice.push_str(
             "<h2>One step away</h2>\n<p class=\"soft\">What changes when one setting is moved, where it was looked \
-             for.</p>\n<div \
-             class=\"scroll\"><table><thead><tr><th>setting</th><th>chosen</th><th>instead</th><th>times the \
+             for.</p>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"One step away\">\
+             <table><thead><tr><th>setting</th><th>chosen</th><th>instead</th><th>times the \
              cost</th><th>slow or failed</th></tr></thead><tbody>",
         );
         for step in &tuning.sensitivity {

@@ -10,13 +10,14 @@ pub mod pixels;
 pub mod plot;
 
 use super::compare::{Comparison, Promise, Summary, Unit, by_policy, measure, promised};
-use super::outcome::{Outcome, Period, Series, share};
+use super::outcome::{Outcome, Period, Prediction, Series, share};
 use super::scenario::Scenario;
 use super::time::{Length, from_seconds, seconds};
 use crate::units::count_f64;
 use pixels::{Pixel, pixels};
 use plot::{Axis, Plot, clock, escape};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -135,6 +136,7 @@ impl Report<'_> {
         self.paired(&mut page);
         self.cost_against_violations(&mut page);
         self.cost_split(&mut page);
+        self.foreseen(&mut page);
         self.tails(&mut page);
         for runs in by_policy(self.outcomes) {
             if let Some((run, series)) = runs.iter().find_map(|run| Some((run, run.series.as_ref()?))) {
@@ -159,8 +161,9 @@ impl Report<'_> {
         };
         let _ = write!(
             page,
-            "<h2>Policies</h2>\n<p class=\"soft\">{} The promise: {}.</p>\n<div \
-             class=\"scroll\"><table><thead><tr><th>policy</th><th>\
+            "<h2>Policies</h2>\n<p class=\"soft\">{} The promise: {}.</p>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Policies\">\
+             <table><thead><tr><th>policy</th><th>\
              promise</th>",
             escape(&sure),
             escape(&promised(&self.scenario.slo))
@@ -209,7 +212,8 @@ impl Report<'_> {
             page,
             "<h2>Against {}</h2>\n<p class=\"soft\">Each policy meets the same requests as {0}, seed by seed, so \
              differences are taken in pairs. The interval is 95 %; where it crosses the line, the difference may be \
-             chance.</p>\n<div class=\"scroll\">\
+             chance.</p>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Differences in pairs\">\
              <table><thead><tr><th>policy</th><th>difference</th><th class=\"ratio\">times as much</th><th>less · \
              more</th></tr></thead>\n",
             escape(baseline)
@@ -358,6 +362,62 @@ impl Report<'_> {
             );
         }
         page.push_str("</div>\n");
+    }
+
+    /// What came of forecasts, where a policy makes any.
+    fn foreseen(&self, page: &mut String) {
+        let groups: Vec<_> = by_policy(self.outcomes)
+            .into_iter()
+            .filter(|runs| runs.iter().any(|run| run.prediction.is_some()))
+            .collect();
+        if groups.is_empty() {
+            return;
+        }
+        page.push_str(
+            "<h2>What was foreseen</h2>\n<p class=\"soft\">How often a floor was raised, and whether the load came within \
+             the horizon, within a second one, or not at all; means over seeds. While a guard is closed nothing is \
+             raised.</p>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"What was foreseen\">\
+             <table><thead><tr><th>policy</th><th>applied</th><th>raised</th><th>in \
+             time</th><th>early</th><th>in vain</th><th>extra pod-hours asked for</th><th>of those without \
+             it</th><th>coverage</th><th>guards open</th><th>mostly closed by</th></tr></thead><tbody>\n",
+        );
+        for runs in groups {
+            let all: Vec<&Prediction> = runs.iter().filter_map(|run| run.prediction.as_ref()).collect();
+            let mean = |of: fn(&Prediction) -> f64| {
+                super::stats::average(&all.iter().map(|prediction| of(prediction)).collect::<Vec<_>>())
+            };
+            #[expect(clippy::cast_precision_loss, reason = "for people; 2^-53 is nothing")]
+            let counts: [f64; 4] = [
+                mean(|prediction| prediction.raised as f64),
+                mean(|prediction| prediction.hits as f64),
+                mean(|prediction| prediction.early as f64),
+                mean(|prediction| prediction.misses as f64),
+            ];
+            let mut closed: BTreeMap<&str, u64> = BTreeMap::new();
+            for (guard, count) in all.iter().flat_map(|prediction| &prediction.closed) {
+                *closed.entry(guard).or_default() += count;
+            }
+            let most = closed.into_iter().max_by_key(|(_, count)| *count).map_or("–", |(guard, _)| guard);
+            let _ = write!(
+                page,
+                "<tr><th scope=\"row\">{}</th><td>{}</td>",
+                escape(&runs[0].policy),
+                if all.iter().any(|prediction| prediction.applied) { "yes" } else { "no, only told" }
+            );
+            for count in counts {
+                let _ = write!(page, "<td>{}</td>", plain(count));
+            }
+            let _ = writeln!(
+                page,
+                "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{most}</td></tr>",
+                Unit::PodHours.told(mean(|prediction| prediction.extra_pod_seconds / HOUR)),
+                Unit::Share.told(mean(|prediction| prediction.extra_share)),
+                Unit::Share.told(mean(|prediction| prediction.coverage)),
+                Unit::Share.told(mean(|prediction| prediction.open_share))
+            );
+        }
+        page.push_str("</tbody></table></div>\n");
     }
 
     /// How many requests took longer than so long.

@@ -257,14 +257,19 @@ impl Plot {
         for (place, (value, name)) in self.x.ticks.iter().enumerate() {
             let left = self.left(*value);
             let _ = write!(grid, "M{} 0V1000", short(left));
-            let odd = if place % 2 == 1 { " class=\"odd\"" } else { "" };
-            let _ = write!(xs, "<span{odd} style=\"left:{}%\">{}</span>", short(left / 10.0), escape(name));
+            // The last one would stand out of the page.
+            let class = match place % 2 {
+                _ if left > 960.0 => " class=\"end\"",
+                1 => " class=\"odd\"",
+                _ => "",
+            };
+            let _ = write!(xs, "<span{class} style=\"left:{}%\">{}</span>", short(left / 10.0), escape(name));
         }
         format!(
-            "<div class=\"plot\" style=\"--height:{height}px\"><div class=\"ys\">{ys}</div><svg viewBox=\"0 0 1000 \
+            "<div class=\"figure\"><div class=\"plot\" style=\"--height:{height}px\"><div class=\"ys\">{ys}</div><svg viewBox=\"0 0 1000 \
              1000\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\"><path class=\"grid\" \
              d=\"{grid}\"/>{}</svg>\
-             <div class=\"xs\">{xs}</div></div>",
+             <div class=\"xs\">{xs}</div></div></div>",
             escape(label),
             self.body
         )

@@ -6,12 +6,16 @@
 use super::{Route, Said, World};
 use crate::config::Resolved;
 use crate::engine::burst::behind_activator;
+use crate::engine::forecast::{ForecastSpec, Forecaster};
 use crate::engine::subset::number_of_activators;
 use crate::engine::zero::{self, Active, Moment, Step};
 use crate::engine::{self, Decision, Event as Input, Reason, Revision, Spec};
+use crate::sim::outcome;
 use crate::sim::queue::Event;
 use crate::sim::random::instant;
-use crate::sim::scenario::{Entry, Hpa, HpaMetric, KedaHttp, KedaMetric, Kpa, Scenario, Schedule};
+use crate::sim::scenario::{
+    Entry, Hpa, HpaMetric, KedaHttp, KedaMetric, Kpa, Prediction, Predictive, Scenario, Schedule,
+};
 use crate::sim::time::{HOUR, Micros, SECOND, micros, seconds, stamp};
 use crate::units::{Compat, Span, Timestamp};
 use std::collections::VecDeque;
@@ -53,6 +57,11 @@ pub(super) struct KpaState {
     look: Micros,
     /// A probe goes on in the background until the ingress has followed.
     probing: bool,
+    forecaster: Option<Box<Forecaster>>,
+    /// What is foreseen is applied.
+    predicts: bool,
+    /// Pods there are to be at least, since load is coming.
+    floor: i32,
 }
 
 /// Kubernetes' horizontal pod autoscaler.
@@ -80,6 +89,9 @@ impl Entry {
     /// The kind of policy.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self { kpa: Some(Kpa { predictive: Some(predictive), .. }), .. } if predictive.mode == Prediction::On => {
+                "predictive"
+            }
             Self { kpa: Some(_), .. } => "kpa",
             Self { hpa: Some(_), .. } => "hpa",
             Self { keda_http: Some(_), .. } => "keda_http",
@@ -136,6 +148,12 @@ impl Scaler {
                 // The revision is created with its bounds in force.
                 u32::try_from(resolved.min_scale.value).unwrap_or(0),
             ),
+            forecaster: kpa
+                .predictive
+                .filter(|predictive| predictive.mode != Prediction::Off)
+                .map(|predictive| Box::new(Forecaster::new(forecast_spec(&predictive, &resolved), stamp(0)))),
+            predicts: kpa.predictive.is_some_and(|predictive| predictive.mode == Prediction::On),
+            floor: 0,
             resolved,
             compat: kpa.compat.into(),
             active: Active::Unknown,
@@ -174,12 +192,33 @@ impl Scaler {
         matches!(self, Self::Kpa(_) | Self::Keda(_))
     }
 
+    /// What was foreseen, if anything is.
+    pub(super) fn prediction(&self) -> Option<outcome::Prediction> {
+        let Self::Kpa(kpa) = self else { return None };
+        let forecaster = kpa.forecaster.as_ref()?;
+        Some(outcome::Prediction::of(&forecaster.tally(), kpa.predicts))
+    }
+
     /// The stable window, where pods are scraped.
     pub(super) fn scraped_window(&self) -> Option<Span> {
         match self {
             Self::Kpa(kpa) => kpa.resolved.metric_spec().scraped.then_some(kpa.resolved.stable_window.value),
             _ => None,
         }
+    }
+}
+
+fn forecast_spec(predictive: &Predictive, resolved: &Resolved) -> ForecastSpec {
+    let spec = resolved.spec();
+    ForecastSpec {
+        quantile: predictive.quantile,
+        prewarm: predictive.prewarm,
+        budget: predictive.budget.0,
+        metric: spec.metric,
+        target: spec.target_value,
+        max_scale: resolved.max_scale.value,
+        max_scale_down_rate: spec.max_scale_down_rate,
+        stable_window: spec.stable_window,
     }
 }
 
@@ -285,14 +324,26 @@ impl World<'_> {
         let now = self.now;
         match &mut self.scaler {
             Scaler::Kpa(kpa) => {
-                let applied = kpa.revision.apply(&engine::Input { now: stamp(now), event }, kpa.compat);
+                let input = engine::Input { now: stamp(now), event };
+                let applied = kpa.revision.apply(&input, kpa.compat);
+                if let Some(forecaster) = &mut kpa.forecaster {
+                    forecaster.hear(&input);
+                }
                 if !applied.evaluated {
                     return;
                 }
                 self.decisions += 1;
+                let floor_before = kpa.floor;
                 if let Some(decision) = kpa.revision.latest() {
+                    if let Some(forecaster) = &mut kpa.forecaster {
+                        let reactive = kpa.resolved.bounds(kpa.initialized).clamp(decision.desired).0;
+                        let panics = decision.panicking_since.is_some();
+                        let foresight =
+                            forecaster.decide(stamp(now), decision.ready, reactive, decision.observed, panics);
+                        kpa.floor = if kpa.predicts { foresight.floor } else { 0 };
+                    }
                     let panics = u64::from(decision.panicking_since.is_some());
-                    let bounded = kpa.resolved.bounds(kpa.initialized).clamp(decision.desired).0;
+                    let bounded = kpa.resolved.bounds(kpa.initialized).clamp(decision.desired.max(kpa.floor)).0;
                     self.said = said(decision, bounded);
                     if panics != self.levels.now.panicking {
                         self.levels.settle();
@@ -300,7 +351,7 @@ impl World<'_> {
                         self.record.scaling.panics += u64::from(panics > 0 && now >= self.case.warm_up);
                     }
                 }
-                if applied.changed {
+                if applied.changed || kpa.floor != floor_before {
                     self.look();
                 }
             }
@@ -346,7 +397,7 @@ impl World<'_> {
 
         let mut want = None;
         if published.desired.is_some() || kpa.active == Active::Unknown {
-            let (desired, _) = bounds.clamp(published.desired.unwrap_or(-1));
+            let (desired, _) = bounds.clamp(published.desired.map_or(-1, |desired| desired.max(kpa.floor)));
             let moment = Moment {
                 desired,
                 active: kpa.active,

@@ -818,8 +818,9 @@ impl<'a> World<'a> {
         }
         let revision = &self.case.scenario.revision;
         self.record.scaling.decisions = self.decisions;
+        let prediction = self.scaler.prediction();
         let outcome = self.record.finish(&mut self.levels, &self.stays, (revision.cpu, revision.memory));
-        Outcome { policy: policy.name.clone(), kind: policy.kind().to_owned(), seed, ..outcome }
+        Outcome { policy: policy.name.clone(), kind: policy.kind().to_owned(), seed, prediction, ..outcome }
     }
 }
 

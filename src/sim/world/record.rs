@@ -494,6 +494,7 @@ impl Record {
                 max_demand: levels.max_demand,
             },
             scaling: self.scaling,
+            prediction: None,
             little: vec![
                 layer("activator", all.at_activator, stays.at_activator),
                 layer("queue-proxy", all.at_queue, stays.at_queue),

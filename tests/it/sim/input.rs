@@ -143,3 +143,26 @@ fn a_trace_without_durations_needs_a_service_law() {
     let error = Case::new(scenario, Some(trace)).expect_err("no law").to_string();
     assert!(error.contains("load.service: missing, and t.csv does not say how long requests took"), "{error}");
 }
+
+#[test]
+fn traffic_from_elsewhere_needs_no_load_but_all_else_is_judged() {
+    let without = "apiVersion: sim/v1\nname: w\nload: { timeout: 60s }\npolicies: [{ name: a, kpa: {} }]\n";
+    let problems = scenario::parse("w.yaml", without).expect_err("no load").to_string();
+    assert!(problems.contains("load: there are no requests"), "{problems}");
+    scenario::parse_for_traffic("w.yaml", without).expect("a scenario");
+    for (wrong, wants) in [
+        (without.replace("timeout: 60s", "timeout: 0s"), "load.timeout: is above 0s"),
+        (without.replace("timeout: 60s", "service: { law: normal }"), "\"normal\" is not a law"),
+        (without.replace("kpa: {}", "kpa: { predictive: { mode: maybe } }"), "\"maybe\" is none of off, shadow and on"),
+        (without.replace("kpa: {}", "kpa: { predictive: { quantile: 1 } }"), "1 is not from 0.5 to below 1"),
+    ] {
+        let problems = scenario::parse_for_traffic("w.yaml", &wrong).expect_err(&wrong).to_string();
+        assert!(problems.contains(wants), "{problems}");
+    }
+    for (word, mode) in [("on", "On"), ("\"on\"", "On"), ("off", "Off"), ("shadow", "Shadow")] {
+        let text = without.replace("kpa: {}", &format!("kpa: {{ predictive: {{ mode: {word} }} }}"));
+        let scenario = scenario::parse_for_traffic("w.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let predictive = scenario.policies[0].kpa.as_ref().and_then(|kpa| kpa.predictive).expect("predictive");
+        assert_eq!(format!("{:?}", predictive.mode), mode);
+    }
+}

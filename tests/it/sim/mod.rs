@@ -4,6 +4,7 @@ mod closed_form;
 mod input;
 mod laws;
 mod library;
+mod predictive;
 mod recordings;
 mod report;
 mod tune;
