@@ -411,7 +411,7 @@ impl Forecaster {
         };
         let load = match self.spec.metric {
             ScalingMetric::Rps => load.requests - load.proxied_requests,
-            _ => load.concurrency - load.proxied_concurrency,
+            ScalingMetric::Concurrency => load.concurrency - load.proxied_concurrency,
         };
         if load.is_finite() {
             self.open.sum += load;
@@ -980,7 +980,7 @@ mod tests {
             max_scale in 0_i32..30,
             prewarm: bool,
         ) {
-            let spec = ForecastSpec { max_scale, prewarm, ..SPEC };
+            let spec = ForecastSpec { prewarm, max_scale, ..SPEC };
             let (mut one, mut other) = (Life::new(spec), Life::new(spec));
             for second in 0..4000_usize {
                 let load = pattern[(second / 10) % pattern.len()];

@@ -1335,11 +1335,10 @@ impl Entry {
                 faults.add(format!("{path}.kpa.{field}"), message);
             }
         }
-        if let Some(predictive) = self.kpa.as_ref().and_then(|kpa| kpa.predictive) {
-            if !(0.5 <= predictive.quantile && predictive.quantile < 1.0) {
-                let quantile = predictive.quantile;
-                faults.add(format!("{path}.kpa.predictive.quantile"), format!("{quantile} is not from 0.5 to below 1"));
-            }
+        if let Some(Predictive { quantile, .. }) = self.kpa.as_ref().and_then(|kpa| kpa.predictive)
+            && !(0.5 <= quantile && quantile < 1.0)
+        {
+            faults.add(format!("{path}.kpa.predictive.quantile"), format!("{quantile} is not from 0.5 to below 1"));
         }
         if let Some(hpa) = &self.hpa {
             faults.positive(&format!("{path}.hpa.target"), hpa.target);

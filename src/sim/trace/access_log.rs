@@ -301,22 +301,19 @@ impl<'a> Iterator for Words<'a> {
                 ends
             })
         };
-        match self.0.bytes().next()? {
-            open @ (b'"' | b'[') => {
-                let inside = &self.0[1..];
-                let Some(end) = end_of(inside, if open == b'"' { b'"' } else { b']' }) else {
-                    self.0 = "";
-                    return Some(Word::Open);
-                };
-                self.0 = &inside[end + 1..];
-                Some(if open == b'"' { Word::Quoted } else { Word::Bracketed(&inside[..end]) })
-            }
-            _ => {
-                let (word, rest) = self.0.split_once(' ').unwrap_or((self.0, ""));
-                self.0 = rest;
-                Some(Word::Bare(word))
-            }
+        let open = self.0.bytes().next()?;
+        if open != b'"' && open != b'[' {
+            let (word, rest) = self.0.split_once(' ').unwrap_or((self.0, ""));
+            self.0 = rest;
+            return Some(Word::Bare(word));
         }
+        let inside = &self.0[1..];
+        let Some(end) = end_of(inside, if open == b'"' { b'"' } else { b']' }) else {
+            self.0 = "";
+            return Some(Word::Open);
+        };
+        self.0 = &inside[end + 1..];
+        Some(if open == b'"' { Word::Quoted } else { Word::Bracketed(&inside[..end]) })
     }
 }
 

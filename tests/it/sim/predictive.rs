@@ -4,7 +4,7 @@
 use ebb::sim::{Case, Detail, Entry, Outcome, run, scenario};
 
 /// Reactive, told only, applied, and applied from zero too, on the same load.
-fn policies(load: &str) -> [Vec<Outcome>; 4] {
+fn policies(load: &str, seeds: u32) -> [Vec<Outcome>; 4] {
     let text = format!(
         "apiVersion: sim/v1\nname: p\nduration: 4h\nwarm_up: 30m\nload:\n  synthetic: {load}\n  service: {{ law: lognormal, \
          mean: 3s, p99: 8s }}\nrevision: {{ containerConcurrency: 10 }}\npolicies:\n  - {{ name: reactive, kpa: {{}} }}\n  \
@@ -13,7 +13,7 @@ fn policies(load: &str) -> [Vec<Outcome>; 4] {
     );
     let scenario = scenario::parse("p.yaml", &text).unwrap_or_else(|problems| panic!("{problems}"));
     let case = Case::new(scenario, None).expect("a case");
-    let of = |policy: &Entry| (0..3).map(|seed| run(&case, policy, case.seed(seed), Detail::Measures)).collect();
+    let of = |policy: &Entry| (0..seeds).map(|seed| run(&case, policy, case.seed(seed), Detail::Measures)).collect();
     let all: Vec<Vec<Outcome>> = case.scenario.policies.iter().map(of).collect();
     all.try_into().expect("four policies")
 }
@@ -34,7 +34,7 @@ const BATCHES: &str = "{ sum: [{ poisson: { rate: 1 } }, { batch: { size: 300, e
 
 #[test]
 fn where_there_is_a_season_fewer_requests_are_slow_within_the_budget() {
-    let [reactive, shadow, on, _] = policies(BATCHES);
+    let [reactive, shadow, on, _] = policies(BATCHES, 3);
     assert!(violations(&on) < 0.8 * violations(&reactive), "{} of {}", violations(&on), violations(&reactive));
     assert!(cost(&on) <= 1.1 * cost(&reactive), "{} of {}", cost(&on), cost(&reactive));
     for outcome in &on {
@@ -53,7 +53,7 @@ fn where_there_is_a_season_fewer_requests_are_slow_within_the_budget() {
 
 #[test]
 fn from_zero_it_raises_where_that_is_asked_for() {
-    let [reactive, _, _, prewarm] = policies("{ batch: { size: 300, every: 5m, spread: 10s } }");
+    let [reactive, _, _, prewarm] = policies("{ batch: { size: 300, every: 5m, spread: 10s } }", 2);
     let cold = |outcomes: &[Outcome]| sum(outcomes, |outcome| outcome.cold.share);
     assert!(cold(&prewarm) < 0.5 * cold(&reactive), "{} of {}", cold(&prewarm), cold(&reactive));
     // Pods that are there in time are not asked for twice.
@@ -67,7 +67,7 @@ fn where_there_is_no_season_it_costs_nothing() {
         "{ mmpp: { states: [{ rate: 1, mean: 7m }, { rate: 12, mean: 3m }] } }",
         "{ flash_crowd: { base: 1, peak: 30, at: 2h, rise: 1m, plateau: 5m, half_life: 5m } }",
     ] {
-        let [reactive, _, on, prewarm] = policies(load);
+        let [reactive, _, on, prewarm] = policies(load, 1);
         for with in [on, prewarm] {
             assert!(cost(&with) <= 1.01 * cost(&reactive), "{load}: {} of {}", cost(&with), cost(&reactive));
         }
