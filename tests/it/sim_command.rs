@@ -96,3 +96,29 @@ fn what_is_wrong_is_told_and_the_exit_code_says_which_kind_it_is() {
         assert!(output.stdout.is_empty(), "{arguments:?}: {}", text(&output.stdout));
     }
 }
+
+/// What is published is what this program says, byte for byte: the quickest run of each directory. All of them take
+/// minutes: `simulations/runs/run --check`.
+#[test]
+fn published_runs_are_made_again() {
+    let runs = crate::root().join("simulations/runs");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(&runs).expect("published runs") {
+        let directory = entry.expect("an entry").path();
+        let Ok(commands) = std::fs::read_to_string(directory.join("commands")) else { continue };
+        let quick = commands.lines().find_map(|line| line.strip_prefix("quick ")).expect("a quick run");
+        let arguments: Vec<&str> = std::iter::once("sim").chain(quick.split_whitespace()).collect();
+        let output = ebb(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let published = std::fs::read_to_string(directory.join("quick.txt")).expect("what it printed");
+        assert!(
+            text(&output.stdout) == published,
+            "{} is not what is printed now; where the change is meant, make the runs again: simulations/runs/run {}\n{}",
+            directory.join("quick.txt").display(),
+            directory.display(),
+            similar::TextDiff::from_lines(published.as_str(), text(&output.stdout)).unified_diff()
+        );
+        checked += 1;
+    }
+    assert!(checked > 0, "nothing is published in {}", runs.display());
+}

@@ -11,6 +11,8 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// Characters of the bar.
+const WIDTH: u32 = 30;
 /// How often the line is drawn.
 const EVERY: Duration = Duration::from_millis(200);
 
@@ -41,6 +43,13 @@ fn ended(outcomes: Option<Vec<Outcome>>) -> anyhow::Result<Vec<Outcome>> {
     }
 }
 
+/// A part of the whole as a bar.
+fn bar(part: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of 0 to the width")]
+    let full = ((part * f64::from(WIDTH)).round() as u32).min(WIDTH) as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH as usize - full))
+}
+
 fn draw(doing: &str, all: Option<f64>, watch: &Watch, over: &mpsc::Receiver<()>) {
     let clock = Clock::system();
     let begun = clock.now();
@@ -52,7 +61,7 @@ fn draw(doing: &str, all: Option<f64>, watch: &Watch, over: &mpsc::Receiver<()>)
         let far = if let Some(all) = all {
             let part = (simulated / all).clamp(0.0, 1.0);
             let left = if part > 0.0 { passed / part - passed } else { 0.0 };
-            format!("{:3.0}%, {} left", part * 100.0, whole(left))
+            format!("{} {:3.0} %, {} left", bar(part), part * 100.0, whole(left))
         } else {
             format!("{} simulated in {}", whole(simulated), whole(passed))
         };

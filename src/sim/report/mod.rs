@@ -9,7 +9,7 @@
 pub mod pixels;
 pub mod plot;
 
-use super::compare::{Comparison, Promise, Summary, Unit, by_policy, measure, promised};
+use super::compare::{Comparison, Difference, Promise, Summary, Unit, by_policy, measure, promised};
 use super::outcome::{Outcome, Period, Prediction, Series, share};
 use super::scenario::Scenario;
 use super::time::{Length, from_seconds, seconds};
@@ -206,6 +206,20 @@ impl Report<'_> {
     fn paired(&self, page: &mut String) {
         let baseline = &self.comparison.baseline;
         if self.comparison.policies.len() < 2 {
+            return;
+        }
+        let differs = |difference: &Difference| {
+            let value = difference.difference.value;
+            PAIRS.contains(&difference.measure.as_str())
+                && difference.difference.interval.unwrap_or([value, value]) != [0.0, 0.0]
+        };
+        if !self.comparison.differences.iter().any(differs) {
+            let baseline = escape(baseline);
+            let _ = writeln!(
+                page,
+                "<h2>Against {baseline}</h2>\n<p>No policy did anything else than {baseline}: cost, latency and cold starts \
+                 are the same under every seed.</p>"
+            );
             return;
         }
         let _ = write!(

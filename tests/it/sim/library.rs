@@ -11,13 +11,16 @@ use std::path::PathBuf;
 
 /// Every scenario of the library, in the order of their names.
 fn library() -> Vec<(String, Case)> {
-    let directory = crate::root().join("simulations");
-    let mut files: Vec<PathBuf> = fs::read_dir(&directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.expect("an entry").path())
+    let of = |directory: &str| {
+        let directory = crate::root().join(directory);
+        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        entries.map(|entry| entry.expect("an entry").path())
+    };
+    let mut files: Vec<PathBuf> = of("simulations")
+        .chain(of("simulations/elsewhere"))
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
-    files.sort();
+    files.sort_by_key(|path| path.file_stem().map(ToOwned::to_owned));
     assert!(files.len() >= 10, "{files:?}");
     let named = |path: &PathBuf| path.file_stem().expect("a name").display().to_string();
     files.into_iter().filter_map(|path| load(&path).map(|case| (named(&path), case))).collect()
