@@ -6,6 +6,7 @@
 
 use crate::deciders::Deciders;
 use crate::deciders::log::{News, Subscription};
+use crate::engine::Event;
 use crate::observe::journal::{Batch, Journal, Place};
 use crate::observe::ledger::Activation;
 use crate::observe::plan::Plan;
@@ -163,12 +164,11 @@ impl Bucket {
 
     fn batch(&mut self, news: News) -> Batch {
         let News { now, states, inputs, decisions, ended, .. } = news;
-        let keys = states.iter().map(|(key, _)| key).chain(inputs.iter().map(|(key, _)| key));
-        for key in keys {
-            if !self.known.contains(key) {
-                self.known.insert(key.clone());
-            }
-        }
+        // A revision is told of by its state or begins with one of these; everything else comes later.
+        let begins =
+            |event: &Event| !matches!(event, Event::Reported { .. } | Event::Scraped { .. } | Event::Tick { .. });
+        let begun = inputs.iter().filter(|(_, input)| begins(&input.event)).map(|(key, _)| key);
+        self.known.extend(states.iter().map(|(key, _)| key).chain(begun).cloned());
         let gone = if ended { self.known.drain().collect() } else { Vec::new() };
         let lost = std::mem::take(&mut self.lost);
         Batch { states, inputs, decisions, gone, lost, ..Batch::nothing(now) }

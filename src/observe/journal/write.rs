@@ -27,6 +27,8 @@ const TO_DISK: Span = Span::from_millis(500);
 const TRY_AGAIN: Span = Span::from_seconds(10);
 /// From this length on states and inputs go to the next record.
 const ENOUGH: usize = 256 << 10;
+/// What an input takes, about; the longest, a new decider, takes a little more.
+const INPUT: usize = 64;
 /// Files the allowed space is divided into.
 const FILES: u64 = 8;
 /// The file whose lock says that a process writes here.
@@ -499,11 +501,10 @@ impl Open {
         for (place, (key, input)) in batch.inputs.into_iter().enumerate() {
             let number = self.number(&key, &mut record, &mut length);
             let input = input.write(number, now);
-            length += input.encoded_len() + 2;
+            length += INPUT;
             if let Some((_, Print { desired, bits })) = decisions.next_if(|(of, _)| *of == place) {
                 let input = u32::try_from(record.inputs.len()).unwrap_or(u32::MAX);
                 record.decisions.push(Decided { input, desired, bits });
-                length += 16;
             }
             record.inputs.push(input);
             cut(&mut record, &mut length);
