@@ -23,13 +23,18 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// How long clients may take nothing of an answer unless told otherwise.
 pub const UNREAD: Duration = Duration::from_secs(10);
 
+/// How long a client may take to send the head of a request while half of the places are taken, so that whoever sends none
+/// keeps others out for no longer.
+const HURRIED: Duration = Duration::from_secs(5);
+
 /// How much one listener does at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections open at once; more wait to be accepted. While half of them are open, a connection is closed after
     /// its answer, so that pages that are only open do not keep others out.
     pub connections: usize,
-    /// How long a client may take to send the head of a request, waiting idle between two included.
+    /// How long a client may take to send the head of a request, waiting idle between two included; five seconds at most
+    /// while half of the connections are open.
     pub head: Duration,
     /// How long a client may take nothing of an answer before it is dropped.
     pub unread: Duration,
@@ -111,7 +116,7 @@ async fn connection(
     stream.as_mut().set_write_timeout_pinned(Some(limits.unread));
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+        .header_read_timeout(if stays { limits.head } else { limits.head.min(HURRIED) })
         .keep_alive(stays)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));

@@ -138,6 +138,20 @@ async fn whoever_does_not_read_is_dropped_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_never_sends_a_request_keeps_nobody_out_for_long() {
+    let limits = Limits { connections: 8, head: Duration::from_hours(1), unread: PATIENCE };
+    let (address, _counted, _cancel) = large(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        let mut stream = TcpStream::connect(&address).await.expect("a connection");
+        stream.write_all(b"GET /small HT").await.expect("written");
+        silent.push(stream);
+    }
+    let answer = tokio::time::timeout(PATIENCE, reqwest::get(format!("http://{address}/small"))).await;
+    assert_eq!(answer.expect("in time").expect("an answer").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_are_only_open_keep_nobody_out() {
     let limits = Limits { connections: 8, head: PATIENCE, unread: PATIENCE };
     let (address, counted, cancel) = large(limits).await;
