@@ -197,7 +197,8 @@ impl Account {
         if pods.ready == 0 && pods.not_ready > 0 {
             let lacking = lacking(pods);
             return format!(
-                "Nothing is decided yet: {lacking}, and its load is known only then. `kubectl describe pod` says what it lacks."
+                "Nothing is decided yet: {lacking}; until one is ready, its load is not known. `kubectl describe pod` says what it \
+                 lacks."
             );
         }
         let why = match (&self.scrape_error, &self.spec) {

@@ -880,19 +880,7 @@ fn notice(decision: &Decision, want: Path, timers: Timers) -> Option<Notice> {
 
 impl Source for Keeper {
     fn show(&self, page: &mut Page<'_>) {
-        const STATES: [GateState; 10] = [
-            GateState::Unrouted,
-            GateState::Warm,
-            GateState::Burst,
-            GateState::BridgingDown,
-            GateState::Draining,
-            GateState::ColdConfirmed,
-            GateState::Cold,
-            GateState::Waking,
-            GateState::BridgingUp,
-            GateState::Held,
-        ];
-        let mut states: BTreeMap<&str, u64> = STATES.iter().map(|state| (state.word(), 0)).collect();
+        let mut states: BTreeMap<&str, u64> = GateState::ALL.iter().map(|state| (state.word(), 0)).collect();
         let mut held: BTreeMap<&str, u64> = Reason::HOLDING.iter().map(|word| (*word, 0)).collect();
         {
             let state = self.lock();

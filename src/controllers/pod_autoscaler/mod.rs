@@ -282,6 +282,7 @@ impl Controller {
             min: resolved.min_scale.value,
             max: resolved.max_scale.value,
             proxied: mode == Mode::Proxy,
+            gate: Some(leave.state).filter(|state| *state != State::Unrouted),
             pods: counts,
             stuck: stuck.as_ref().map(|stuck| stuck.text.clone()).unwrap_or_default(),
             trouble: wrong,

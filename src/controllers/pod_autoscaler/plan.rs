@@ -150,11 +150,11 @@ pub fn because(decision: Option<&Decision>, scale: &Scale) -> String {
     rules.chain(zero_in_words(scale)).collect::<Vec<_>>().join("; ")
 }
 
-/// What held the last pod or let it go, in words, if there was anything to hold.
+/// What held the last pod or let it go, in words, if there was anything to hold. What a load balancer keeps does not go,
+/// whatever else would have let it.
 pub fn zero_in_words(scale: &Scale) -> Option<String> {
-    let why = scale.why.filter(|why| !matches!(why, Why::Wanted { .. })).map(|why| why.to_string());
-    let words: Vec<String> = why.into_iter().chain(scale.held.clone()).collect();
-    (!words.is_empty()).then(|| words.join("; "))
+    let why = scale.why.filter(|why| !matches!(why, Why::Wanted { .. }));
+    scale.held.clone().or_else(|| why.map(|why| why.to_string()))
 }
 
 /// What keeps a revision from having the pods it wants, or from losing the last one.
