@@ -220,7 +220,8 @@ async fn every_query_finds_something_under_load_and_at_zero() {
     let Some(program) = tools::find("prometheus") else { return };
     let journal = tempfile::tempdir().expect("a directory");
     let flags = ["--window", "6s", "--startup-delay", "100ms", "--journal", journal.path().to_str().expect("text")];
-    let local = Local::start(SERVICES, &flags).await;
+    // Behind the double of a load balancer, so that its gate has something to say.
+    let local = Local::start(SERVICES, &[&flags[..], &["--gateway-mode", "alb"]].concat()).await;
     let maps = format!("{}/api/v1/namespaces/knative-serving/configmaps/config-autoscaler", local.api);
     let patch = json!({"data": {"scale-to-zero-grace-period": "1s"}}).to_string();
     let patch = reqwest::Client::new().patch(maps).header("content-type", "application/merge-patch+json").body(patch);

@@ -62,7 +62,8 @@ const fn wide(panel: Panel) -> Panel {
     Panel { width: 24, ..panel }
 }
 
-pub(super) const ALL: &[Dashboard] = &[OVERVIEW, RESPONSE_TIME, REVISION, COLD_STARTS, CONTROL_PLANE, RESOURCES];
+pub(super) const ALL: &[Dashboard] =
+    &[OVERVIEW, RESPONSE_TIME, REVISION, COLD_STARTS, ALB_GATE, CONTROL_PLANE, RESOURCES];
 
 const OVERVIEW: Dashboard = Dashboard {
     file: "overview",
@@ -585,6 +586,45 @@ const COLD_STARTS: Dashboard = Dashboard {
             ],
         },
     ],
+};
+
+const ALB_GATE: Dashboard = Dashboard {
+    file: "alb-gate",
+    title: "Ebb / ALB gate",
+    about: "Revisions behind Alibaba Cloud's load balancer on their way to zero and back.",
+    scope: Scope::None,
+    rows: &[Row {
+        title: "Gate",
+        panels: &[
+            lines(
+                "Revisions by state",
+                "Where the revisions behind a load balancer are on the way to zero and back; docs/alb.md says what each state is.",
+                "none",
+                &[("{{state}}", "sum by (state) (ebb_alb_gates)")],
+            ),
+            lines(
+                "Held",
+                "Revisions no pod is wanted of, whose last pod stays until the load balancer follows; by what is missing.",
+                "none",
+                &[("{{reason}}", "sum by (reason) (ebb_alb_gate_held)")],
+            ),
+            lines(
+                "Probes",
+                "Probes through load balancers, each second, by who answered.",
+                "ops",
+                &[("{{answer}}", "sum by (answer) (rate(ebb_alb_probes_total%I))")],
+            ),
+            lines(
+                "Trouble",
+                "In the last five minutes: probes that found too many under way, and load balancers that did not follow in time.",
+                "none",
+                &[
+                    ("probes postponed", "sum(increase(ebb_alb_probes_postponed_total[5m]))"),
+                    ("not followed in time", "sum(increase(ebb_alb_gate_failures_total[5m]))"),
+                ],
+            ),
+        ],
+    }],
 };
 
 const CONTROL_PLANE: Dashboard = Dashboard {
