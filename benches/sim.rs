@@ -1,14 +1,22 @@
 //! What a simulated request costs, and a day without any.
 //!
-//! Budgets: 250 ns for each request of the whole model; 24 hours at 500 requests a second within 10 s; an idle day within
-//! 50 ms. Run with `cargo bench --bench sim`; divan tells items per second, of which a nanosecond figure is the inverse.
+//! Budgets: 250 ns for each request of the whole model; 24 hours at 500 requests a second within 10 s, in at most 64 MiB
+//! that do not depend on how many requests there are; an idle day within 50 ms; a screened day at any rate in about a
+//! second. Run with `cargo bench --bench sim`; divan tells items per second, of which a nanosecond figure is the inverse,
+//! and the most memory that was in use (`max alloc`).
 
-use divan::Bencher;
 use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher};
+use ebb::sim::batch::Watch;
 use ebb::sim::law::Written;
-use ebb::sim::scenario::{Entry, Fixed, Kpa, Load, Rate, Synthetic};
+use ebb::sim::scenario::{Diurnal, Entry, Fixed, Kpa, Load, Rate, Synthetic};
 use ebb::sim::time::Length;
+use ebb::sim::tune::{Options, tune};
 use ebb::sim::{Case, Detail, Scenario, run};
+use std::num::NonZeroUsize;
+
+#[global_allocator]
+static MEMORY: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -71,6 +79,30 @@ fn a_queue_at_95_percent(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 1, sample_size = 1)]
 fn a_day_at_500_a_second(bencher: Bencher<'_, '_>) {
     bench(bencher, &kpa("target-burst-capacity", "200"), 500.0, 86_400, Detail::Series);
+}
+
+/// The same, screened.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn a_screened_day_at_500_a_second(bencher: Bencher<'_, '_>) {
+    bench(bencher, &kpa("target-burst-capacity", "200"), 500.0, 86_400, Detail::Screened);
+}
+
+/// The same at a rate that is only screened.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn a_screened_day_at_10_000_a_second(bencher: Bencher<'_, '_>) {
+    bench(bencher, &kpa("target-burst-capacity", "200"), 10_000.0, 86_400, Detail::Screened);
+}
+
+/// Tuning with a budget of 20 s, on one thread and on two.
+#[divan::bench(sample_count = 1, sample_size = 1, args = [1, 2])]
+fn tune_within_20_s(bencher: Bencher<'_, '_>, threads: usize) {
+    let mut scenario = scenario(20.0, 86_400);
+    scenario.load.synthetic =
+        Some(Synthetic { diurnal: Some(Diurnal { mean: 20.0, ..Diurnal::default() }), ..Synthetic::default() });
+    let case = case(scenario, &kpa("window", "60s"));
+    let threads = NonZeroUsize::new(threads).expect("not 0");
+    let options = Options { budget: 80_000_000, threads, ..Options::default() };
+    bencher.bench_local(|| tune(&case, &Kpa::default(), &options, &Watch::default()).expect("nobody stops it"));
 }
 
 /// A day without a request.

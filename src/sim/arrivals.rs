@@ -94,6 +94,23 @@ impl Arrivals {
     }
 }
 
+impl Arrivals {
+    /// None at all.
+    pub(crate) fn none() -> Self {
+        Self { source: Source::Sum(Vec::new()), stream: stream(0, Purpose::Arrivals, "") }
+    }
+
+    /// Draws how many more come until `to`, where that is as good as asking for each; else none, and they come one by
+    /// one.
+    fn rest(&mut self, to: Micros) -> u32 {
+        match &mut self.source {
+            Source::Counts(counts) => counts.rest(to, &mut self.stream),
+            Source::Shape(thinned) => thinned.rest(to, &mut self.stream),
+            _ => 0,
+        }
+    }
+}
+
 impl Iterator for Arrivals {
     type Item = Arrival;
 
@@ -119,6 +136,46 @@ impl Iterator for Arrivals {
             }
         };
         Some(Arrival { at, took: None })
+    }
+}
+
+/// Counts requests where nobody asks when exactly each comes.
+///
+/// Where few come they are the same ones as in an exact run; where many come their number is drawn.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    arrivals: Arrivals,
+    next: Option<Arrival>,
+}
+
+/// From so many requests a second on, numbers are drawn.
+const MANY: f64 = 160.0;
+
+impl Counter {
+    /// Of these requests.
+    pub fn new(mut arrivals: Arrivals) -> Self {
+        if let Source::Counts(counts) = &mut arrivals.source {
+            counts.by_number = true;
+        }
+        let next = arrivals.next();
+        Self { arrivals, next }
+    }
+
+    /// When the next request comes.
+    pub fn next_at(&self) -> Option<Micros> {
+        self.next.map(|arrival| arrival.at)
+    }
+
+    /// How many come from where it was last asked until `to`, which belongs to it.
+    pub fn until(&mut self, to: Micros) -> u32 {
+        let mut count = 0;
+        while let Some(next) = self.next
+            && next.at <= to
+        {
+            count += 1 + self.arrivals.rest(to);
+            self.next = self.arrivals.next();
+        }
+        count
     }
 }
 
@@ -162,6 +219,8 @@ struct Counts {
     to: Micros,
     gaps: Gaps,
     spread: Spread,
+    /// Whether numbers are drawn where many come.
+    by_number: bool,
 }
 
 /// How far apart requests in a bucket are.
@@ -172,7 +231,8 @@ enum Gaps {
     Even,
 }
 
-/// The rest of a bucket. Its gaps are drawn twice from the same state, once to know their sum.
+/// The rest of a bucket. Its gaps are drawn twice from the same state, once to know their sum. Without a sum each request
+/// is the first of those that are left, which come anywhere in what is left.
 #[derive(Clone, Debug)]
 struct Spread {
     left: u64,
@@ -221,6 +281,7 @@ impl Counts {
             trace,
             gaps,
             spread,
+            by_number: false,
         }
     }
 
@@ -229,7 +290,7 @@ impl Counts {
             while self.spread.left == 0 {
                 self.begin(stream)?;
             }
-            let at = self.spread.next(self.gaps);
+            let at = self.spread.next(self.gaps, stream);
             if at >= self.to {
                 return None;
             }
@@ -268,14 +329,36 @@ impl Counts {
         }
         let part = if self.settings.inside_bucket == InsideBucket::Front { self.settings.front_fraction } else { 1.0 };
         let again = stream.clone();
+        let spread = Spread { left: count, number: count, start, width: width * part, sum: 0.0, so_far: 0.0, again };
+        if self.by_number && matches!(self.gaps, Gaps::Exponential) && count as f64 > MANY * spread.width / 1e6 {
+            self.spread = spread;
+            return Some(());
+        }
         // One gap more than there are requests: with exponential ones the instants are those of so many requests that
         // come anywhere, each by itself.
         let mut sum = 0.0;
         for _ in 0..=count {
             sum += self.gaps.draw(stream);
         }
-        self.spread = Spread { left: count, number: count, start, width: width * part, sum, so_far: 0.0, again };
+        self.spread = Spread { sum, ..spread };
         Some(())
+    }
+
+    /// As [`Arrivals::rest`]: those that are left come anywhere in what is left of the bucket.
+    #[expect(clippy::cast_precision_loss, reason = "instants below 2^53 µs are exact")]
+    fn rest(&mut self, to: Micros, stream: &mut Stream) -> u32 {
+        let spread = &mut self.spread;
+        let at = spread.start + spread.width * spread.so_far;
+        let to = (self.from + to) as f64;
+        if spread.sum > 0.0 || spread.left == 0 || to <= at {
+            return 0;
+        }
+        let part = ((to - at) / (spread.start + spread.width - at)).min(1.0);
+        let count =
+            if part < 1.0 { Binomial::new(spread.left, part).map_or(0, |law| law.sample(stream)) } else { spread.left };
+        spread.left -= count;
+        spread.so_far = ((to - spread.start) / spread.width).min(1.0);
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
@@ -293,9 +376,13 @@ impl Gaps {
 impl Spread {
     #[inline]
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn next(&mut self, gaps: Gaps) -> Micros {
+    fn next(&mut self, gaps: Gaps, stream: &mut Stream) -> Micros {
         let part = if let Gaps::Even = gaps {
             ((self.number - self.left) as f64 + 0.5) / self.number as f64
+        } else if self.sum == 0.0 {
+            let later = (1.0 - unit(stream)).powf(1.0 / self.left as f64);
+            self.so_far = 1.0 - (1.0 - self.so_far) * later;
+            self.so_far
         } else {
             self.so_far += gaps.draw(&mut self.again);
             self.so_far / self.sum
@@ -466,6 +553,21 @@ impl Thinned {
         Self { shape, factor: part.rate, offset: part.from, length, at: 0.0, until: 0, bound: 0.0 }
     }
 
+    /// As [`Arrivals::rest`]: what comes after the last request has no memory of it.
+    #[expect(clippy::cast_precision_loss, reason = "instants below 2^53 µs are exact")]
+    fn rest(&mut self, to: Micros, stream: &mut Stream) -> u32 {
+        if to >= self.until || self.bound < MANY || self.at >= to as f64 {
+            return 0;
+        }
+        let rate = self.factor * self.shape.rate(self.offset + whole(f64::midpoint(self.at, to as f64)));
+        let mean = rate * (to as f64 - self.at) / 1e6;
+        if mean <= 1.0 {
+            return 0;
+        }
+        self.at = to as f64;
+        Poisson::new(mean).map_or(0, |law| u32::try_from(whole(law.sample(stream))).unwrap_or(u32::MAX))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "instants below 2^53 µs are exact")]
     fn next(&mut self, stream: &mut Stream) -> Option<Micros> {
         loop {
@@ -588,7 +690,7 @@ impl Batches {
                     self.spread.left -= 1;
                     self.start
                 } else {
-                    self.spread.next(Gaps::Exponential)
+                    self.spread.next(Gaps::Exponential, stream)
                 };
                 if at >= self.to {
                     return None;

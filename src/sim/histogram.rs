@@ -37,6 +37,17 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// Counts so many of one value.
+    pub fn record_many(&mut self, value: Micros, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.counts[class(value)] += count;
+        self.count += count;
+        self.sum += u128::from(value) * u128::from(count);
+        self.max = self.max.max(value);
+    }
+
     /// Counts so many values of no length.
     pub fn record_zeros(&mut self, count: u64) {
         self.counts[0] += count;

@@ -14,7 +14,8 @@
 //! 1. [`time`], [`random`], [`law`]: instants, streams of chance, how long something takes.
 //! 2. [`scenario`]: what is simulated, as it is written; [`trace`]: recorded traffic; [`case`](mod@case): both, ready to be run.
 //! 3. [`arrivals`]: when requests come; [`queue`]: what happens next.
-//! 4. [`world`]: the run itself; [`oracle`]: the floor below every policy; [`batch`]: many runs on several threads.
+//! 4. [`world`]: the run itself; [`screen`]: the same with counts in place of requests; [`oracle`]: the floor below every
+//!    policy; [`batch`]: many runs on several threads.
 //! 5. [`histogram`], [`outcome`]: what came of it.
 //! 6. [`stats`], [`mod@compare`]: how sure that is, and policies side by side; [`report`]: the page on it; [`tune`]: the
 //!    search for a better configuration.
@@ -51,6 +52,7 @@ pub mod random;
 pub mod replay;
 pub mod report;
 pub mod scenario;
+pub mod screen;
 pub mod stats;
 pub mod time;
 pub mod trace;

@@ -70,6 +70,8 @@ pub enum Event {
     Mode,
     /// A line of the series is written.
     Sample,
+    /// A cell of requests that are only counted ends.
+    Cell,
 }
 
 /// A queue whose members lose patience in the order they came.
@@ -86,7 +88,7 @@ pub enum Queue {
 impl Event {
     fn class(self) -> Class {
         match self {
-            Self::Done(_) | Self::Patience(_) | Self::Retry(_) | Self::Demand => Class::Completion,
+            Self::Done(_) | Self::Patience(_) | Self::Retry(_) | Self::Demand | Self::Cell => Class::Completion,
             Self::Scheduled(_)
             | Self::Started(_)
             | Self::Probed(_)
@@ -126,6 +128,7 @@ impl Event {
             Self::Replicas => (17, 0),
             Self::Mode => (18, 0),
             Self::Sample => (19, 0),
+            Self::Cell => (20, 0),
         };
         kind << 32 | u64::from(argument)
     }
@@ -157,7 +160,8 @@ impl Event {
             16 => Self::Look,
             17 => Self::Replicas,
             18 => Self::Mode,
-            _ => Self::Sample,
+            19 => Self::Sample,
+            _ => Self::Cell,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Scenario {
     pub warm_up: Length,
     /// How long it runs; to the end of the trace where there is one.
     pub duration: Option<Length>,
+    /// Screening is too far off here: it is never screened, only simulated.
+    pub exact_only: bool,
     /// The requests.
     pub load: Load,
     /// What serves them.
@@ -72,6 +74,7 @@ impl Default for Scenario {
             repetitions: 8,
             warm_up: Length(0),
             duration: None,
+            exact_only: false,
             load: Load::default(),
             revision: Revision::default(),
             world: World::default(),

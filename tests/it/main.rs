@@ -28,6 +28,7 @@ mod shadow;
 mod shipped;
 mod sim;
 mod sim_command;
+mod sim_live;
 mod standby;
 mod stats;
 mod system;

@@ -122,3 +122,72 @@ fn published_runs_are_made_again() {
     }
     assert!(checked > 0, "nothing is published in {}", runs.display());
 }
+
+#[test]
+fn results_are_there_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("occupied"), "mine").expect("a file");
+    std::fs::create_dir_all(at("taken/report.html")).expect("a directory");
+    for (output, wants) in [
+        ("occupied", "occupied cannot be made; name another directory with --output"),
+        ("occupied/below", "below cannot be made; name another directory with --output"),
+        ("taken", "report.html is a directory; name another directory with --output"),
+    ] {
+        let place = at(output);
+        let place = place.to_str().expect("a path");
+        let answer = ebb(&["sim", "run", "simulations/hello.yaml", "--repetitions", "1", "--output", place]);
+        let error = text(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(2), "{output}: {error}");
+        assert!(error.contains(wants) && answer.stdout.is_empty(), "{output}: {error}");
+    }
+    assert_eq!(std::fs::read_to_string(at("occupied")).expect("a file"), "mine");
+    assert_eq!(std::fs::read_dir(at("taken")).expect("a directory").count(), 1, "nothing was added");
+}
+
+#[test]
+fn nothing_is_left_of_a_run_that_is_interrupted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let hello = std::fs::read_to_string(crate::root().join("simulations/hello.yaml")).expect("hello");
+    let long = directory.path().join("long.yaml");
+    // So long that it cannot have ended before it is interrupted.
+    std::fs::write(&long, hello.replace("duration: 30m", "duration: 50000h")).expect("a file");
+    let output = directory.path().join("results");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ebb"))
+        .args(["sim", "run"])
+        .arg(&long)
+        .arg("--output")
+        .arg(&output)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the ebb binary");
+    let began = std::iter::repeat_with(|| std::thread::sleep(std::time::Duration::from_millis(20)))
+        .take(3_000)
+        .any(|()| std::fs::read_dir(&output).is_ok_and(|files| files.count() == 0));
+    assert!(began, "it never made {}", output.display());
+    crate::system::interrupt(&child);
+    let status = child.wait().expect("it ends");
+    assert!(!status.success(), "{status}");
+    // The file by which it tries whether it may write may be there: it is empty and hidden.
+    let left: Vec<String> = std::fs::read_dir(&output)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().display().to_string())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_journal_that_is_none_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = directory.path().to_str().expect("a path");
+    std::fs::write(directory.path().join("notes.txt"), "no journal").expect("a file");
+    let answer = ebb(&["sim", "replay", place]);
+    assert_eq!(answer.status.code(), Some(2), "{}", text(&answer.stderr));
+    let file = directory.path().join("notes.txt");
+    let answer = ebb(&["sim", "replay", file.to_str().expect("a path")]);
+    let error = text(&answer.stderr);
+    assert_eq!(answer.status.code(), Some(2), "{error}");
+    assert!(error.contains("notes.txt"), "{error}");
+}

@@ -138,7 +138,7 @@ fn spawn_by(mut command: Command, manifest: &str, directory: &Path, flags: &[&st
         .expect("the ebb binary")
 }
 
-fn interrupt(child: &Child) {
+pub(crate) fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     assert!(status.success());
 }

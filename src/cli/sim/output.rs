@@ -40,6 +40,10 @@ pub(super) fn prepare(directory: &Path) -> anyhow::Result<()> {
 /// When one cannot be written; then none is there.
 pub(super) fn write(directory: &Path, files: &[Written]) -> anyhow::Result<Vec<PathBuf>> {
     let partial = |file: &Written| directory.join(format!(".{}.partial", file.name));
+    // What could not be replaced is noticed before anything is.
+    if let Some(taken) = files.iter().map(|file| directory.join(&file.name)).find(|path| path.is_dir()) {
+        anyhow::bail!("{} is a directory; name another directory with --output", taken.display());
+    }
     let all = files.iter().try_for_each(|file| {
         let path = partial(file);
         fs::write(&path, &file.content).with_context(|| format!("{} cannot be written", path.display()))

@@ -32,8 +32,9 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// What may be spent, in seconds at 250 ns for each simulated request on one thread.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = budget)]
+    /// What may be spent: a number of simulated requests, or a duration, which is 250 ns for each of them on one thread.
+    /// Where it is too small for the last checks, they are made even so.
+    #[arg(long, value_name = "DURATION|REQUESTS", default_value = "60s", value_parser = budget)]
     budget: u64,
 
     /// An annotation that stays as it is, with or without its prefix; may be given again.
@@ -61,9 +62,20 @@ pub(super) struct Args {
     format: Format,
 }
 
+/// The smallest budget, in simulated requests: a second's.
+const LEAST_BUDGET: u64 = 4_000_000;
+
 /// A budget in simulated requests.
 fn budget(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a budget; use a duration from 1s to 24h, such as \"60s\"");
+    let wrong = || {
+        format!(
+            "{text:?} is not a budget; use a duration from 1s to 24h, such as \"60s\", or a number of simulated requests \
+             from 4000000, such as \"240000000\""
+        )
+    };
+    if text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return text.parse().ok().filter(|requests| *requests >= LEAST_BUDGET).ok_or_else(wrong);
+    }
     let span = crate::api::duration::parse(text).map_err(|_| wrong())?;
     let seconds = span.seconds_f64();
     if !(1.0..=86_400.0).contains(&seconds) {
@@ -120,6 +132,7 @@ fn json_of(case: &Case, tuning: &Tuning) -> anyhow::Result<String> {
         "training": compared(&tuning.training),
         "held_back": compared(&tuning.held_back),
         "sensitivity": tuning.sensitivity,
+        "screened": tuning.screened,
         "tried": tuning.tried,
         "spent_requests": tuning.spent,
         "digest": pages::digest(&[tuning.training.as_slice(), tuning.held_back.as_slice()].concat()),
@@ -204,8 +217,9 @@ fn text(case: &Case, tuning: &Tuning) -> String {
     if !tuning.tried.is_empty() {
         writeln!(
             text,
-            "{} configurations were tried at first; {} requests were simulated.",
+            "{} configurations were {} at first. All in all it took as much as {} simulated requests.",
             tuning.tried.len(),
+            if tuning.screened { "screened, which is approximate," } else { "tried" },
             tuning.spent
         )
         .expect("writing to a string");
@@ -280,13 +294,13 @@ fn pages_of(case: &Case, args: &Args, tuning: &Tuning) -> anyhow::Result<Vec<out
     }
     let hours = tuning.tried.first().map_or(0.0, |first| first.pod_hours);
     let of_current = held_back.policies.first().map_or(0.0, |current| current.get("pod_hours").value);
-    // What was tried first was tried on hours of the training part: its cost is told in what is in force there.
+    // What was tried first was tried on another part of the load: its cost is told in what is in force there.
     let scale = if hours > 0.0 { of_current / hours } else { 1.0 };
     let tried: Vec<pages::Tried> = tuning
         .tried
         .iter()
         .map(|tried| pages::Tried {
-            name: tune::written(&tried.change),
+            name: tune::written(&tried.change) + if tuning.screened { " (screened, approximate)" } else { "" },
             pod_hours: tried.pod_hours * scale,
             violation_share: tried.violation_share,
         })

@@ -4,14 +4,17 @@
 //!
 //! The last part of the load is held back. On the rest:
 //!
-//! 1. 256 points of a scrambled Sobol sequence, the configuration in force and the defaults are run on three hours: the
-//!    worst, the median and the quietest one, weighted by what they stand for.
+//! 1. 256 points of a scrambled Sobol sequence, the configuration in force and the defaults are [screened](super::screen)
+//!    on all of it. Where the load is so light that exact runs are cheaper, those are made. Where it cannot be screened,
+//!    they are run exactly on three hours: the worst, the median and the quietest one, weighted by what they stand for.
 //! 2. The best 16 are run on the whole training part, under 2 seeds.
 //! 3. From the best two, one setting is changed at a time, for as long as that is better.
 //! 4. Four are run under 8 seeds: the best two, and the best two with room to spare. Of those as cheap as the cheapest,
 //!    within the noise, the one with fewest changes comes first, then the one nearest to the defaults, then the others.
 //! 5. Each in turn is run on the held-back part, and there with more traffic, slower requests and slower pods, until
 //!    one passes.
+//!
+//! What the stages 4 and 5 need is kept out of the budget before the first three. No run is made twice.
 //!
 //! Every run meets the same requests as the others under its seed, and counts depend on the load and the budget only.
 //! So the answer is the same on any machine and any number of threads.
@@ -20,8 +23,8 @@
 //!
 //! - 2026-11: a budget is simulated requests. One in seconds is turned into them at 250 ns each, because an answer that
 //!   depends on how fast a machine is cannot be checked on another.
-//! - 2026-11: hours in place of an approximation for the first stage: the exact engine is fast enough for 256 runs of
-//!   three hours, and what is exact needs no excuse.
+//! - 2026-11: what screening says decides only who is run exactly. No number of it is in the answer, but for the points in
+//!   the plot of what was tried, which say so.
 
 pub mod search;
 pub mod space;
@@ -242,11 +245,13 @@ pub struct Tuning {
     pub refusal: Option<Refusal>,
     /// Where the held-back part begins, in seconds.
     pub held_back_from: f64,
+    /// Whether what was tried at first was screened: approximate numbers, on the whole training part.
+    pub screened: bool,
     /// Runs on the training part: what is in force, the defaults, the best that was found.
     pub training: Vec<Outcome>,
     /// The same on the held-back part, and the floor.
     pub held_back: Vec<Outcome>,
-    /// Everything that was tried, on the part of the load it was first tried on.
+    /// Everything that was tried at first, on the part of the load it was tried on; see [`screened`](Self::screened).
     pub tried: Vec<Tried>,
     /// What each step away from the choice does.
     pub sensitivity: Vec<Sensitivity>,

@@ -5,8 +5,10 @@ use super::{CURRENT, DEFAULTS, Obstacle, Options, Refusal, Sensitivity, TUNED, T
 use crate::sim::arrivals::{Arrivals, Part};
 use crate::sim::batch::{self, Job, Watch};
 use crate::sim::case::{Case, Strain};
+use crate::sim::oracle;
 use crate::sim::outcome::Outcome;
 use crate::sim::scenario::{Entry, Fixed, Kpa, Oracle, Scenario};
+use crate::sim::screen::unfit;
 use crate::sim::stats::{average, paired, share_upper_bound, upper_bound};
 use crate::sim::time::{HOUR, Length, MINUTE, Micros, from_seconds, seconds};
 use crate::sim::world::Detail;
@@ -36,6 +38,8 @@ const FEWEST_REQUESTS: u64 = 1000;
 const FEWEST_HELD_BACK: u64 = 300;
 /// What a simulated second costs beside its requests, in requests: ticks, scrapes and reports.
 const SECOND_COSTS: f64 = 5.0;
+/// What a screened second costs, whatever its requests: ten cells, too.
+const SCREENED_SECOND_COSTS: f64 = 30.0;
 /// The seed of the points.
 const POINTS_SEED: u32 = 0x0ebb;
 
@@ -112,6 +116,8 @@ pub struct Search<'a> {
     split: Micros,
     /// Requests in each hour.
     counts: Vec<u64>,
+    /// What came of runs that were made.
+    known: BTreeMap<String, Outcome>,
 }
 
 type Scored = (Candidate, Score);
@@ -128,7 +134,18 @@ impl<'a> Search<'a> {
         let (case, current) = (case.clone(), current.clone());
         let split = split(&case, options.held_back);
         let counts = requests_per_hour(&case);
-        Ok(Self { counts, case, options, watch, current, promise, spent: 0, left: options.budget, split })
+        Ok(Self {
+            known: BTreeMap::new(),
+            counts,
+            case,
+            options,
+            watch,
+            current,
+            promise,
+            spent: 0,
+            left: options.budget,
+            split,
+        })
     }
 
     /// From the first stage to the last.
@@ -166,11 +183,18 @@ impl<'a> Search<'a> {
         let slices = slices(&training, &self.counts);
         let whole = vec![Piece { case: training.clone(), weight: 1.0 }];
         // Where the whole training part is too dear, the hours stand for it to the end.
-        let dear = self.price(&whole) * f64::from(FEW_SEEDS) * count_f64(FINALISTS * 4) > self.remaining() * 0.6;
-        let training_pieces = if dear { slices.clone() } else { whole };
+        let dear = self.price(&whole, Detail::Measures) * f64::from(FEW_SEEDS) * count_f64(FINALISTS * 4)
+            > self.remaining() * 0.6;
+        let training_pieces = if dear { slices.clone() } else { whole.clone() };
 
-        // 1. Many, on three hours.
-        let points = self.affordable(&slices, 1, 0.35, POINTS, 2 * FINALISTS);
+        // 1. Many, on the whole training part or on three hours.
+        let (detail, first_pieces) = match self.first_detail(&training) {
+            Detail::Screened => (Detail::Screened, &whole),
+            exact if self.price(&whole, exact) <= self.price(&whole, Detail::Screened) => (exact, &whole),
+            exact => (exact, &slices),
+        };
+        self.reserve(&training, &training_pieces);
+        let points = self.affordable(first_pieces, 1, detail, 0.35, POINTS, 2 * FINALISTS);
         let mut candidates = vec![current.clone(), defaults.clone()];
         for index in 0..u32::try_from(points).unwrap_or(0) {
             let numbers =
@@ -180,7 +204,7 @@ impl<'a> Search<'a> {
                 candidates.push(candidate);
             }
         }
-        let mut first = self.score(&space, &candidates, &slices, 1)?;
+        let mut first = self.score_in(&space, &candidates, first_pieces, 1, detail)?;
         let tried: Vec<Tried> = first.iter().map(|scored| tried(&space, scored)).collect();
         self.rank(&space, &mut first);
         let always = |ranked: &[Scored], most: usize| {
@@ -194,7 +218,7 @@ impl<'a> Search<'a> {
         };
 
         // 2. The best, on all of it.
-        let finalists = self.affordable(&training_pieces, FEW_SEEDS, 0.25, FINALISTS, LAST);
+        let finalists = self.affordable(&training_pieces, FEW_SEEDS, Detail::Measures, 0.25, FINALISTS, LAST);
         let mut known: BTreeMap<Candidate, Score> = BTreeMap::new();
         let second = self.score(&space, &always(&first, finalists), &training_pieces, FEW_SEEDS)?;
         known.extend(second);
@@ -213,7 +237,7 @@ impl<'a> Search<'a> {
                     }
                 }
             }
-            let most = self.affordable(&training_pieces, FEW_SEEDS, 0.3, around.len(), 0);
+            let most = self.affordable(&training_pieces, FEW_SEEDS, Detail::Measures, 0.3, around.len(), 0);
             around.truncate(most);
             if around.is_empty() {
                 break;
@@ -319,26 +343,29 @@ impl<'a> Search<'a> {
             entries.extend(space.entry(name, candidate).filter(|_| !same));
         }
         let training = self.case.part(self.case.from, self.split, self.case.warm_up);
+        let screened = self.first_detail(&training) == Detail::Screened;
         let held_back = self.held_back();
-        let mut jobs = Vec::new();
         let mut held_entries = entries.clone();
         held_entries.push(Entry { name: "floor".to_owned(), oracle: Some(Oracle::default()), ..Entry::default() });
-        for (case, entries) in [(&training, &entries), (&held_back, &held_entries)] {
+        let mut run = |case: &Case, entries: &[Entry]| {
+            let mut jobs = Vec::new();
             for entry in entries {
                 for repetition in 0..SEEDS {
                     let detail = if repetition == 0 { Detail::Series } else { Detail::Measures };
                     jobs.push((case.clone(), entry.clone(), self.case.seed(repetition), detail));
                 }
             }
-        }
-        let mut training = self.run_jobs(&jobs)?;
-        let held_back_outcomes = training.split_off(entries.len() * SEEDS as usize);
+            self.run_jobs(&jobs)
+        };
+        // Apart, so that each is held against the floor of its own part.
+        let (training, held_back) = (run(&training, &entries)?, run(&held_back, &held_entries)?);
         Ok(Tuning {
             change: answer.is_ok().then(|| owned(space, chosen)),
             refusal: answer.err(),
             held_back_from: seconds(self.split),
+            screened,
             training,
-            held_back: held_back_outcomes,
+            held_back,
             tried,
             sensitivity,
             spent: self.spent,
@@ -418,6 +445,7 @@ impl<'a> Search<'a> {
             change: None,
             refusal: Some(refusal),
             held_back_from: seconds(self.split),
+            screened: false,
             training: Vec::new(),
             held_back: Vec::new(),
             tried: Vec::new(),
@@ -436,7 +464,10 @@ impl<'a> Search<'a> {
     }
 
     /// What one run of these pieces costs, in requests: theirs, and what time itself costs.
-    fn price(&self, pieces: &[Piece]) -> f64 {
+    fn price(&self, pieces: &[Piece], detail: Detail) -> f64 {
+        if detail == Detail::Screened {
+            return pieces.iter().map(|piece| seconds(piece.case.length()) * SCREENED_SECOND_COSTS).sum();
+        }
         let one = |case: &Case| {
             let hour = |at: Micros| usize::try_from((at - self.case.from) / HOUR).unwrap_or(usize::MAX);
             let (first, last) = (hour(case.from), hour(case.to.saturating_sub(1)).min(self.counts.len() - 1));
@@ -450,8 +481,8 @@ impl<'a> Search<'a> {
 
     /// How many candidates can be run with a part of what is left: from `least` to `most`.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count; `as` saturates")]
-    fn affordable(&self, pieces: &[Piece], seeds: u32, part: f64, most: usize, least: usize) -> usize {
-        let each = self.price(pieces) * f64::from(seeds);
+    fn affordable(&self, pieces: &[Piece], seeds: u32, detail: Detail, part: f64, most: usize, least: usize) -> usize {
+        let each = self.price(pieces, detail) * f64::from(seeds);
         let count = (self.remaining() * part / each.max(1.0)) as usize;
         count.max(least).min(most)
     }
@@ -464,13 +495,25 @@ impl<'a> Search<'a> {
         pieces: &[Piece],
         seeds: u32,
     ) -> Result<Vec<Scored>, TuneError> {
+        self.score_in(space, candidates, pieces, seeds, Detail::Measures)
+    }
+
+    /// The same, in this detail.
+    fn score_in(
+        &mut self,
+        space: &Space,
+        candidates: &[Candidate],
+        pieces: &[Piece],
+        seeds: u32,
+        detail: Detail,
+    ) -> Result<Vec<Scored>, TuneError> {
         let valid: Vec<(&Candidate, Entry)> =
             candidates.iter().filter_map(|candidate| Some((candidate, space.entry("candidate", candidate)?))).collect();
         let mut jobs = Vec::new();
         for (_, entry) in &valid {
             for piece in pieces {
                 for repetition in 0..seeds {
-                    jobs.push((piece.case.clone(), entry.clone(), self.case.seed(repetition), Detail::Measures));
+                    jobs.push((piece.case.clone(), entry.clone(), self.case.seed(repetition), detail));
                 }
             }
         }
@@ -481,23 +524,55 @@ impl<'a> Search<'a> {
         Ok(valid.iter().map(|(candidate, _)| (*candidate).clone()).zip(scores).collect())
     }
 
+    /// Makes runs; of those that were made before, what came of them is known.
     fn run_jobs(&mut self, jobs: &[(Case, Entry, u64, Detail)]) -> Result<Vec<Outcome>, TuneError> {
-        let jobs: Vec<Job> = jobs
-            .iter()
-            .map(|(case, policy, seed, detail)| Job {
-                case: case.clone(),
-                policy: policy.clone(),
-                seed: *seed,
-                detail: *detail,
-            })
-            .collect();
-        let runs = batch::run(&jobs, self.options.threads, self.watch).ok_or(TuneError::Stopped)?;
-        for (job, run) in jobs.iter().zip(&runs) {
-            let cost = run.requests.arrived + whole(seconds(job.case.length()) * SECOND_COSTS);
+        let keys: Vec<String> =
+            jobs.iter().map(|(case, policy, seed, detail)| key(case, policy, *seed, *detail)).collect();
+        let mut fresh: Vec<Job> = Vec::new();
+        let mut places: Vec<usize> = Vec::new();
+        for (place, ((case, policy, seed, detail), key)) in jobs.iter().zip(&keys).enumerate() {
+            if !self.known.contains_key(key) && !places.iter().any(|other| keys[*other] == *key) {
+                fresh.push(Job { case: case.clone(), policy: policy.clone(), seed: *seed, detail: *detail });
+                places.push(place);
+            }
+        }
+        let runs = batch::run(&fresh, self.options.threads, self.watch).ok_or(TuneError::Stopped)?;
+        for ((job, place), run) in fresh.iter().zip(&places).zip(runs) {
+            let length = seconds(job.case.length());
+            let cost = if run.approximate {
+                whole(length * SCREENED_SECOND_COSTS)
+            } else {
+                run.requests.arrived + whole(length * SECOND_COSTS)
+            };
             self.spent += cost;
             self.left = self.left.saturating_sub(cost);
+            self.known.insert(keys[*place].clone(), run);
         }
+        let named = jobs.iter().zip(&keys).filter_map(|((_, policy, ..), key)| {
+            Some(Outcome { policy: policy.name.clone(), ..self.known.get(key)?.clone() })
+        });
+        let mut runs: Vec<Outcome> = named.collect();
+        oracle::relate(&mut runs);
         Ok(runs)
+    }
+
+    /// How candidates are looked at first: screened, where that can be and is cheaper.
+    fn first_detail(&self, training: &Case) -> Detail {
+        let pieces = [Piece { case: training.clone(), weight: 1.0 }];
+        let cheaper = self.price(&pieces, Detail::Screened) < self.price(&pieces, Detail::Measures);
+        if cheaper && unfit(training, &self.entry_of_current()).is_none() { Detail::Screened } else { Detail::Measures }
+    }
+
+    /// Keeps what the last stages need out of what may be spent before: the last few under many seeds, two of them checked
+    /// on the held-back part, and the answer. A quarter is left for the search whatever they need.
+    fn reserve(&mut self, training: &Case, training_pieces: &[Piece]) {
+        let one = |case: &Case| [Piece { case: case.clone(), weight: 1.0 }];
+        let held_back = self.price(&one(&self.held_back()), Detail::Measures);
+        let more_seeds = f64::from(SEEDS - FEW_SEEDS) * count_f64(LAST + 2);
+        let last = self.price(training_pieces, Detail::Measures) * more_seeds;
+        let checks = held_back * f64::from(SEEDS) * 2.0 * 4.0;
+        let answer = (self.price(&one(training), Detail::Measures) + held_back) * 4.0;
+        self.left = self.left.saturating_sub(whole(last + checks + answer)).max(self.options.budget / 4);
     }
 
     /// The best first: those that keep the promise by cost, then the others by how far they miss it.
@@ -514,6 +589,13 @@ impl<'a> Search<'a> {
                 .then_with(|| one.0.cmp(&other.0))
         });
     }
+}
+
+/// What a run depends on, within one search. The name of its policy is not of it.
+fn key(case: &Case, policy: &Entry, seed: u64, detail: Detail) -> String {
+    let policy = Entry { name: String::new(), ..policy.clone() };
+    let Case { scenario, from, to, warm_up, strain, .. } = case;
+    format!("{policy:?} {from} {to} {warm_up} {strain:?} {} {seed} {detail:?}", scenario.world.node_capacity)
 }
 
 /// What the runs of one candidate say, the seeds of the first piece first.

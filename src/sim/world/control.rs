@@ -264,6 +264,7 @@ impl World<'_> {
 
     pub(super) fn tick(&mut self) {
         let (now, ready) = (self.now, self.ready());
+        let pending = if let Scaler::Keda(_) = self.scaler { self.at_activators() } else { 0 };
         match &mut self.scaler {
             Scaler::Kpa(kpa) => {
                 if kpa.revision.decider().is_none() {
@@ -289,7 +290,6 @@ impl World<'_> {
             }
             Scaler::Keda(keda) => {
                 self.agenda.add(now + keda.keda.poll.0, Event::Tick);
-                let pending: u64 = self.activators.iter().map(|activator| activator.account.level()).sum();
                 let desired = keda.look(now, pending);
                 self.decide(desired);
             }

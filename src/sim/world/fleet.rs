@@ -142,6 +142,7 @@ impl World<'_> {
         let pod = &mut self.pods[id as usize];
         pod.phase = Phase::Ready;
         pod.ready_at = self.now;
+        self.count_ready(id);
         let propagation = self.laws.propagation.draw(&mut self.streams.phases);
         self.foresee_pod(self.now + propagation, id, Event::Published);
         let probe = instant(&mut self.streams.phases, self.case.scenario.world.activator_probe.0.max(1));
@@ -162,6 +163,7 @@ impl World<'_> {
         self.pods[id as usize].usable = true;
         if let Err(place) = self.usable.binary_search(&id) {
             self.usable.insert(place, id);
+            self.count_reachable(id, true);
         }
         self.share_pods();
     }
@@ -174,10 +176,12 @@ impl World<'_> {
         }
         pod.endpoint = u32::try_from(self.endpoints.len()).unwrap_or(NONE);
         self.endpoints.push(id);
+        self.count_reachable(id, false);
     }
 
     pub(super) fn pod_withdrawn(&mut self, id: u32) {
         self.seen(id);
+        self.count_withdrawn(id);
         let pod = &mut self.pods[id as usize];
         let (place, usable) = (std::mem::replace(&mut pod.endpoint, NONE), std::mem::take(&mut pod.usable));
         if place != NONE {
@@ -236,6 +240,7 @@ impl World<'_> {
                 pod.phase = Phase::Draining;
                 pod.gone_by = self.now + grace;
                 pod.last_request = self.now;
+                self.count_stopping(id);
                 let propagation = self.laws.propagation.draw(&mut self.streams.phases);
                 self.foresee_pod(self.now + propagation, id, Event::Withdrawn);
                 self.foresee_pod(self.now + shutdown.quiet.0, id, Event::Drained);
@@ -261,8 +266,11 @@ impl World<'_> {
             let at = pod.last_request + self.case.scenario.world.shutdown.quiet.0;
             return self.foresee_pod(at, id, Event::Drained);
         }
-        if pod.requests() == 0 {
+        if !self.has_requests(id) {
             self.pod_gone(id);
+        } else if self.cells.is_some() {
+            // Nobody tells when the last of them is done.
+            self.foresee_pod(self.now + SECOND, id, Event::Drained);
         }
     }
 
@@ -287,6 +295,7 @@ impl World<'_> {
         self.levels.settle();
         self.levels.now.draining -= 1;
         self.pods[id as usize].phase = Phase::Gone;
+        self.count_gone(id);
         self.place_next();
         self.bury(id);
     }

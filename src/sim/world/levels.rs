@@ -178,6 +178,26 @@ impl Levels {
         }
     }
 
+    /// So many would be in service if none ever waited.
+    pub(crate) fn demand_is(&mut self, demand: u64) {
+        self.now.demand = demand;
+        self.max_demand = self.max_demand.max(demand);
+        if demand > self.need_to || demand < self.need_from {
+            self.settle();
+            self.find_need();
+        }
+    }
+
+    /// Requests were there for a time, in request-microseconds, of which only the sums are known.
+    pub(crate) fn spend(&mut self, at_activator: u64, at_queue: u64, serving: u64, busy: u64) {
+        let short = &mut self.short;
+        short.at_activator += at_activator;
+        short.at_queue += at_queue;
+        short.serving += serving;
+        short.busy += busy;
+        self.carry();
+    }
+
     /// Pods the demand asks for.
     pub(crate) fn need(&self) -> u64 {
         self.need

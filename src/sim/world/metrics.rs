@@ -41,10 +41,14 @@ impl World<'_> {
     /// forgotten.
     pub(super) fn activator_reports(&mut self, at: u32) {
         let now = self.now;
+        let there = match &self.cells {
+            Some(cells) => cells.at_activator(at as usize),
+            None => self.activators[at as usize].account.level(),
+        };
         let activator = &mut self.activators[at as usize];
         let load = activator.account.read(now);
         let told = std::mem::replace(&mut activator.told, 0.0);
-        if load.concurrency == 0.0 && activator.account.level() == 0 {
+        if load.concurrency == 0.0 && there == 0 {
             activator.tracked = false;
         } else {
             let closes = activator.account.closes();
@@ -57,7 +61,7 @@ impl World<'_> {
         });
     }
 
-    fn tell_reported(&mut self, load: Load) {
+    pub(super) fn tell_reported(&mut self, load: Load) {
         if self.is_deaf() {
             return;
         }
@@ -92,7 +96,11 @@ impl World<'_> {
             asked.truncate(size);
         }
         let now = self.now;
-        let loads: Vec<Load> = asked.iter().map(|id| self.pods[*id as usize].account.read(now)).collect();
+        let read = |id: &u32| match self.counted_load(*id, now) {
+            Some(load) => load,
+            None => self.pods[*id as usize].account.read(now),
+        };
+        let loads: Vec<Load> = asked.iter().map(read).collect();
         self.record.scaling.scrapes += 1;
         self.tell(Input::Scraped { load: sample::of_population(&loads, population) });
     }

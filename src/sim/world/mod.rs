@@ -9,7 +9,7 @@
 //!
 //! Reading order: this file (the loop and a request's way), `pods` and `activators` (what it meets), `fleet` (pods
 //! come and go), `metrics` (what the scaler hears), `control` (what becomes of its answer), `levels` and
-//! `record` (what is counted).
+//! `record` (what is counted). `cells` takes the place of a request's way where requests are only counted.
 //!
 //! # Invariants
 //!
@@ -18,6 +18,7 @@
 //! - Nothing is allocated for a request once as many were there at a time before.
 
 mod activators;
+mod cells;
 mod control;
 mod fleet;
 mod levels;
@@ -27,7 +28,7 @@ mod record;
 
 pub use record::Detail;
 
-use super::arrivals::{Arrival, Arrivals, Part};
+use super::arrivals::{Arrival, Arrivals, Counter, Part};
 use super::batch::Watch;
 use super::case::Case;
 use super::law::{Law, Sampler, Written};
@@ -36,13 +37,16 @@ use super::outcome::Outcome;
 use super::queue::{Agenda, Event, Queue};
 use super::random::{Purpose, Stream, below, instant, stream};
 use super::scenario::{Balancing, Contention, Entry, Retries};
+use super::screen::Service;
 use super::time::{Micros, SECOND, from_seconds, seconds};
 use activators::Activator;
+use cells::Cells;
 use control::Scaler;
 use levels::Levels;
 use pods::{Account, NONE, Phase, Pod};
 use record::{Ended, Fate, LOOK, Record, Said, Stays};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Runs one policy under one seed.
 pub fn run(case: &Case, policy: &Entry, seed: u64, detail: Detail) -> Outcome {
@@ -191,6 +195,8 @@ struct World<'a> {
     routes: VecDeque<(Micros, Route)>,
 
     late: VecDeque<metrics::Late>,
+    /// Where requests are only counted.
+    cells: Option<Box<Cells>>,
     scaler: Scaler,
     said: Said,
     levels: Levels,
@@ -226,13 +232,22 @@ impl<'a> World<'a> {
         let route = scaler.first_route(world.activators);
         let mut levels = Levels::new(yardstick(case));
         levels.now.in_path = u64::from(route.proxied);
+        let mut arrivals = Arrivals::new(&scenario.load, case.trace.as_ref(), part, seed, name);
+        let mut record = Record::new(case, detail);
+        let mut cells = None;
+        if detail == Detail::Screened {
+            let service = Arc::new(Service::of(case));
+            record.screen(Arc::clone(&service), draw(Purpose::Clients));
+            let counter = Counter::new(std::mem::replace(&mut arrivals, Arrivals::none()));
+            cells = Some(Box::new(Cells::new(service, draw(Purpose::Service), counter, world.activators as usize)));
+        }
         Self {
             case,
             watch,
             now: 0,
             end: case.length(),
             agenda: Agenda::default(),
-            arrivals: Arrivals::new(&scenario.load, case.trace.as_ref(), part, seed, name),
+            arrivals,
             streams: Streams {
                 service: draw(Purpose::Service),
                 balancing: draw(Purpose::Balancing),
@@ -268,17 +283,19 @@ impl<'a> World<'a> {
             route,
             routes: VecDeque::new(),
             late: VecDeque::new(),
+            cells,
             scaler,
             said: Said::default(),
             levels,
             stays: Stays::default(),
-            record: Record::new(case, detail),
+            record,
             decisions: 0,
         }
     }
 
     fn play(&mut self) {
         self.begin();
+        self.begin_cells();
         let mut warm = self.case.warm_up == 0;
         let mut next = self.arrivals.next();
         loop {
@@ -328,6 +345,7 @@ impl<'a> World<'a> {
             Event::Look => self.look_again(),
             Event::Replicas => self.apply_replicas(),
             Event::Mode => self.apply_route(),
+            Event::Cell => self.cell(),
             Event::Sample => {
                 let created = self.live.len() as u64;
                 self.record.look(&self.levels, created, &self.said);
@@ -814,8 +832,9 @@ impl<'a> World<'a> {
                 }
                 Place::Pausing => {}
             }
-            self.record.censor(request.arrival);
+            self.record.censor(request.arrival, 1);
         }
+        self.censor_counted();
         let revision = &self.case.scenario.revision;
         self.record.scaling.decisions = self.decisions;
         let prediction = self.scaler.prediction();

@@ -72,6 +72,29 @@ impl Account {
         self.level[PROXIED] -= u64::from(proxied);
     }
 
+    /// Requests came and were there for a time, of which only the sums are known. Nobody is there as far as
+    /// [`level`](Self::level) tells.
+    pub(crate) fn pass(&mut self, now: Micros, area: [u64; 2], came: [u32; 2]) {
+        self.advance(now);
+        for which in [ALL, PROXIED] {
+            self.area[which] += area[which];
+            self.came[which] += came[which];
+        }
+    }
+
+    /// Has what another has, too.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for which in [ALL, PROXIED] {
+            self.area[which] += other.area[which];
+            self.came[which] += other.came[which];
+        }
+        let (mine, theirs) = (&mut self.last, &other.last);
+        mine.concurrency += theirs.concurrency;
+        mine.proxied_concurrency += theirs.proxied_concurrency;
+        mine.requests += theirs.requests;
+        mine.proxied_requests += theirs.proxied_requests;
+    }
+
     /// How many requests are there.
     #[inline]
     pub(crate) fn level(&self) -> u64 {
@@ -164,6 +187,8 @@ pub(crate) struct Pod {
     pub(crate) usable: bool,
     /// Things foreseen for it, after which its place can be given to another.
     pub(crate) foreseen: u32,
+    /// The group it is counted in, where requests are only counted.
+    pub(crate) group: u32,
 }
 
 impl Pod {
@@ -182,6 +207,7 @@ impl Pod {
             endpoint: NONE,
             usable: false,
             foreseen: 0,
+            group: NONE,
         }
     }
 

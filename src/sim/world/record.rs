@@ -8,7 +8,10 @@ use crate::sim::outcome::{
     Cold, Cost, Errors, Fit, Layer, Lengths, Outcome, Period, Requests, Scaling, Series, SloMeasures, Waited, area,
     share,
 };
+use crate::sim::random::{Stream, below};
+use crate::sim::screen::{PARTS, STRATA, Service, binomial};
 use crate::sim::time::{HOUR, MINUTE, Micros, SECOND, seconds};
+use std::sync::Arc;
 
 /// How much of a run is written down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -18,6 +21,8 @@ pub enum Detail {
     Measures,
     /// The series and every minute too.
     Series,
+    /// Measures only, and those approximate: see [`screen`](crate::sim::screen).
+    Screened,
 }
 
 /// How often the state is looked at for the series.
@@ -108,11 +113,35 @@ pub(crate) struct Record {
     /// Areas at the end of the warm-up.
     base: Areas,
 
+    /// Where requests are only counted.
+    screened: Option<Screened>,
+
     looks_per_line: u64,
     looks: u64,
     series: Series,
     line: Line,
     moved: (u64, u64, u64, u64),
+}
+
+/// Requests of this minute that are only counted, and how long any is served.
+#[derive(Debug)]
+struct Screened {
+    service: Arc<Service>,
+    stream: Stream,
+    /// Of those that did not wait.
+    at_once: u64,
+}
+
+/// Requests that came together and begin to be served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    pub(crate) arrival: Micros,
+    pub(crate) count: u32,
+    pub(crate) activator_wait: Micros,
+    pub(crate) queue_wait: Micros,
+    pub(crate) cold: bool,
+    /// How long a caller or the revision is patient.
+    pub(crate) patience: Micros,
 }
 
 /// A line of the series being written.
@@ -178,6 +207,7 @@ impl Record {
             pods_started: 0,
             max_pods: 0,
             base: Areas::default(),
+            screened: None,
             looks_per_line: step,
             looks: 0,
             series: Series::default(),
@@ -244,12 +274,115 @@ impl Record {
             self.violations += 1;
             self.this_minute.violations += 1;
             self.this_minute.failed += 1;
-            *match fate {
-                Fate::Completed | Fate::Timeout => &mut self.errors.timeout,
-                Fate::ActivatorFull => &mut self.errors.activator_full,
-                Fate::QueueFull => &mut self.errors.queue_proxy_full,
-                Fate::PodLost => &mut self.errors.pod_lost,
-            } += 1;
+            *self.errors_of(fate) += 1;
+        }
+    }
+
+    /// From now on requests are only counted.
+    pub(crate) fn screen(&mut self, service: Arc<Service>, stream: Stream) {
+        self.screened = Some(Screened { service, stream, at_once: 0 });
+    }
+
+    /// So many requests come at about an instant.
+    pub(crate) fn arrive_many(&mut self, at: Micros, cold: bool, count: u32) {
+        if at >= self.minute_ends {
+            self.close_minutes(at);
+        }
+        let cold = if cold { u64::from(count) } else { 0 };
+        self.this_minute.cold_starts += cold;
+        if at >= self.warm_up {
+            self.requests.arrived += u64::from(count);
+            self.cold_starts += cold;
+        }
+    }
+
+    /// So many that came together begin to be served, which is as good as their end: how long they take is known.
+    pub(crate) fn begin_many(&mut self, at: Micros, begun: &Begun) {
+        if at >= self.minute_ends {
+            self.close_minutes(at);
+        }
+        if begun.arrival < self.warm_up || begun.count == 0 {
+            return;
+        }
+        let Some(Screened { service, stream, at_once }) = &mut self.screened else { return };
+        let waited = begun.activator_wait + begun.queue_wait;
+        let left = |limit: Micros| limit.checked_sub(waited).map_or(1.0, |left| service.longer_than(left));
+        let given_up = left(begun.patience);
+        let failed = binomial(begun.count, given_up, stream);
+        let completed = begun.count - failed;
+        let late = if given_up < 1.0 { ((left(self.limit) - given_up) / (1.0 - given_up)).max(0.0) } else { 0.0 };
+        let late = u64::from(binomial(completed, late, stream));
+        let many = u64::from(completed);
+        self.requests.completed += many;
+        self.violations += late;
+        self.this_minute.violations += late;
+        if waited == 0 {
+            *at_once += many;
+        } else {
+            // Latencies of as many equally likely parts as there are requests, up to sixteen.
+            let parts = completed.min(16) as usize;
+            for part in 0..parts {
+                let share = (completed as usize * (part + 1) / parts - completed as usize * part / parts) as u64;
+                let place = (part * STRATA + below(stream, PARTS) as usize) / parts;
+                self.minute.record_many(waited + service.quantiles[place.min(STRATA - 1)], share);
+            }
+        }
+        if begun.activator_wait == 0 {
+            self.no_activator_wait += many;
+        } else {
+            self.activator_wait.record_many(begun.activator_wait, many);
+        }
+        if begun.queue_wait == 0 {
+            self.no_queue_wait += many;
+        } else {
+            self.queue_wait.record_many(begun.queue_wait, many);
+        }
+        if begun.cold {
+            self.cold_wait.record_many(waited, many);
+        } else if begun.activator_wait > 0 {
+            self.scale_up_waits += many;
+        }
+        self.fail_many(at, begun.arrival, Fate::Timeout, failed);
+    }
+
+    /// So many that came together fail.
+    pub(crate) fn fail_many(&mut self, at: Micros, arrival: Micros, fate: Fate, count: u32) {
+        if at >= self.minute_ends {
+            self.close_minutes(at);
+        }
+        if arrival < self.warm_up {
+            return;
+        }
+        let count = u64::from(count);
+        self.requests.failed += count;
+        self.violations += count;
+        self.this_minute.violations += count;
+        self.this_minute.failed += count;
+        *self.errors_of(fate) += count;
+    }
+
+    /// Tells those that did not wait how long they took.
+    fn close_counted(&mut self) {
+        let Some(Screened { service, at_once, .. }) = &mut self.screened else { return };
+        let count = std::mem::take(at_once);
+        if count == 0 {
+            return;
+        }
+        let parts = STRATA as u64;
+        for (part, length) in (0..parts).zip(&service.quantiles) {
+            // Spread evenly, also where there are fewer than parts.
+            let share = count * (part + 1) / parts - count * part / parts;
+            self.minute.record_many(*length, share);
+            self.service.record_many(*length, share);
+        }
+    }
+
+    fn errors_of(&mut self, fate: Fate) -> &mut u64 {
+        match fate {
+            Fate::Completed | Fate::Timeout => &mut self.errors.timeout,
+            Fate::ActivatorFull => &mut self.errors.activator_full,
+            Fate::QueueFull => &mut self.errors.queue_proxy_full,
+            Fate::PodLost => &mut self.errors.pod_lost,
         }
     }
 
@@ -257,9 +390,9 @@ impl Record {
         self.requests.retries += u64::from(arrival >= self.warm_up);
     }
 
-    /// A request is still there at the end of the run.
-    pub(crate) fn censor(&mut self, arrival: Micros) {
-        self.requests.censored += u64::from(arrival >= self.warm_up);
+    /// So many requests are still there at the end of the run.
+    pub(crate) fn censor(&mut self, arrival: Micros, count: u32) {
+        self.requests.censored += if arrival >= self.warm_up { u64::from(count) } else { 0 };
     }
 
     #[cold]
@@ -270,6 +403,7 @@ impl Record {
     }
 
     fn close_minute(&mut self) {
+        self.close_counted();
         let minute = &mut self.this_minute;
         minute.completed = self.minute.count();
         let ended = minute.completed + minute.failed;
@@ -343,7 +477,7 @@ impl Record {
         let opposite = |a: u64, b: u64, c: u64, d: u64| (a.cmp(&b) as i8) * (c.cmp(&d) as i8) < 0;
         let different = different + u64::from(opposite(now.ready, ready, levels.need(), need));
         self.moved = (now.ready, levels.need(), different, looks + 1);
-        if self.detail == Detail::Measures {
+        if self.detail != Detail::Series {
             self.line = Line::default();
             return;
         }
@@ -445,7 +579,7 @@ impl Record {
             policy: String::new(),
             kind: String::new(),
             seed: 0,
-            approximate: false,
+            approximate: self.detail == Detail::Screened,
             measured,
             requests: self.requests,
             latency: Lengths::from(&self.total),
@@ -495,11 +629,16 @@ impl Record {
             },
             scaling: self.scaling,
             prediction: None,
-            little: vec![
-                layer("activator", all.at_activator, stays.at_activator),
-                layer("queue-proxy", all.at_queue, stays.at_queue),
-                layer("pod", all.serving, stays.serving),
-            ],
+            // Stays are not counted one by one in cells, so there is nothing to hold areas against.
+            little: if self.detail == Detail::Screened {
+                Vec::new()
+            } else {
+                vec![
+                    layer("activator", all.at_activator, stays.at_activator),
+                    layer("queue-proxy", all.at_queue, stays.at_queue),
+                    layer("pod", all.serving, stays.serving),
+                ]
+            },
             latencies: self.total.classes().collect(),
             hours: self.hours,
             minutes: self.minutes,

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Every scenario of the library, in the order of their names.
-fn library() -> Vec<(String, Case)> {
+pub(super) fn library() -> Vec<(String, Case)> {
     let of = |directory: &str| {
         let directory = crate::root().join(directory);
         let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));

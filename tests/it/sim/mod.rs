@@ -7,6 +7,8 @@ mod library;
 mod predictive;
 mod recordings;
 mod report;
+mod robust;
+mod screen;
 mod tune;
 
 use ebb::sim::law::Written;
