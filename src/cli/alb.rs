@@ -310,13 +310,12 @@ impl Input {
 
     fn plan(&self) -> Plan {
         let context = Context {
-            ingresses: &self.ingresses,
             others: &self.others,
             routes: &self.routes,
             services: &self.services,
             revisions: &self.revisions,
             claims: &self.claims,
-            settings: &self.settings,
+            ..Context::new(&self.ingresses, &self.settings)
         };
         plan(&context, &Existing { ingresses: &self.existing, balancers: &self.balancers })
     }

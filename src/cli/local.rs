@@ -317,7 +317,13 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let (activator_stop, activator_tasks) = (CancellationToken::new(), TaskTracker::new());
     let feeds = TaskTracker::new();
     for (ip, activator) in activators {
-        feeds.spawn(activator::feed::run(kubernetes.clone(), activator.backends(), ip, watches.clone()));
+        feeds.spawn(activator::feed::run(
+            kubernetes.clone(),
+            activator.backends(),
+            activator.ports(),
+            ip,
+            watches.clone(),
+        ));
         activator_tasks.spawn(activator.run(activator_stop.clone()));
     }
     feeds.close();
@@ -423,7 +429,7 @@ async fn bind_activator(
         let mut config = activator::Config::new(&format!("activator-local-{number}"), ip);
         config.metrics = Some((SocketAddr::new(ip, DEFAULT_PORT), Registry::of_part()));
         // Nobody else has to learn that it goes.
-        config.drain_period = Duration::ZERO;
+        (config.drain_period, config.balanced_drain_period) = (Duration::ZERO, Duration::ZERO);
         config.drain_limit = ACTIVATOR_DRAIN;
         config.ledger = Some(ledger.clone());
         match Activator::bind(config, Arc::clone(&sink) as Arc<dyn activator::load::StatSink>, clock).await {

@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod knative;
 pub mod manifest;
 mod meta;
+mod mirror;
 pub mod pods;
 pub mod sample;
 mod world;
@@ -174,6 +175,7 @@ impl LocalCluster {
             async move { services.follow(client, watcher::Config::default(), cancel).await }
         });
 
+        tasks.spawn(mirror::run(client.clone(), cancel.clone()));
         let (gateway_stop, gateway_tasks) = (Stop::default(), TaskTracker::new());
         let mut balancer = None;
         if let (Some(listener), Some(double)) = (listener.take_if(|_| options.balancer.is_some()), &options.balancer) {

@@ -6,9 +6,9 @@
 //! expressed, and what would lead to a Service that does not exist, keeps what it has.
 
 use crate::api::alb_config::AlbConfig;
-use crate::api::conditions::{Conditions, INGRESS, same_but_for_time, settle_times};
+use crate::api::conditions::{Conditions, INGRESS, from_jiff, same_but_for_time, settle_times, to_jiff};
 use crate::api::ingress::{Ingress as KIngress, IngressStatus};
-use crate::api::names::{ACTIVATOR_SERVICE, INGRESS_CLASS_ANNOTATION, SERVICE_TYPE_LABEL, SLICE_SERVICE_LABEL};
+use crate::api::names::INGRESS_CLASS_ANNOTATION;
 use crate::api::serverless_service::ServerlessService;
 use crate::api::serving::{Revision, Route};
 use crate::clock::Clock;
@@ -19,16 +19,17 @@ use crate::k8s::follow::{Change, follow};
 use crate::k8s::queue::{Lane, Queue, Turn, Workers};
 use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
-use crate::routing::gate::contract::knows_route;
+use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
-use crate::routing::model::{CLASS, Probe, Settings, Side};
+use crate::routing::model::{CLASS, Mode, Probe, Settings, Side, digest};
 use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
+use crate::routing::port;
 use crate::routing::probe::Vips;
-use crate::routing::translate::{Context, Part, groups_of_rule, revision_of_service, services_of};
+use crate::routing::servers::{self, Servers};
+use crate::routing::translate::{Context, Part, Selectors, groups_of_rule, revision_of_service, services_of};
 use crate::units::{RevisionKey, Span, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, ObjectReference, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
@@ -60,6 +61,10 @@ const OLD_NAMESPACE: &str = "kube-system";
 const LEFT_BEHIND: Span = Span::from_seconds(5 * 60);
 /// The reason for which there is no room.
 const BUDGET: &str = "RuleBudgetExceeded";
+/// Where it is written down what the rules that select members of splits ask for …
+const SECRET: &str = "select-secret";
+/// … and how long it lasts.
+const SECRET_LASTS: Span = Span::from_seconds(24 * 3600);
 /// Events of one KIngress that were told; beyond that they may be told again.
 const MOST_TOLD: usize = 10_000;
 
@@ -97,65 +102,9 @@ pub struct Controller {
     settings: watch::Sender<Option<Network>>,
     live: Live,
     gates: Option<(Keeper, Cache<ServerlessService>)>,
-    servers: Servers,
+    servers: Option<Servers>,
+    secret: Mutex<Option<(String, Timestamp)>>,
     state: Mutex<State>,
-}
-
-/// Whether each Service of a revision has a ready server, and the activators; by slice.
-#[derive(Default)]
-struct Servers {
-    slices: Mutex<HashMap<RevisionKey, (RevisionKey, bool)>>,
-    activators: Mutex<HashMap<RevisionKey, BTreeSet<String>>>,
-}
-
-impl Servers {
-    /// Those of these Services that have slices and no ready server.
-    fn without(&self, services: &BTreeSet<RevisionKey>) -> BTreeSet<RevisionKey> {
-        if services.is_empty() {
-            return BTreeSet::new();
-        }
-        let slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_these = |ready| {
-            let some = slices.values().filter(move |(_, is_ready)| *is_ready == ready).map(|(service, _)| service);
-            some.filter(|service| services.contains(*service)).collect::<BTreeSet<_>>()
-        };
-        let (with, without) = (of_these(true), of_these(false));
-        without.difference(&with).map(|service| (*service).clone()).collect()
-    }
-
-    fn take_in(&self, change: Change<EndpointSlice>) -> bool {
-        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
-        match change {
-            Change::Put(key, slice) => {
-                let labels = slice.metadata.labels.clone().unwrap_or_default();
-                let Some(service) = labels.get(SLICE_SERVICE_LABEL) else { return slices.remove(&key).is_some() };
-                let now = (RevisionKey::new(key.namespace(), service), ready(&slice).next().is_some());
-                slices.insert(key, now.clone()) != Some(now)
-            }
-            Change::Gone(key) => slices.remove(&key).is_some(),
-            Change::Synced => false,
-        }
-    }
-
-    /// Takes in a slice of the activators; how many there are.
-    fn take_in_activators(&self, change: Change<EndpointSlice>) -> usize {
-        let mut slices = self.activators.lock().unwrap_or_else(PoisonError::into_inner);
-        match change {
-            Change::Put(key, slice) => _ = slices.insert(key, ready(&slice).cloned().collect()),
-            Change::Gone(key) => _ = slices.remove(&key),
-            Change::Synced => {}
-        }
-        slices.values().flatten().collect::<BTreeSet<_>>().len()
-    }
-}
-
-/// The addresses of what is ready.
-fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &String> {
-    let ready = slice
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)));
-    ready.flat_map(|endpoint| &endpoint.addresses)
 }
 
 /// `config-network`, as far as the load balancer goes.
@@ -178,6 +127,8 @@ struct State {
     /// Since when Ingresses are left of KIngresses that another class has now.
     left_behind: HashMap<RevisionKey, Timestamp>,
     complaints: HashMap<RevisionKey, (Timestamp, String)>,
+    /// Revisions for which no port is left.
+    without_port: BTreeSet<RevisionKey>,
 }
 
 /// Why a look ended early.
@@ -198,6 +149,18 @@ impl Controller {
         let flow = Flow::new(client, clock);
         let queue = Queue::new(clock);
         let key = RevisionKey::new(&namespace, "alb");
+        let services = Cache::packed();
+        let servers = gates.clone().map(|(keeper, owners)| {
+            Servers::new(servers::Setup {
+                flow: flow.clone(),
+                clock,
+                ownership: ownership.clone(),
+                namespace: namespace.clone(),
+                keeper,
+                owners,
+                services: services.clone(),
+            })
+        });
         if let Some((keeper, _)) = &gates {
             let (queue, key) = (queue.clone(), key.clone());
             keeper.on_owner(move || queue.add(key.clone(), Lane::Fast));
@@ -217,12 +180,13 @@ impl Controller {
             kingresses: Cache::packed(),
             routes: Cache::packed(),
             revisions: Cache::packed(),
-            services: Cache::packed(),
+            services,
             ingresses: Cache::packed(),
             settings: watch::Sender::new(None),
             live,
             gates,
-            servers: Servers::default(),
+            servers,
+            secret: Mutex::default(),
             state: Mutex::default(),
         })
     }
@@ -233,14 +197,21 @@ impl Controller {
         self.keep(&tasks, &self.kingresses, &cancel);
         self.keep(&tasks, &self.routes, &cancel);
         self.keep(&tasks, &self.revisions, &cancel);
-        self.keep(&tasks, &self.services, &cancel);
+        let servers = self.servers.clone();
+        self.keep_telling(&tasks, &self.services, &cancel, move |key| {
+            if let Some(servers) = &servers {
+                servers.service_changed(key);
+            }
+        });
         self.keep(&tasks, &self.ingresses, &cancel);
         tasks.spawn(Arc::clone(&self).follow_settings(cancel.clone()));
         tasks.spawn(Arc::clone(&self).follow_complaints(cancel.clone()));
         if let Some((keeper, _)) = &self.gates {
             tasks.spawn(keeper.clone().run(cancel.clone()));
-            tasks.spawn(Arc::clone(&self).follow_servers(cancel.clone()));
-            tasks.spawn(Arc::clone(&self).follow_activators(keeper.clone(), cancel.clone()));
+        }
+        if let Some(servers) = &self.servers {
+            let (queue, key) = (self.queue.clone(), self.key.clone());
+            tasks.spawn(servers.clone().run(move || queue.add(key.clone(), Lane::Fast), cancel.clone()));
         }
         let synced = async {
             tokio::join!(
@@ -298,6 +269,25 @@ impl Controller {
             + Sync
             + 'static,
     {
+        self.keep_telling(tasks, cache, cancel, |_| {});
+    }
+
+    fn keep_telling<K>(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        cache: &Cache<K>,
+        cancel: &CancellationToken,
+        touched: impl Fn(&RevisionKey) + Send + 'static,
+    ) where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize
+            + Send
+            + Sync
+            + 'static,
+    {
         let api: Api<Guarded<K>> = Api::all(self.flow.client().clone());
         let (this, cache, cancel) = (Arc::clone(self), cache.clone(), cancel.clone());
         tasks.spawn(async move {
@@ -305,7 +295,9 @@ impl Controller {
                 if let Change::Put(_, object) = &mut change {
                     object.meta_mut().managed_fields = None;
                 }
-                cache.take_in(change);
+                if let Some((key, _)) = cache.take_in(change) {
+                    touched(&key);
+                }
                 this.queue.add(this.key.clone(), Lane::Fast);
             })
             .await;
@@ -353,35 +345,11 @@ impl Controller {
             }
             let (Some(namespace), Some(name)) = (&about.namespace, &about.name) else { return };
             let at = event.last_timestamp.as_ref().or(event.first_timestamp.as_ref());
-            let Some(at) = at.map(|at| crate::api::conditions::from_jiff(at.0)) else { return };
+            let Some(at) = at.map(|at| from_jiff(at.0)) else { return };
             let text =
                 format!("{}: {}", event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default());
             this.lock().complaints.insert(RevisionKey::new(namespace, name), (at, text));
             this.queue.add(this.key.clone(), Lane::Fast);
-        })
-        .await;
-    }
-
-    /// How many ready servers the Services of revisions have.
-    async fn follow_servers(self: Arc<Self>, cancel: CancellationToken) {
-        let slices: Api<Guarded<EndpointSlice>> = Api::all(self.flow.client().clone());
-        let config = watcher::Config::default().labels(SERVICE_TYPE_LABEL);
-        let this = Arc::clone(&self);
-        follow(slices, config, cancel, move |change| {
-            if this.servers.take_in(change) {
-                this.queue.add(this.key.clone(), Lane::Fast);
-            }
-        })
-        .await;
-    }
-
-    async fn follow_activators(self: Arc<Self>, keeper: Keeper, cancel: CancellationToken) {
-        let slices: Api<Guarded<EndpointSlice>> = Api::namespaced(self.flow.client().clone(), &self.namespace);
-        let config = watcher::Config::default().labels(&format!("{SLICE_SERVICE_LABEL}={ACTIVATOR_SERVICE}"));
-        let this = Arc::clone(&self);
-        follow(slices, config, cancel, move |change| {
-            let activators = this.servers.take_in_activators(change);
-            keeper.set_activators(u32::try_from(activators).unwrap_or(u32::MAX));
         })
         .await;
     }
@@ -420,7 +388,11 @@ impl Controller {
         }
         let balancers = self.balancers(&settings).await?;
         let claims = self.claims().await?;
+        let (modes, changing) = self.modes(&settings);
+        let secret = self.secret(&settings).await?;
         let context = Context {
+            modes: &modes,
+            selectors: secret.as_deref().map_or(Selectors::Off, Selectors::Rules),
             ingresses: &ours,
             others: &others,
             routes: &routes,
@@ -433,7 +405,7 @@ impl Controller {
         let mut plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
         plan.stale.extend(self.left_behind(&others, &existing, &plan));
         let missing = missing(&plan, &services);
-        let unready = self.unready(&plan);
+        let unready = self.unready(&plan, changing);
         let progress: Vec<Progress> = plan
             .outcomes
             .iter()
@@ -441,7 +413,13 @@ impl Controller {
             .collect();
         // Before anything is written: from here on the gates know of the rules.
         self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
-        let write = self.write(&plan, &existing, (&missing, &unready), &settings, balancers.as_deref());
+        let generations: HashMap<RevisionKey, Option<i64>> = ours
+            .iter()
+            .map(|one| {
+                (RevisionKey::new(&one.namespace().unwrap_or_default(), &one.name_any()), one.metadata.generation)
+            })
+            .collect();
+        let write = self.write(&plan, &generations, &existing, (&missing, &unready), &settings, balancers.as_deref());
         // Of another's load balancers nothing is written.
         self.ownership.act(&self.key, write).await.unwrap_or(Ok(Turn::Done))
     }
@@ -449,6 +427,7 @@ impl Controller {
     async fn write(
         &self,
         plan: &Plan,
+        generations: &HashMap<RevisionKey, Option<i64>>,
         existing: &[Ingress],
         absent: (&Absent, &Absent),
         settings: &Settings,
@@ -456,6 +435,9 @@ impl Controller {
     ) -> Result<Turn, LookError> {
         let known = balancers.unwrap_or_default();
         let mut unwritten = None;
+        if let Err(error) = self.make_services(plan, settings).await {
+            unwritten = Some(error.into());
+        }
         if let Err(error) = self.apply(plan, existing, absent, balancers).await {
             unwritten = Some(error);
         }
@@ -463,6 +445,10 @@ impl Controller {
         for outcome in &plan.outcomes {
             let key = RevisionKey::new(&outcome.namespace, &outcome.name);
             let Some(kingress) = self.kingresses.get(&key) else { continue };
+            // What is known is known of the version that was planned; a newer one is looked at next.
+            if generations.get(&key) != Some(&kingress.metadata.generation) {
+                continue;
+            }
             let progress = self.progress(outcome, plan, absent, settings, known, balancers.is_none());
             self.tell(&key, &kingress, outcome);
             if let Err(error) = self.write_status(&key, &kingress, outcome, &progress, settings, known).await {
@@ -557,6 +543,100 @@ impl Controller {
             .collect()
     }
 
+    /// The revisions that are reached in another way than the settings say: since there is no port left, or because they
+    /// have not changed over yet, which are told apart too.
+    fn modes(&self, settings: &Settings) -> (BTreeMap<RevisionKey, Mode>, BTreeSet<RevisionKey>) {
+        let (mut modes, mut changing) = (BTreeMap::new(), BTreeSet::new());
+        let Some((_, owners)) = &self.gates else { return (modes, changing) };
+        for sks in owners.select(|_, sks| mode_of(sks.metadata.annotations.as_ref()).is_some()) {
+            let key = RevisionKey::new(&sks.namespace().unwrap_or_default(), &sks.name_any());
+            if let Some(mode) = mode_of(sks.metadata.annotations.as_ref()).filter(|mode| *mode != settings.mode) {
+                changing.insert(key.clone());
+                modes.insert(key, mode);
+            }
+        }
+        if settings.mode == Mode::Port {
+            modes.extend(self.lock().without_port.iter().map(|key| (key.clone(), Mode::Hold)));
+        }
+        (modes, changing)
+    }
+
+    /// Makes the Services of revisions that are reached by a port.
+    async fn make_services(&self, plan: &Plan, settings: &Settings) -> Result<(), WriteError> {
+        let Some(servers) = &self.servers else { return Ok(()) };
+        let mut wanted = BTreeSet::new();
+        for outcome in &plan.outcomes {
+            let services = outcome.parts.iter().flat_map(|(_, part)| services_of(part));
+            let ours = services.filter_map(|service| service.strip_suffix("-alb"));
+            let revisions = ours.filter(|revision| outcome.routed.contains(*revision));
+            wanted.extend(revisions.map(|revision| RevisionKey::new(&outcome.namespace, revision)));
+        }
+        if settings.mode == Mode::Port {
+            // Before a revision changes over there must be somewhere to change to.
+            let routed = plan.outcomes.iter().flat_map(|outcome| {
+                outcome.routed.iter().map(|revision| RevisionKey::new(&outcome.namespace, revision))
+            });
+            wanted.extend(routed);
+        }
+        let exhausted = servers.make(&wanted, settings.request_timeout, settings.eni).await?;
+        let fresh: Vec<RevisionKey> = {
+            let mut state = self.lock();
+            let fresh = exhausted.difference(&state.without_port).cloned().collect();
+            state.without_port = exhausted;
+            fresh
+        };
+        for key in &fresh {
+            let note =
+                "no port is left for it, so it keeps a pod; ports of revisions that are gone are free after a day";
+            warn!(revision = %key, note, "no port for a revision");
+            if let Some(revision) = self.revisions.get(key) {
+                self.events.warn(revision.object_ref(&()), "ActivationPortsExhausted", note);
+            }
+        }
+        if !fresh.is_empty() {
+            self.queue.add(self.key.clone(), Lane::Fast);
+        }
+        Ok(())
+    }
+
+    /// What the rules that select members of splits ask for: random, and another each day. Whoever owns the load balancer
+    /// makes it; it is written down, so that all replicas plan the same.
+    async fn secret(&self, settings: &Settings) -> Result<Option<String>, LookError> {
+        if self.gates.is_none() || settings.mode != Mode::Port {
+            return Ok(None);
+        }
+        let now = self.clock.now();
+        let known = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((secret, read)) = known
+            && now.since(read) < AGAIN
+        {
+            return Ok(Some(secret));
+        }
+        let maps: Api<ConfigMap> = Api::namespaced(self.flow.client().clone(), &self.namespace);
+        let found = maps.get_opt(port::BOOK).await?;
+        let written = found.as_ref().and_then(|map| map.data.as_ref()?.get(SECRET)?.split_once(' '));
+        let good = written.filter(|(_, at)| at.parse().is_ok_and(|at| now.since(from_jiff(at)) < SECRET_LASTS));
+        let mut secret = good.map(|(secret, _)| secret.to_owned());
+        if secret.is_none() {
+            let fresh = digest(&rand::random::<[u8; 16]>(), 16);
+            let mut map = found.clone().unwrap_or_default();
+            map.metadata.name = Some(port::BOOK.to_owned());
+            map.data.get_or_insert_default().insert(SECRET.to_owned(), format!("{fresh} {}", to_jiff(now)));
+            let (params, maps, map) = (PostParams::default(), &maps, &map);
+            let is_new = found.is_none();
+            let write = self.flow.write(Urgency::Routing, || async {
+                if is_new { maps.create(&params, map).await } else { maps.replace(port::BOOK, &params, map).await }
+            });
+            match self.ownership.act(&self.key, write).await {
+                Some(written) => secret = written.map(|_| Some(fresh))?,
+                // Another makes it; until then what there was.
+                None => secret = written.map(|(secret, _)| secret.to_owned()),
+            }
+        }
+        *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret.clone().map(|secret| (secret, now));
+        Ok(secret)
+    }
+
     /// Tells the gates which rules lead to their revisions: those that are planned, and those of a KIngress that is refused,
     /// which stay in force.
     fn tell_gates(
@@ -569,7 +649,8 @@ impl Controller {
         balancers: &[AlbConfig],
     ) {
         let Some((keeper, _)) = &self.gates else { return };
-        let mut routes = Routes { mode: settings.mode, ..Routes::default() };
+        let modes = self.lock().without_port.iter().map(|key| (key.clone(), Mode::Hold)).collect();
+        let mut routes = Routes { mode: settings.mode, modes, ..Routes::default() };
         for (outcome, progress) in plan.outcomes.iter().zip(progress) {
             let key = RevisionKey::new(&outcome.namespace, &outcome.name);
             let revision = |name: &String| RevisionKey::new(&outcome.namespace, name);
@@ -621,7 +702,7 @@ impl Controller {
 
     /// The Services each planned Ingress is to lead to for the first time, and that are not ready for it: without servers,
     /// or of a revision whose owner does not know of the route yet and might let its last pod go.
-    fn unready(&self, plan: &Plan) -> Absent {
+    fn unready(&self, plan: &Plan, mut awaited: BTreeSet<RevisionKey>) -> Absent {
         let Some((keeper, owners)) = &self.gates else { return Absent::new() };
         let (mut fresh, mut unready) = (BTreeMap::new(), Absent::new());
         for outcome in &plan.outcomes {
@@ -640,8 +721,8 @@ impl Controller {
         }
         let full = |namespace: &str, service: &String| RevisionKey::new(namespace, service);
         let all = fresh.iter().flat_map(|(key, (_, new))| new.iter().map(|service| full(key.namespace(), service)));
-        let empty = self.servers.without(&all.collect());
-        let mut awaited = BTreeSet::new();
+        let all: BTreeSet<RevisionKey> = all.collect();
+        let empty = self.servers.as_ref().map(|servers| servers.without(&all)).unwrap_or_default();
         for (key, (outcome, new)) in fresh {
             let mut is_open = |service: &String| {
                 let revision = RevisionKey::new(key.namespace(), revision_of_service(service));

@@ -26,10 +26,12 @@ use crate::observe::metrics::{Page, Source, count};
 use crate::ownership::class::Classes;
 use crate::routing::gate::contract::{Asked, Keep, Leave, Notice};
 use crate::routing::gate::rules::{Leads, Rules};
-use crate::routing::gate::{Answer, Decision, Gate, Path, Probe, Reason, Seen, State as GateState, Target, Timers};
+use crate::routing::gate::{
+    Answer, Decision, Gate, Members, Path, Probe, Reason, Seen, State as GateState, Target, Timers,
+};
 use crate::routing::model::{Mode, Rule, digest};
 use crate::routing::probe::{Question, Topic, Vips};
-use crate::routing::translate::{groups_of_rule, revision_of_service};
+use crate::routing::translate::{groups_of_rule, is_selector, revision_of_service};
 use crate::units::{RevisionKey, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -90,6 +92,17 @@ pub struct Routes {
     pub pinned: BTreeSet<RevisionKey>,
     /// How revisions are reached.
     pub mode: Mode,
+    /// Those that are reached in another way.
+    pub modes: BTreeMap<RevisionKey, Mode>,
+}
+
+/// What is written of a revision that is reached by a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Group {
+    /// What its Service leads to.
+    pub(super) members: Option<Members>,
+    /// Activators that answered for it.
+    pub(super) activators: u32,
 }
 
 /// The keeper of the gates of this replica. Cheap to clone; all clones are one.
@@ -112,6 +125,7 @@ struct Inner {
     on_change: OnceLock<Look>,
     on_owner: OnceLock<Box<dyn Fn() + Send + Sync>>,
     classes: OnceLock<Classes>,
+    on_decision: OnceLock<Look>,
     /// Revisions whose owner is to say that it knows of a route.
     awaited: Mutex<BTreeSet<RevisionKey>>,
     places: Arc<Semaphore>,
@@ -146,7 +160,10 @@ struct State {
     /// Whether it was told that the rules are still not known.
     told_unknown: bool,
     mode: Mode,
+    modes: BTreeMap<RevisionKey, Mode>,
     pinned: BTreeSet<RevisionKey>,
+    /// Of revisions reached by a port, and since when its members are what they are.
+    groups: HashMap<RevisionKey, (Group, Timestamp)>,
     routes: HashMap<RevisionKey, Route>,
     /// The KIngresses whose rules lead, or may lead, to a revision.
     by_revision: HashMap<RevisionKey, BTreeSet<RevisionKey>>,
@@ -201,6 +218,7 @@ impl Keeper {
                 on_change: OnceLock::new(),
                 on_owner: OnceLock::new(),
                 classes: OnceLock::new(),
+                on_decision: OnceLock::new(),
                 awaited: Mutex::default(),
                 places: Arc::new(Semaphore::new(MOST_PROBES)),
                 counters: Counters::default(),
@@ -243,6 +261,10 @@ impl Keeper {
         if state.mode != routes.mode {
             state.mode = routes.mode;
             touched.extend(state.by_revision.keys().cloned());
+        }
+        if state.modes != routes.modes {
+            touched.extend(state.modes.keys().chain(routes.modes.keys()).cloned());
+            state.modes = routes.modes;
         }
         touched.extend(state.pinned.symmetric_difference(&routes.pinned).cloned());
         state.pinned = routes.pinned;
@@ -295,6 +317,39 @@ impl Keeper {
     pub(super) fn on_owner(&self, look: impl Fn() + Send + Sync + 'static) {
         // One controller publishes; another would be told nothing.
         let _ = self.inner.on_owner.set(Box::new(look));
+    }
+
+    /// Calls this with each revision whose gate decides something else.
+    pub(super) fn on_decision(&self, look: impl Fn(&RevisionKey) + Send + Sync + 'static) {
+        // One writes servers; another would be told nothing.
+        let _ = self.inner.on_decision.set(Box::new(look));
+    }
+
+    /// What is written of a revision that is reached by a port.
+    pub(super) fn set_group(&self, key: &RevisionKey, group: Group) {
+        let now = self.inner.clock.now();
+        let mut state = self.lock();
+        let before = state.groups.get(key).copied();
+        if before.is_some_and(|(before, _)| before == group) {
+            return;
+        }
+        let since = before.filter(|(before, _)| before.members == group.members).map_or(now, |(_, since)| since);
+        state.groups.insert(key.clone(), (group, since));
+        let last = state.gates.get(key).and_then(|entry| entry.last.clone());
+        let probes = self.step(&mut state, key, now);
+        let touched = if state.differs(key, last.as_ref()) { BTreeSet::from([key.clone()]) } else { BTreeSet::new() };
+        drop(state);
+        self.after(&touched, probes);
+    }
+
+    /// Nothing is written of it any more.
+    pub(super) fn drop_group(&self, key: &RevisionKey) {
+        self.lock().groups.remove(key);
+    }
+
+    /// What the servers of a revision are to be, as its gate decides; `None` before it has.
+    pub(super) fn members(&self, key: &RevisionKey) -> Option<Members> {
+        self.lock().gates.get(key)?.last.as_ref()?.members
     }
 
     /// These are awaited from now on.
@@ -436,16 +491,25 @@ impl Keeper {
     fn step(&self, state: &mut State, key: &RevisionKey, now: Timestamp) -> Vec<(RevisionKey, Question, Probe)> {
         let (targets, routed) = state.targets(key);
         let published = state.is_published(key);
-        let (mode, activators) = (state.mode, state.activators);
+        let mode = state.mode_of(key);
         let pinned = state.pinned.contains(key);
+        let group = state.groups.get(key).copied();
+        let activators = state.activators;
         let Some(entry) = state.gates.get_mut(key) else { return Vec::new() };
+        // As it is reached now, whatever it is to be.
+        let by_port = entry.gate.mode() == Mode::Port;
+        let (written, activators) = match group.filter(|_| by_port) {
+            Some((group, since)) => (group.members.map(|members| (members, since)), group.activators),
+            None if by_port => (None, 0),
+            None => (entry.asked.written, activators),
+        };
         let seen = Seen {
             mode,
             pinned,
             routed,
             published,
             targets: &targets,
-            written: entry.asked.written,
+            written,
             pods: entry.asked.pods,
             activators,
             room: entry.asked.room,
@@ -496,8 +560,8 @@ impl Keeper {
                 this.answered(&key, &probe, answer);
             });
         }
-        if let Some(on_change) = self.inner.on_change.get() {
-            touched.iter().for_each(on_change);
+        for look in self.inner.on_change.get().into_iter().chain(self.inner.on_decision.get()) {
+            touched.iter().for_each(look);
         }
     }
 
@@ -545,7 +609,8 @@ impl Keep for Keeper {
             return Leave { epoch, ..Leave::free(asked.want) };
         }
         state_ref.waiting.remove(key);
-        let mode = state_ref.mode;
+        let mode = asked.marked.and_then(|marked| marked.mode).unwrap_or_else(|| state_ref.mode_of(key));
+        let before = state_ref.gates.get(key).and_then(|entry| entry.last.clone());
         // Nothing was published of which no gate knew.
         let fresh = !was && !state_ref.is_published(key);
         let entry = state_ref.gates.entry(key.clone()).or_insert_with(|| Entry {
@@ -566,12 +631,17 @@ impl Keep for Keeper {
             entry.told.clear();
         }
         let probes = self.step(state_ref, key, now);
+        let decides = state_ref.differs(key, before.as_ref());
         let leave = state_ref.leave(key, self.inner.timers);
         if leave.state == GateState::Unrouted {
             state_ref.forget(key);
         }
         drop(state);
         self.after(&BTreeSet::new(), probes);
+        // Who asks looks already.
+        if let Some(look) = self.inner.on_decision.get().filter(|_| decides) {
+            look(key);
+        }
         leave
     }
 
@@ -709,6 +779,10 @@ impl State {
         touched
     }
 
+    fn mode_of(&self, key: &RevisionKey) -> Mode {
+        self.modes.get(key).copied().unwrap_or(self.mode)
+    }
+
     /// Every way that leads to a revision, and whether any does or may.
     fn targets(&self, key: &RevisionKey) -> (BTreeSet<Target>, bool) {
         let Some(kingresses) = self.by_revision.get(key) else { return (BTreeSet::new(), false) };
@@ -766,7 +840,8 @@ impl State {
             state: decision.state,
             epoch: decision.epoch,
             mode: decision.mode,
-            members: decision.members,
+            // Where nobody asks, the autoscaler decides.
+            members: decision.members.filter(|_| decision.state != GateState::Unrouted),
             pin: decision.pin,
             zero: decision.zero.clone().map_err(|_| because.clone()),
             routes,
@@ -837,8 +912,13 @@ fn leads_of(kingress: &RevisionKey, way: &Way, rule: &Rule) -> Vec<Leads> {
     let name: Arc<str> =
         format!("{}/{} {} ({scheme}://{host}{} {said})", kingress.namespace(), way.ingress, rule.name, rule.path)
             .into();
+    // A rule that selects a member shows its servers; the rule with all of them would show whomever chance picks.
+    let selected = |service: &str| {
+        let is = |other: &&Rule| is_selector(other) && groups_of_rule(other).any(|group| group.service_name == service);
+        groups_of_rule(rule).filter(|group| group.weight > 0).nth(1).is_some() && way.rules.iter().any(|it| is(&it))
+    };
     groups_of_rule(rule)
-        .filter(|group| group.weight > 0)
+        .filter(|group| group.weight > 0 && !selected(&group.service_name))
         .map(|group| Leads {
             revision: RevisionKey::new(kingress.namespace(), revision_of_service(&group.service_name)),
             rule: Arc::clone(&name),

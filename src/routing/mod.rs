@@ -3,9 +3,10 @@
 //!
 //! Reading order: [`model`] (settings, annotation JSON, why something cannot be expressed), [`translate`] (one KIngress to
 //! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits), [`gate`] (when a revision
-//! behind a load balancer may go to zero), [`table`] (where a gateway sends a request); these do no I/O. Then [`controller`]
-//! (applies the plan and tells what became of it), [`probe`] (one question to the load balancer), [`live`] (whether it
-//! follows), and [`keeper`] (runs the gates).
+//! behind a load balancer may go to zero), [`port`] (revisions reached by a port of their own), [`table`] (where a gateway
+//! sends a request); these do no I/O. Then [`controller`] (applies the plan and tells what became of it), [`probe`] (one
+//! question to the load balancer), [`live`] (whether it follows), [`keeper`] (runs the gates) and `servers` (what the load
+//! balancer finds).
 
 pub mod controller;
 pub mod gate;
@@ -13,6 +14,8 @@ pub mod keeper;
 pub mod live;
 pub mod model;
 pub mod plan;
+pub mod port;
 pub mod probe;
+mod servers;
 pub mod table;
 pub mod translate;

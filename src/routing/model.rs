@@ -37,6 +37,22 @@ pub enum Mode {
     Port,
 }
 
+impl Mode {
+    /// Its word in `alb-data-plane`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Header => "header",
+            Self::Port => "port",
+        }
+    }
+
+    /// Of a word.
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Hold, Self::Header, Self::Port].into_iter().find(|mode| mode.word() == word)
+    }
+}
+
 /// Where names inside the cluster are served for a service that is also public.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClusterLocal {

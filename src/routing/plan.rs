@@ -8,7 +8,7 @@ use crate::api::ingress::Ingress as KIngress;
 use crate::api::ingress::{IngressSplit, LoadBalancerAddress, LoadBalancerStatus};
 use crate::api::names::{ROUTE_LABEL, ROUTE_NAMESPACE_LABEL, SERVICE_LABEL, SYSTEM_NAMESPACE};
 use crate::routing::model::{Action, ClusterLocal, MAX_ANNOTATIONS, Remark, Rule, Settings, Side, digest};
-use crate::routing::translate::{Context, Part, Role, fixed, is_acme, translate};
+use crate::routing::translate::{Context, Part, Role, Selectors, fixed, is_acme, translate};
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressClass, IngressClassParametersReference,
     IngressClassSpec, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS, ServiceBackendPort,
@@ -188,8 +188,17 @@ pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
             delegated: BTreeMap::new(),
             parts: Vec::new(),
         };
-        let admitted = translate(ingress, context)
-            .and_then(|translation| Ok((room.admit(owner, ingress, &translation.parts)?, translation)));
+        let mut attempt = |context: &Context<'_>| -> Result<_, Remark> {
+            let translation = translate(ingress, context)?;
+            Ok((room.admit(owner, ingress, &translation.parts)?, translation))
+        };
+        let admitted = match attempt(context) {
+            // Rules that only ask are the first to be left out.
+            Err(Remark { reason: "RuleBudgetExceeded", .. }) if matches!(context.selectors, Selectors::Rules(_)) => {
+                attempt(&Context { selectors: Selectors::Pin, ..*context })
+            }
+            admitted => admitted,
+        };
         match admitted {
             Ok((parts, translation)) => {
                 placed.extend(parts);

@@ -103,7 +103,7 @@ impl Whole {
         let gateway = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let cluster = LocalCluster::start(options, Some(gateway), client.clone(), clock, settings).await;
         let cluster = cluster.expect("a cluster");
-        tokio::spawn(activator::feed::run(client.clone(), activator.backends(), ip, stop.clone()));
+        tokio::spawn(activator::feed::run(client.clone(), activator.backends(), activator.ports(), ip, stop.clone()));
         tokio::spawn(activator.run(stop.clone()));
         let gateway = cluster.gateway().expect("a gateway");
         Self { client, gateway, http: reqwest::Client::new(), cluster, _stop: stop.drop_guard() }

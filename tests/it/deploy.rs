@@ -5,6 +5,9 @@ use crate::apiserver::Served;
 use crate::apiserver::kubectl::Kubectl;
 use clap::{CommandFactory as _, Parser as _};
 use ebb::config::leader_election::{self, LeaderElection};
+use ebb::dataplane::activator::BALANCED_DRAIN_PERIOD;
+use ebb::routing::gate::Timers;
+use ebb::routing::port::RANGE;
 use ebb::units::Compat;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Service, ServiceAccount};
@@ -405,6 +408,80 @@ fn a_shadow_is_beside_the_autoscaler_and_in_nobodys_way() {
             (None, None, None, None);
     }
     assert_eq!(shadow, other);
+}
+
+#[test]
+fn an_activator_is_beside_the_stock_one_and_behind_the_same_service() {
+    if !kustomize_is_here() {
+        return;
+    }
+    let rendered = Rendered::overlay("activator");
+    leaves_alone(&rendered);
+    for other in ["replace", "shadow", "alb"] {
+        let other = Rendered::overlay(other);
+        let shared: Vec<_> = rendered.0.keys().filter(|name| other.0.contains_key(*name)).collect();
+        assert!(shared.is_empty(), "{shared:?} would go with the activator");
+    }
+    let deployment: Deployment = rendered.get("Deployment/ebb-activator");
+    let labels = pod_labels(&deployment);
+    assert_eq!(labels["app"], "activator", "activator-service and the autoscaler's policy go by it");
+    // The stock Deployment selects app: activator and role: activator.
+    assert_ne!(labels["role"], "activator");
+    let spec = deployment.spec.clone().unwrap();
+    let selectors = [
+        spec.selector.match_labels.unwrap(),
+        rendered
+            .get::<NetworkPolicy>("NetworkPolicy/ebb-activator")
+            .spec
+            .unwrap()
+            .pod_selector
+            .unwrap()
+            .match_labels
+            .unwrap(),
+        rendered
+            .get::<PodDisruptionBudget>("PodDisruptionBudget/ebb-activator")
+            .spec
+            .unwrap()
+            .selector
+            .unwrap()
+            .match_labels
+            .unwrap(),
+    ];
+    for selector in selectors {
+        assert!(selector.iter().all(|(label, value)| labels.get(label) == Some(value)));
+        assert!(selector.contains_key("role"), "the stock one's pods are not meant");
+    }
+    assert!(i64::from(spec.replicas.unwrap()) >= i64::from(Timers::default().activators), "a revision goes to zero");
+    let pod = spec.template.spec.unwrap();
+    let (grace, drain) = (pod.termination_grace_period_seconds.unwrap(), BALANCED_DRAIN_PERIOD.as_secs());
+    assert!(u64::try_from(grace).unwrap() > drain, "it is killed while load balancers still send to it");
+
+    let container = container(&deployment);
+    let line = ["ebb".to_owned()].into_iter().chain(container.args.clone().unwrap());
+    assert!(ebb::cli::Args::try_parse_from(line).is_ok());
+    let mut command = ebb::cli::Args::command();
+    let help = command.find_subcommand_mut("activator").expect("ebb activator").render_long_help().to_string();
+    for variable in container.env.clone().unwrap() {
+        assert!(help.contains(&variable.name), "`ebb activator --help` says nothing of {}", variable.name);
+    }
+    let security = serde_json::to_value(container.security_context.unwrap()).unwrap();
+    let autoscaler: Deployment = Rendered::overlay("replace").get("Deployment/autoscaler");
+    let same = self::container(&autoscaler).security_context.unwrap();
+    assert_eq!(security, serde_json::to_value(same).unwrap());
+    let probe = serde_json::to_value(container.readiness_probe.unwrap()).unwrap();
+    assert_eq!(probe["httpGet"]["httpHeaders"][0]["name"], ebb::api::names::KUBELET_PROBE_HEADER);
+
+    // It reads, and every port it may listen on is open.
+    let role: ClusterRole = rendered.get("ClusterRole/ebb-activator");
+    for rule in role.rules.unwrap() {
+        assert_eq!(rule.verbs, ["list", "watch"], "{:?}", rule.resources);
+    }
+    let policy = serde_json::to_value(rendered.get::<NetworkPolicy>("NetworkPolicy/ebb-activator")).unwrap();
+    assert_eq!(policy["spec"]["ingress"][0]["ports"], json!([{"port": 8012}, {"port": 8013}]));
+    let (first, last) = RANGE.into_inner();
+    let rules = policy["spec"]["ingress"].as_array().unwrap();
+    let open: Vec<Value> = rules.iter().flat_map(|rule| rule["ports"].as_array().unwrap().clone()).collect();
+    assert!(open.contains(&json!({"port": first, "endPort": last})), "{open:?}");
 }
 
 /// A Deployment as Knative ships it, as far as an install and a rollback could stumble over it.

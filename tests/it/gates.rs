@@ -2,6 +2,7 @@
 //! autoscaler, the controller and the gates, real pods, real sockets.
 
 use crate::apiserver::Served;
+use ebb::api::serving::Revision;
 use ebb::app::{Autoscaler, Listen, Options};
 use ebb::clock::Clock;
 use ebb::controllers::settings::{self, Maps};
@@ -25,10 +26,13 @@ use ebb::routing::probe::{Question, Topic, Vips};
 use ebb::stats::client;
 use ebb::units::{Compat, RevisionKey, Span};
 use futures::future::BoxFuture;
+use futures::{SinkExt as _, StreamExt as _};
+use http::HeaderValue;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -38,7 +42,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,6 +76,8 @@ struct Plan {
     addresses: usize,
     manners: Manners,
     gated: bool,
+    /// How long a pod that is told to go still serves after its last request. In a cluster it is 30 s.
+    quiet: Duration,
     /// What `config-network` says besides.
     network_map: Value,
 }
@@ -77,7 +86,7 @@ impl Plan {
     fn new(network: u8) -> Self {
         let soon = Span::ZERO..=Span::from_millis(300);
         let manners = Manners { membership: soon.clone(), rules: soon, ..Manners::default() };
-        Self { network, addresses: 1, manners, gated: true, network_map: json!({}) }
+        Self { network, addresses: 1, manners, gated: true, quiet: Duration::from_millis(250), network_map: json!({}) }
     }
 }
 
@@ -109,10 +118,16 @@ impl System {
             let ip = IpAddr::V4(Ipv4Addr::new(127, plan.network, 255, number));
             let sink = client::spawn(&format!("ws://{address}"), Arc::new(SystemDial), stop.clone()).expect("a client");
             let mut config = activator::Config::new(&format!("activator-{number}"), ip);
-            config.drain_period = Duration::ZERO;
+            (config.drain_period, config.balanced_drain_period) = (Duration::ZERO, Duration::ZERO);
             let activator = Activator::bind(config, Arc::new(sink), clock).await.expect("an activator");
             let ends = stop.child_token();
-            tasks.spawn(activator::feed::run(client.clone(), activator.backends(), ip, ends.clone()));
+            tasks.spawn(activator::feed::run(
+                client.clone(),
+                activator.backends(),
+                activator.ports(),
+                ip,
+                ends.clone(),
+            ));
             tasks.spawn(activator.run(ends.clone()));
             activators.push(ends);
             ips.push(ip);
@@ -129,6 +144,7 @@ impl System {
             pods: kubelet::Settings {
                 network: Ipv4Addr::new(127, plan.network, 0, 0),
                 startup_delay: Duration::from_millis(50),
+                quiet_period: plan.quiet,
                 ..kubelet::Settings::default()
             },
             balancer: Some(double),
@@ -365,10 +381,14 @@ struct Report {
 
 /// Six services for a while, each asked now and then: three reached directly, one with a split, two that grow. It lasts at
 /// least so long, and until there is enough to judge by.
-async fn cycles(network: u8, gated: bool, lasting: Duration, enough: fn(&Report) -> bool) -> Report {
+async fn cycles(network: u8, mode: &str, gated: bool, lasting: Duration, enough: fn(&Report) -> bool) -> Report {
     let late = Span::ZERO..=Span::from_seconds(6);
     let manners = Manners { membership: late, rules: Span::ZERO..=Span::from_millis(500), ..Manners::default() };
-    let system = System::start(Plan { addresses: 2, manners, gated, ..Plan::new(network) }).await;
+    let network_map = json!({"alb-data-plane": mode});
+    // With ports a revision that grows has its pods behind the load balancer. One pod fewer is none of the gate's concern:
+    // it serves until the load balancer has noticed.
+    let quiet = Duration::from_millis(if mode == "port" { 7_000 } else { 250 });
+    let system = System::start(Plan { addresses: 2, manners, gated, quiet, network_map, ..Plan::new(network) }).await;
     let one = format!("{DIRECT}, autoscaling.knative.dev/max-scale: \"1\"");
     for name in ["one-a", "one-b", "one-c", "split"] {
         system.apply(&service(name, &one, "")).await;
@@ -429,13 +449,17 @@ async fn cycles(network: u8, gated: bool, lasting: Duration, enough: fn(&Report)
 #[expect(clippy::print_stdout, reason = "the counts are what a reader of the run wants")]
 async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_some_are() {
     let seconds = std::env::var("EBB_GATES_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    let (gated, reckless) = tokio::join!(
-        cycles(171, true, Duration::from_secs(seconds), |report| report.to_zero >= 3),
-        cycles(172, false, Duration::from_secs(seconds.min(60)), |report| !report.lost.is_empty())
+    let lasting = Duration::from_secs(seconds);
+    let (header, port, reckless) = tokio::join!(
+        cycles(171, "header", true, lasting, |report| report.to_zero >= 3),
+        cycles(177, "port", true, lasting, |report| report.to_zero >= 3),
+        cycles(172, "header", false, lasting.min(Duration::from_mins(1)), |report| !report.lost.is_empty())
     );
-    println!("with the gates: {gated:#?}\nwithout: {reckless:#?}");
-    assert_eq!(gated.lost, BTreeMap::new());
-    assert!(gated.to_zero >= 3, "{gated:?}");
+    println!("header: {header:#?}\nport: {port:#?}\nheader without the gates: {reckless:#?}");
+    for gated in [&header, &port] {
+        assert_eq!(gated.lost, BTreeMap::new());
+        assert!(gated.to_zero >= 3, "{gated:?}");
+    }
     assert!(!reckless.lost.is_empty(), "or the judge is blind: {reckless:?}");
 }
 
@@ -443,10 +467,12 @@ async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_so
 async fn an_address_that_does_not_follow_keeps_the_last_pod_and_is_named() {
     let system = System::start(Plan { addresses: 2, ..Plan::new(173) }).await;
     system.apply(&service("web", DIRECT, "")).await;
-    eventually("the address uses the pod", async || {
+    eventually("both addresses use the pod, and the gate has seen it", async || {
         system.get(1, "web", "/").await?;
-        match system.who(1, "web").await {
-            Answer::Pod => Ok(()),
+        // It asks each until it has had 19 answers.
+        let seen = system.metric("ebb_alb_probes_total{answer=\"pod\"}");
+        match (system.who(1, "web").await, seen) {
+            (Answer::Pod, Some(30.0..)) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
@@ -499,5 +525,286 @@ async fn a_member_of_a_split_keeps_a_pod_as_long_as_it_is_one() {
     system.goes_to("web-00001", 0).await;
     system.goes_to("web-00002", 0).await;
     system.get(0, "web", "/").await.expect("an answer");
+    system.stop().await;
+}
+
+/// The data plane of ports, with everything else as it is.
+fn by_port(network: u8) -> Plan {
+    Plan { network_map: json!({"alb-data-plane": "port"}), ..Plan::new(network) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_port_each_members_of_a_split_go_to_zero_and_every_request_is_answered() {
+    let system = System::start(Plan { addresses: 2, ..by_port(175) }).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let split = "[{revisionName: web-00001, percent: 50}, {revisionName: web-00002, percent: 50}]";
+    system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), split)).await;
+    let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
+    let text = serde_json::to_string(&ingresses.get("web").await.expect("an Ingress")).expect("JSON");
+    assert!(text.contains("web-00001-alb") && text.contains("K-Alb-Select"), "{text}");
+    for cycle in 0..2 {
+        system.goes_to("web-00001", 0).await;
+        system.goes_to("web-00002", 0).await;
+        // A client that claims to mean one revision is not believed.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        let mut answers: BTreeMap<String, u32> = BTreeMap::new();
+        for number in 0..40 {
+            let response = client
+                .get(format!("http://{}/", system.addresses[number % 2]))
+                .header("Host", "web.default.example.com")
+                .header("Knative-Serving-Namespace", "default")
+                .header("Knative-Serving-Revision", "web-00001")
+                .send()
+                .await
+                .expect("an answer");
+            assert_eq!(response.status().as_u16(), 200, "cycle {cycle}");
+            let text = response.text().await.expect("text");
+            let revision = text.split("revision=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a revision");
+            *answers.entry(revision.to_owned()).or_default() += 1;
+        }
+        let of = |name: &str| answers.get(name).copied().unwrap_or(0);
+        assert_eq!(of("web-00001") + of("web-00002"), 40, "{answers:?}");
+        assert!(of("web-00001") >= 5 && of("web-00002") >= 5, "weights hold with members at zero: {answers:?}");
+    }
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_changes_over_to_a_port_with_a_pod_and_without_a_lost_request() {
+    let system = System::start(Plan::new(176)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    system.goes_to("web-00001", 0).await;
+    let asking = CancellationToken::new();
+    let lost = Mutex::new(Vec::new());
+    let ask = async {
+        while !asking.is_cancelled() {
+            if let Err(error) = system.get(0, "web", "/").await {
+                lost.lock().expect("no panic above").push(error);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let change = async {
+        let mut map = json!({"metadata": {"name": "config-network", "namespace": "knative-serving"}});
+        map["data"] = json!({"alb-data-plane": "port"});
+        put(&system.served.client(), "v1", "ConfigMap", map).await;
+        let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
+        eventually("the rule leads to the port", async || {
+            let ingress = ingresses.get("web").await.map_err(|error| error.to_string())?;
+            let text = serde_json::to_string(&ingress).expect("JSON");
+            if text.contains("web-00001-alb") { Ok(()) } else { Err(system.marks("web-00001").await) }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        asking.cancel();
+    };
+    tokio::join!(ask, change);
+    assert_eq!(*lost.lock().expect("no panic above"), Vec::<String>::new());
+    system.goes_to("web-00001", 0).await;
+    system.get(0, "web", "/").await.expect("an answer");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_has_stopped_keeps_the_last_pod_until_it_goes_on() {
+    let system = System::start(Plan::new(178)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    eventually("a request is answered", async || system.get(0, "web", "/").await).await;
+    system.balancer().stop_controller(true);
+    eventually("it is told", async || {
+        let told = system.events("web-00001", "ScaleToZeroHeld").await;
+        if told.is_empty() { Err(system.marks("web-00001").await) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(system.replicas("web-00001").await, 1);
+    system.get(0, "web", "/").await.expect("an answer");
+    system.balancer().stop_controller(false);
+    system.goes_to("web-00001", 0).await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_activators_revisions_at_zero_are_woken() {
+    let system = System::start(Plan::new(179)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let slices: Api<EndpointSlice> = Api::namespaced(system.served.client(), "knative-serving");
+    let all = slices.get("activator-service").await.expect("the activators");
+    let change = async |ready: usize| {
+        let mut slice = all.clone();
+        slice.endpoints.truncate(ready);
+        slice.metadata.resource_version = None;
+        slice.metadata.managed_fields = None;
+        let params = PatchParams::apply("test").force();
+        slices.patch("activator-service", &params, &Patch::Apply(&slice)).await.expect("written");
+    };
+    for ready in [1, 0] {
+        system.goes_to("web-00001", 0).await;
+        // It was in use within the hour.
+        system.get(0, "web", "/").await.expect("an answer");
+        system.goes_to("web-00001", 0).await;
+        change(ready).await;
+        system.goes_to("web-00001", 1).await;
+        let told = eventually("it is told", async || {
+            let reason = if ready == 0 { "ActivatorLost" } else { "ScaleToZeroHeld" };
+            let told = system.events("web-00001", reason).await;
+            if told.is_empty() { Err(system.marks("web-00001").await) } else { Ok(told) }
+        })
+        .await;
+        assert!(told[0].contains(&format!("{ready} activators are there and 2 are needed")), "{told:?}");
+        eventually("its pod answers", async || system.get(0, "web", "/").await).await;
+        change(2).await;
+    }
+    system.goes_to("web-00001", 0).await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_elses_wrong_object_stops_rules_and_no_revision() {
+    let system = System::start(Plan::new(180)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let wrong = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "foreign", "annotations": {"alb.ingress.kubernetes.io/actions.x": "{}"}},
+        "spec": {"ingressClassName": "knative-alb-ingress-internet", "rules": [{"host": "x.example.com", "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "x", "port": {"name": "use-annotation"}}}}]}}]},
+    });
+    let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
+    ingresses.patch("foreign", &PatchParams::apply("test"), &Patch::Apply(&wrong)).await.expect("written");
+    eventually("the refusal", async || {
+        system.balancer().refused().pop().ok_or_else(|| "nothing is refused".to_owned())
+    })
+    .await;
+    for _ in 0..2 {
+        system.goes_to("web-00001", 0).await;
+        system.get(0, "web", "/").await.expect("an answer");
+    }
+    // What would need another rule waits.
+    let new = manifest::parse("test", &service("new", DIRECT, "")).expect("a manifest");
+    assert!(manifest::apply(&system.served.client(), &new).await.is_empty());
+    eventually("its rule is written", async || ingresses.get("new").await.map_err(|error| error.to_string())).await;
+    let kingresses: Api<ebb::api::ingress::Ingress> = Api::namespaced(system.served.client(), "default");
+    let kingress = kingresses.get("new").await.expect("a KIngress");
+    let conditions = kingress.status.expect("a status").conditions;
+    let ready = conditions.iter().find(|condition| condition.type_ == "LoadBalancerReady").expect("a condition");
+    assert_ne!(ready.status, ebb::api::conditions::Status::True);
+    ingresses.delete("foreign", &DeleteParams::default()).await.expect("deleted");
+    system.is_ready("new").await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_deleted_on_the_way_to_zero_take_no_request_along() {
+    let late = Span::from_seconds(1)..=Span::from_seconds(2);
+    let manners = Manners { membership: late, ..Plan::new(0).manners };
+    let system = System::start(Plan { manners, ..Plan::new(181) }).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let pods: Api<Pod> = Api::namespaced(system.served.client(), "default");
+    for _ in 0..2 {
+        eventually("activators alone are used", async || {
+            let marks = system.marks("web-00001").await;
+            if marks.contains("observed-path=cold") { Ok(()) } else { Err(marks) }
+        })
+        .await;
+        for pod in pods.list(&ListParams::default()).await.expect("pods").items {
+            // It may be gone already.
+            let _ = pods.delete(pod.metadata.name.as_deref().expect("a name"), &DeleteParams::default()).await;
+        }
+        for answer in futures::future::join_all((0..10).map(|_| system.get(0, "web", "/"))).await {
+            answer.expect("an answer");
+        }
+    }
+    system.stop().await;
+}
+
+/// A websocket through an address: what the far end sends back.
+async fn echoed(system: &System, address: usize, name: &str) {
+    let to = system.addresses[address];
+    let mut request = format!("ws://{to}/ws").into_client_request().expect("a request");
+    let host = HeaderValue::try_from(format!("{name}.default.example.com")).expect("a host");
+    request.headers_mut().insert("host", host);
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let (mut socket, _) = client_async(request, stream).await.expect("an upgrade");
+    for text in ["one", "two"] {
+        socket.send(Message::text(text)).await.expect("sent");
+        assert_eq!(socket.next().await.expect("a message").expect("a message"), Message::text(text));
+    }
+    socket.close(None).await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conformance_retry_timeout_and_websockets() {
+    let system = System::start(Plan { addresses: 2, ..by_port(182) }).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    system.get(0, "web", "/").await.expect("an answer");
+    let asked = async |path: &str| {
+        let client = reqwest::Client::new();
+        let url = format!("http://{}{path}", system.addresses[0]);
+        let host = "web.default.example.com";
+        client.get(url).header("Host", host).send().await.expect("an answer").status().as_u16()
+    };
+    // retry: a backend that says 503 was asked once, as its queue-proxy counts.
+    assert_eq!(asked("/?code=503").await, 503);
+    let pods: Api<Pod> = Api::namespaced(system.served.client(), "default");
+    let mut times = 0.0;
+    for pod in pods.list(&ListParams::default()).await.expect("pods").items {
+        let ip = pod.status.and_then(|status| status.pod_ip).expect("an address");
+        let page = reqwest::get(format!("http://{ip}:9091/metrics")).await.expect("a page");
+        let text = page.text().await.expect("text");
+        let refused = text.lines().filter(|line| {
+            line.starts_with("http_server_request_duration_seconds_count{")
+                && line.contains("http_response_status_code=\"503\"")
+        });
+        times += refused.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    assert!((times - 1.0).abs() < f64::EPSILON, "asked {times} times");
+    // timeout: ten seconds are waited for.
+    assert_eq!(asked("/?sleep=10s").await, 200);
+    // websocket, and websocket/split with members that are at zero.
+    echoed(&system, 0, "web").await;
+    let split = "[{revisionName: web-00001, percent: 50}, {revisionName: web-00002, percent: 50}]";
+    system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), split)).await;
+    for revision in ["web-00001", "web-00002"] {
+        system.goes_to(revision, 0).await;
+    }
+    for number in 0..10 {
+        echoed(&system, number % 2, "web").await;
+    }
+    system.stop().await;
+}
+
+/// Requests without a pause until `done`: those that were not answered with 200, and how many there were.
+async fn under_traffic<T>(system: &System, name: &str, done: impl Future<Output = T>) -> (T, u64, Vec<String>) {
+    let (mut asked, mut lost) = (0, Vec::new());
+    let ask = async {
+        for number in 0.. {
+            asked += 1;
+            if let Err(error) = system.get(number % system.addresses.len(), name, "/").await {
+                lost.push(error);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let found = tokio::select! {
+        found = done => found,
+        () = ask => unreachable!("it asks on"),
+    };
+    (found, asked, lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conformance_update_twenty_changes_under_traffic() {
+    let system = System::start(Plan { addresses: 2, ..Plan::new(183) }).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let revisions: Api<Revision> = Api::namespaced(system.served.client(), "default");
+    let changes = async {
+        for version in 2..=21 {
+            system.apply(&service("web", &format!("{DIRECT}, test/version: \"{version}\""), "")).await;
+            // What served before is taken away as soon as it is told that the new one does.
+            let before = format!("web-{:05}", version - 1);
+            revisions.delete(&before, &DeleteParams::background()).await.expect("deleted");
+        }
+    };
+    let ((), asked, lost) = under_traffic(&system, "web", changes).await;
+    assert_eq!(lost, Vec::<String>::new(), "of {asked}");
     system.stop().await;
 }

@@ -25,6 +25,7 @@ const ROWS: &[&[&str]] = &[
         "routing::model",
         "routing::translate",
         "routing::plan",
+        "routing::port",
         "routing::table",
     ],
     &["observe"],
@@ -52,6 +53,7 @@ const PURE: &[&str] = &[
     "routing::model",
     "routing::translate",
     "routing::plan",
+    "routing::port",
     "routing::table",
     "sim",
 ];

@@ -145,7 +145,13 @@ async fn a_shadow_agrees_under_load_and_one_with_other_settings_says_where_and_w
         gates: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
-    let feed = activator::feed::run(served.client(), activator.backends(), IpAddr::V4(ACTIVATOR), stop.clone());
+    let feed = activator::feed::run(
+        served.client(),
+        activator.backends(),
+        activator.ports(),
+        IpAddr::V4(ACTIVATOR),
+        stop.clone(),
+    );
     let (feed, activator) = (tokio::spawn(feed), tokio::spawn(activator.run(stop.clone())));
 
     // Three services: pods reached directly, pods reached through the activator, and one nobody asks for anything.

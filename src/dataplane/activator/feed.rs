@@ -1,12 +1,15 @@
 //! Fills the table of revisions from Kubernetes.
 //!
-//! Two watches: Revisions, for their limits and time-outs; and the EndpointSlices of ServerlessServices. The slices of
+//! Three watches: Revisions, for their limits and time-outs; and the EndpointSlices of ServerlessServices. The slices of
 //! the private Service name the pods, ready or not; those of the public Service name the activators while they are in
-//! the path, from which this one learns which part of the pods is its own.
+//! the path, from which this one learns which part of the pods is its own. And the Services by which a load balancer reaches
+//! revisions at ports of their own.
 
+use crate::api::conditions::from_jiff;
 use crate::api::names::{SERVICE_TYPE_LABEL, SKS_LABEL};
 use crate::api::serving;
 use crate::dataplane::activator::backends::Backends;
+use crate::dataplane::activator::ports::{Behind, Ports};
 use crate::dataplane::activator::throttle::{Revision, Share};
 use crate::dataplane::gateway::Gateway;
 use crate::dataplane::proxy::Protocol;
@@ -14,8 +17,9 @@ use crate::dataplane::services::Services;
 use crate::dataplane::timeouts::Timeouts;
 use crate::k8s::follow::{Change, follow};
 use crate::observe::metrics::RevisionLabels;
+use crate::routing::port;
 use crate::units::RevisionKey;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -26,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Keeps `backends` as Kubernetes has it, until `cancel`. `own_ip` is the address by which this activator stands among
 /// the endpoints of public Services.
-pub async fn run(client: Client, backends: Backends, own_ip: IpAddr, cancel: CancellationToken) {
+pub async fn run(client: Client, backends: Backends, ports: Ports, own_ip: IpAddr, cancel: CancellationToken) {
     let revisions =
         follow::<serving::Revision>(Api::all(client.clone()), watcher::Config::default(), cancel.clone(), |change| {
             match change {
@@ -40,6 +44,20 @@ pub async fn run(client: Client, backends: Backends, own_ip: IpAddr, cancel: Can
         });
     let mut endpoints = Endpoints::new(own_ip);
     let selector = format!("{SERVICE_TYPE_LABEL} in (Private,Public)");
+    let ours = format!("{}={}", port::MANAGED_BY.0, port::MANAGED_BY.1);
+    let services = follow::<Service>(
+        Api::all(client.clone()),
+        watcher::Config::default().labels(&ours),
+        cancel.clone(),
+        |change| match change {
+            Change::Put(key, service) => {
+                let claim = claim_of(&key, &service);
+                ports.claim(key, claim);
+            }
+            Change::Gone(key) => ports.claim(key, None),
+            Change::Synced => {}
+        },
+    );
     let slices = follow::<EndpointSlice>(
         Api::all(client),
         watcher::Config::default().labels(&selector),
@@ -56,7 +74,17 @@ pub async fn run(client: Client, backends: Backends, own_ip: IpAddr, cancel: Can
             }
         },
     );
-    tokio::join!(revisions, slices);
+    tokio::join!(revisions, slices, services);
+}
+
+/// The port a Service claims, and for whom.
+fn claim_of(key: &RevisionKey, service: &Service) -> Option<(u16, Behind)> {
+    let port = port::port_of(service)?;
+    let revision = RevisionKey::new(key.namespace(), key.name().strip_suffix("-alb")?);
+    let seconds =
+        service.metadata.annotations.as_ref()?.get(port::TIMEOUT_ANNOTATION).and_then(|text| text.parse().ok());
+    let since = service.metadata.creation_timestamp.as_ref().map(|at| from_jiff(at.0))?;
+    Some((port, Behind { revision, request_timeout: seconds.map(Duration::from_secs), since }))
 }
 
 /// Keeps the gateway of an activator as Kubernetes has it, until `cancel`. The Services of revisions are left out: those

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Reading order: [`throttle`] (who goes where, and who waits), [`backends`] (the table of revisions), [`load`] (what is
-//! told), [`feed`] (how the table is filled from Kubernetes), `metrics` (what Prometheus reads).
+//! told), [`ports`] (a port for each revision behind a load balancer), [`feed`] (how the tables are filled from Kubernetes),
+//! `metrics` (what Prometheus reads).
 //!
 //! # Decisions
 //!
@@ -24,6 +25,7 @@ pub mod backends;
 pub mod feed;
 pub mod load;
 mod metrics;
+pub mod ports;
 pub mod throttle;
 
 use crate::api::names;
@@ -32,6 +34,7 @@ use crate::config::ConfigError;
 use crate::config::observability::{self, Observability};
 use crate::dataplane::activator::backends::Backends;
 use crate::dataplane::activator::load::{Load, StatSink};
+use crate::dataplane::activator::ports::{Behind, Ports};
 use crate::dataplane::activator::throttle::{Lease, NoPod, ProbeSettings, Shared};
 use crate::dataplane::body::{self, Body, empty};
 use crate::dataplane::gateway::{self, Gateway, Inward};
@@ -48,11 +51,12 @@ use crate::observe::metrics::endpoint::{Endpoint, EndpointError};
 use crate::observe::metrics::process::Process;
 use crate::observe::metrics::{MOST_REVISIONS, Registry, server as exposition};
 use crate::routing::model::CLASS;
+use crate::routing::probe::IDENTITY_HEADER;
 use crate::stats::client;
 use crate::stats::limit::OncePerMinute;
 use crate::units::{Compat, RevisionKey};
 use futures::future::BoxFuture;
-use http::header::HeaderValue;
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -72,6 +76,11 @@ use tracing::{debug, info, warn};
 pub const QUEUE_DEPTH: usize = 10_000;
 /// How long an activator that is going still takes requests: routers need that long to learn of it.
 pub const DRAIN_PERIOD: Duration = Duration::from_secs(45);
+/// The same where a load balancer leads to it: that learns later.
+pub const BALANCED_DRAIN_PERIOD: Duration = Duration::from_mins(1);
+/// How long before a load balancer gives a request up it is answered here: with 503 and when to come again, instead of the
+/// load balancer's 504.
+const BEFORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests in flight may take to finish after that.
 pub const DRAIN_LIMIT: Duration = Duration::from_mins(10);
 
@@ -101,6 +110,8 @@ pub struct Config {
     pub max_idle_per_pod: usize,
     /// How long it still takes requests once told to stop.
     pub drain_period: Duration,
+    /// The same where a load balancer leads to it by a port.
+    pub balanced_drain_period: Duration,
     /// How long requests in flight may take to finish after that; then they are cut off.
     pub drain_limit: Duration,
     /// Where to note what becomes of the first request of a revision without a pod, if anywhere.
@@ -122,6 +133,7 @@ impl Config {
             queue_depth: QUEUE_DEPTH,
             max_idle_per_pod: Settings::default().max_idle_per_backend,
             drain_period: DRAIN_PERIOD,
+            balanced_drain_period: BALANCED_DRAIN_PERIOD,
             drain_limit: DRAIN_LIMIT,
             ledger: None,
         }
@@ -135,6 +147,8 @@ pub struct Counters {
     pub unknown: AtomicU64,
     /// Refused with 503: the line was full.
     pub refused: AtomicU64,
+    /// Refused with 503: no pod came before the load balancer would have given the request up.
+    pub too_late: AtomicU64,
     /// Given up with 504, or cut off.
     pub timed_out: AtomicU64,
     /// 502: a pod closed the connection before it answered.
@@ -172,7 +186,8 @@ impl Activator {
             _ => None,
         };
         let (stopping, complaints) = (CancellationToken::new(), OncePerMinute::new(clock));
-        let state = Arc::new(State { config, proxy, backends, load, requests, counters, stopping, complaints });
+        let ports = Ports::default();
+        let state = Arc::new(State { config, proxy, backends, ports, load, requests, counters, stopping, complaints });
         let gateway = match state.config.gateway.clone() {
             Some((port, class)) => {
                 let listener = TcpListener::bind((state.config.ip, port)).await?;
@@ -201,6 +216,11 @@ impl Bound {
     /// The table of revisions, to be filled by [`feed::run`] or by hand.
     pub fn backends(&self) -> Backends {
         self.state.backends.clone()
+    }
+
+    /// The table of ports, likewise.
+    pub fn ports(&self) -> Ports {
+        self.state.ports.clone()
     }
 
     /// The addresses bound: for HTTP/1.1 and for HTTP/2.
@@ -236,13 +256,18 @@ impl Bound {
         let serving = TaskTracker::new();
         for listener in [http1, h2c] {
             let state = Arc::clone(&state);
-            let handler = move |request| answer(Arc::clone(&state), request);
+            let handler = move |request| answer(Arc::clone(&state), None, request);
             serving.spawn(server::serve(listener, MAX_CONNECTIONS, handler, stop.clone()));
         }
         if let Some((listener, gateway, _)) = gateway {
             let stop = stop.clone();
             serving.spawn(async move { gateway.serve(listener, stop).await });
         }
+        serving.spawn({
+            let (ports, ip, stop, state) = (state.ports.clone(), state.config.ip, stop.clone(), Arc::clone(&state));
+            let handler = move |port, request| answer(Arc::clone(&state), Some(port), request);
+            async move { ports.serve(ip, handler, stop).await }
+        });
         serving.close();
         let telling = tokio::spawn({
             let (load, kill) = (state.load.clone(), stop.kill.clone());
@@ -250,7 +275,8 @@ impl Bound {
         });
         cancel.cancelled().await;
         state.stopping.cancel();
-        sleep(state.config.drain_period).await;
+        let balanced = if state.ports.is_empty() { Duration::ZERO } else { state.config.balanced_drain_period };
+        sleep(state.config.drain_period.max(balanced)).await;
         stop.drain.cancel();
         let finishing = async {
             serving.wait().await;
@@ -274,6 +300,7 @@ struct State {
     config: Config,
     proxy: Proxy,
     backends: Backends,
+    ports: Ports,
     load: Load,
     /// `None` when nobody is to read them.
     requests: Option<Requests>,
@@ -298,24 +325,35 @@ impl Inward for Inside {
     }
 
     fn answer(&self, request: Request<Body>) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(answer(Arc::clone(&self.0), request))
+        Box::pin(answer(Arc::clone(&self.0), None, request))
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
+/// Answers a request that came to one of the ports for all revisions, or to the port of one.
+async fn answer(state: Arc<State>, port: Option<u16>, request: Request<Body>) -> Response<Body> {
     if probes::is_kubelet(request.headers()) {
         return state.answer_health();
     }
     match probes::network_value(request.headers()) {
         "" => {}
         probes::INGRESS => return probes::answer_ingress(request.headers()),
-        probes::ACTIVATOR => return Response::new(body::full(probes::ACTIVATOR)),
+        probes::ACTIVATOR => {
+            let behind = port.and_then(|port| state.ports.behind(port));
+            return answer_identity(&request, port.is_some(), behind.as_ref());
+        }
         other => return body::text(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {other:?}")),
     }
     if request.method() == Method::CONNECT {
         return body::text(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy: CONNECT is not served");
     }
-    let key = revision_of(&request, &state.config.cluster_domain);
+    let behind = port.and_then(|port| state.ports.behind(port));
+    // At a port of its own whatever the client claims in headers does not count.
+    let key = match port {
+        Some(_) => behind.as_ref().map(|behind| behind.revision.clone()),
+        None => revision_of(&request, &state.config.cluster_domain),
+    };
+    let patience = behind.and_then(|behind| behind.request_timeout);
+    let patience = patience.map(|whole| whole.saturating_sub(BEFORE_TIMEOUT.min(whole / 2)));
     let Some(throttle) = key.as_ref().and_then(|key| state.backends.get(key)) else {
         state.counters.unknown.fetch_add(1, Ordering::Relaxed);
         let name = key.as_ref().map_or("", RevisionKey::name);
@@ -338,7 +376,10 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
                 ledger.begin_at(&key, Mark::Request, came);
                 cold = Some(ledger);
             }
-            let lease = throttle.acquire(&mut number).await?;
+            let lease = match patience {
+                Some(most) => timeout(most, throttle.acquire(&mut number)).await.map_err(|_| NoAnswer::TooLate)??,
+                None => throttle.acquire(&mut number).await?,
+            };
             if let Some(ledger) = cold {
                 ledger.note(&key, Mark::Routed);
             }
@@ -377,6 +418,12 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
             state.counters.refused.fetch_add(1, Ordering::Relaxed);
             body::text(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
         }
+        Err(NoAnswer::TooLate) => {
+            state.counters.too_late.fetch_add(1, Ordering::Relaxed);
+            let mut response = body::text(StatusCode::SERVICE_UNAVAILABLE, "no pod became ready in time");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
         Err(NoAnswer::Gone) => {
             state.counters.unknown.fetch_add(1, Ordering::Relaxed);
             body::text(StatusCode::NOT_FOUND, format!("revision {key} was deleted"))
@@ -402,6 +449,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
 
 enum NoAnswer {
     Full(QueueFull),
+    TooLate,
     Gone,
     TimedOut,
     Lost(ForwardError),
@@ -414,6 +462,22 @@ impl From<NoPod> for NoAnswer {
             NoPod::Gone => Self::Gone,
         }
     }
+}
+
+/// The answer to who asks whether an activator is there: yes, and for which revision, where that is told by the port or by
+/// the headers a load balancer sets. At a port that is nobody's there is none.
+fn answer_identity(request: &Request<Body>, own_port: bool, behind: Option<&Behind>) -> Response<Body> {
+    let named = |name| headers::text(request.headers(), name);
+    let identity = match behind {
+        Some(behind) => behind.revision.to_string(),
+        None if own_port => return body::text(StatusCode::NOT_FOUND, "no revision has this port"),
+        None => format!("{}/{}", named(names::NAMESPACE_HEADER), named(names::REVISION_HEADER)),
+    };
+    let mut response = Response::new(body::full(probes::ACTIVATOR));
+    if let Some(value) = HeaderValue::try_from(&identity).ok().filter(|_| identity.len() > 1) {
+        response.headers_mut().insert(IDENTITY_HEADER, value);
+    }
+    response
 }
 
 /// Marks a request as proxied by an activator and puts its host aside, so that a mesh routes it by address.
@@ -479,7 +543,7 @@ pub async fn run_from_env(
         let (client, cancel) = (client.clone(), root.child_token());
         tokio::spawn(async move { feed::routes(client, gateway, services, cancel).await })
     });
-    let feeding = tokio::spawn(feed::run(client, bound.backends(), env.pod_ip, root.child_token()));
+    let feeding = tokio::spawn(feed::run(client, bound.backends(), bound.ports(), env.pod_ip, root.child_token()));
     bound.run(cancel).await;
     root.cancel();
     // It ends with the cancellation above and cannot fail.

@@ -23,8 +23,11 @@ pub const OBSERVED_EPOCH: &str = "knative-alb/observed-epoch";
 pub const CONFIRMED_AT: &str = "knative-alb/confirmed-at";
 /// Annotation: the KIngresses of the namespace by which the revision is known to be reached, comma-separated.
 pub const ROUTES: &str = "knative-alb/routes";
+/// Annotation: how the revision is reached, which follows `config-network` once that is safe.
+pub const MODE: &str = "knative-alb/data-plane";
 /// All of them.
-pub const ANNOTATIONS: [&str; 6] = [DESIRED_PATH, DESIRED_EPOCH, OBSERVED_PATH, OBSERVED_EPOCH, CONFIRMED_AT, ROUTES];
+pub const ANNOTATIONS: [&str; 7] =
+    [DESIRED_PATH, DESIRED_EPOCH, OBSERVED_PATH, OBSERVED_EPOCH, CONFIRMED_AT, ROUTES, MODE];
 
 /// Whoever keeps the gates, as the autoscaler sees it.
 pub trait Keep: Send + Sync + fmt::Debug {
@@ -75,6 +78,8 @@ pub struct Marked {
     pub epoch: u64,
     /// Whether a rule led to the revision.
     pub routed: bool,
+    /// How it was reached.
+    pub mode: Option<Mode>,
 }
 
 impl Marked {
@@ -83,7 +88,8 @@ impl Marked {
         let annotations = annotations?;
         let observed = annotations.get(OBSERVED_PATH)?;
         let epoch = [DESIRED_EPOCH, OBSERVED_EPOCH].into_iter().filter_map(|key| annotations.get(key)?.parse().ok());
-        Some(Self { epoch: epoch.max().unwrap_or(0), routed: observed != State::Unrouted.word() })
+        let routed = observed != State::Unrouted.word();
+        Some(Self { epoch: epoch.max().unwrap_or(0), routed, mode: mode_of(Some(annotations)).filter(|_| routed) })
     }
 }
 
@@ -173,8 +179,14 @@ impl Leave {
             (OBSERVED_EPOCH, epoch),
             (CONFIRMED_AT, confirmed.map(|at| crate::api::conditions::to_jiff(at).to_string())),
             (ROUTES, routed.then_some(routes)),
+            (MODE, routed.then(|| self.mode.word().to_owned())),
         ]
     }
+}
+
+/// How a revision is reached, as its owner has it; `None` where nothing is written down.
+pub fn mode_of(annotations: Option<&BTreeMap<String, String>>) -> Option<Mode> {
+    Mode::of(annotations?.get(MODE)?)
 }
 
 /// Whether the owner of a revision has said that it knows of the route.
@@ -210,7 +222,7 @@ mod tests {
         assert_eq!(there[DESIRED_PATH], "cold");
         assert_eq!(there[OBSERVED_PATH], "cold-confirmed");
         assert_eq!(there[CONFIRMED_AT], "1970-01-01T00:00:00Z");
-        assert_eq!(Marked::read(Some(&there)), Some(Marked { epoch: 42, routed: true }));
+        assert_eq!(Marked::read(Some(&there)), Some(Marked { epoch: 42, routed: true, mode: Some(Mode::Header) }));
         assert!(knows_route(Some(&there), "web") && !knows_route(Some(&there), "we"));
 
         let draining = written(&leave(State::Draining), there.clone());
@@ -218,7 +230,7 @@ mod tests {
         // Who does not know leaves what is written.
         assert_eq!(written(&Leave::unknown(Path::Cold), there.clone()), there);
         let unrouted = written(&leave(State::Unrouted), there);
-        assert_eq!(Marked::read(Some(&unrouted)), Some(Marked { epoch: 42, routed: false }));
+        assert_eq!(Marked::read(Some(&unrouted)), Some(Marked { epoch: 42, routed: false, mode: None }));
         assert_eq!((unrouted.len(), knows_route(Some(&unrouted), "web")), (2, false));
         // Nothing is said of what was never routed.
         assert_eq!(written(&Leave::free(Path::Cold), BTreeMap::new()), BTreeMap::new());

@@ -639,6 +639,11 @@ impl Gate {
         self.zero(now.max(self.last))
     }
 
+    /// How the revision is reached.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Where the revision is, and why.
     pub fn state(&self) -> (State, &Reason) {
         (self.state, &self.because)
@@ -748,8 +753,10 @@ impl Gate {
             ColdConfirmed => Some(self.timers.probe_most),
             _ => None,
         };
+        // A load balancer may show a change before it is known here that it was written; it would contradict what is known.
+        let is_written = members.is_none() || self.belief.written() == members;
         let (probes, mut look_again) =
-            if proving { self.belief.due(now, refresh, &self.timers) } else { (Vec::new(), None) };
+            if proving && is_written { self.belief.due(now, refresh, &self.timers) } else { (Vec::new(), None) };
         let deadline = match self.state {
             Warm | Burst | BridgingUp if down => Some(self.since.max(self.asked) + self.timers.bridging),
             BridgingDown => Some(self.since + self.timers.bridging),

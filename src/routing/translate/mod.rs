@@ -13,6 +13,7 @@ use crate::routing::model::{
     HEADERS_ANNOTATION, HeaderValues, InsertHeader, Layout, MAX_ACTIONS, MAX_CONDITIONS, MAX_TARGETS, Mode, Probe,
     Redirect, RedirectTo, Remark, Rewrite, Rule, ServerGroup, Settings, Side, Values, digest,
 };
+use crate::units::RevisionKey;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -26,6 +27,8 @@ const LONGEST_ACTION: usize = 48;
 /// The header that says which version of the rules is live, and the value by which it is asked for.
 const HASH_HEADER: &str = "K-Network-Hash";
 const HASH_ASKED: &str = "override";
+/// The header that selects a member of a split; its value is the revision and a secret.
+const SELECT_HEADER: &str = "K-Alb-Select";
 /// Seconds a request may take where a revision does not say.
 const DEFAULT_TIMEOUT: i64 = 300;
 /// With less, pods that end may be gone before the load balancer has noticed.
@@ -50,13 +53,44 @@ pub struct Context<'a> {
     pub claims: &'a BTreeMap<String, String>,
     /// The settings.
     pub settings: &'a Settings,
+    /// Revisions that are reached in another way than the settings say.
+    pub modes: &'a BTreeMap<RevisionKey, Mode>,
+    /// How members of a split are asked one by one.
+    pub selectors: Selectors<'a>,
+}
+
+/// How the members of a split that are reached by ports are asked one by one: a probe goes to whomever chance picks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Selectors<'a> {
+    /// Not at all, and nothing depends on it.
+    #[default]
+    Off,
+    /// By a rule for each that takes a header with this secret.
+    Rules(&'a str),
+    /// There is no room for such rules, so each member keeps a pod.
+    Pin,
 }
 
 impl<'a> Context<'a> {
     /// These KIngresses, and nothing known besides.
     pub fn new(ingresses: &'a [Ingress], settings: &'a Settings) -> Self {
         static NO_CLAIMS: BTreeMap<String, String> = BTreeMap::new();
-        Self { ingresses, others: &[], routes: &[], services: &[], revisions: &[], claims: &NO_CLAIMS, settings }
+        static NO_MODES: BTreeMap<RevisionKey, Mode> = BTreeMap::new();
+        Self {
+            ingresses,
+            others: &[],
+            routes: &[],
+            services: &[],
+            revisions: &[],
+            claims: &NO_CLAIMS,
+            settings,
+            modes: &NO_MODES,
+            selectors: Selectors::Off,
+        }
+    }
+
+    fn mode_of(&self, namespace: &str, revision: &str) -> Mode {
+        self.modes.get(&RevisionKey::new(namespace, revision)).copied().unwrap_or(self.settings.mode)
     }
 }
 
@@ -326,7 +360,8 @@ impl Work<'_> {
             return Err(Remark::new("TooManyTargets", message));
         }
         let single = splits.len() == 1;
-        let mode = self.context.settings.mode;
+        let namespace = text(self.ingress.metadata.namespace.as_ref());
+        let mode = self.context.mode_of(namespace, &splits[0].service_name);
         let mut groups = Vec::new();
         let mut revision_headers = Vec::new();
         let mut protocols = BTreeSet::new();
@@ -461,7 +496,7 @@ impl Work<'_> {
             return Err(unsupported(format!("{service} only names another host; the load balancer needs servers")));
         }
         if !self.context.settings.eni {
-            let by_node = is_revision && self.context.settings.mode == Mode::Port;
+            let by_node = is_revision && self.context.mode_of(namespace, service) == Mode::Port;
             let known = !is_revision && matches!(type_of, Some("NodePort" | "LoadBalancer"));
             if !by_node && !known {
                 return Err(unsupported(format!(
@@ -471,7 +506,10 @@ impl Work<'_> {
             }
         }
         let h2c = is_revision && port == 81;
-        let (suffix, port) = match (is_revision, self.context.settings.mode) {
+        let mode = self.context.mode_of(namespace, service);
+        // What follows from settings alone is told apart by what the rules say.
+        self.plain &= !is_revision || mode == self.context.settings.mode;
+        let (suffix, port) = match (is_revision, mode) {
             (false, _) => ("", port),
             (true, Mode::Header) if single => ("", port),
             (true, Mode::Port) => ("-alb", 80),
@@ -480,7 +518,8 @@ impl Work<'_> {
         if is_revision {
             self.done.routed.insert(service.clone());
         }
-        if suffix == "-private" {
+        let unselected = suffix == "-alb" && !single && self.context.selectors == Selectors::Pin;
+        if suffix == "-private" || unselected {
             self.done.pinned.insert(service.clone());
         }
         let service_name = format!("{service}{suffix}");
@@ -742,6 +781,9 @@ impl Work<'_> {
             let grpc = role == Role::Grpc;
             let https = grpc || (has_tls && role == Role::Primary);
             let (mut rules, remarks) = rules_of(&placed, hash.as_deref(), settings)?;
+            if let Selectors::Rules(secret) = self.context.selectors {
+                rules.splice(0..0, selectors(&rules, secret));
+            }
             self.done.remarks.extend(remarks);
             let tls = if https { with_hosts(&spec.tls, &rules) } else { Vec::new() };
             let role = if grpc && !has_primary { Role::Primary } else { role };
@@ -796,6 +838,47 @@ impl Work<'_> {
         }
         Ok(Some(hash))
     }
+}
+
+/// A rule for each member of a split that is reached by a port, which takes only who knows the secret. They share the server
+/// groups of the split, and stand before all else.
+fn selectors(rules: &[Rule], secret: &str) -> Vec<Rule> {
+    let mut selectors: Vec<Rule> = Vec::new();
+    let mut known: BTreeSet<&String> = BTreeSet::new();
+    for rule in rules {
+        let groups: Vec<&ServerGroup> = groups_of_rule(rule).collect();
+        for group in groups.iter().filter(|group| groups.len() > 1 && group.service_name.ends_with("-alb")) {
+            if !known.insert(&group.service_name) {
+                continue;
+            }
+            let config = HeaderValues {
+                key: SELECT_HEADER.to_owned(),
+                values: vec![format!("{}.{secret}", revision_of_service(&group.service_name))],
+            };
+            // What else the rule does says which version it is.
+            let set = rule
+                .actions
+                .iter()
+                .filter(|action| matches!(action, Action::InsertHeader { config } if config.key == HASH_HEADER));
+            let alone = ServerGroup { weight: 100, ..(*group).clone() };
+            let forward = Action::ForwardGroup { config: Forward { server_groups: vec![alone] } };
+            selectors.push(Rule {
+                name: format!("select-{}", selectors.len() + 1),
+                host: rule.host.clone(),
+                path: "/".to_owned(),
+                conditions: vec![Condition::Header { config }],
+                actions: set.cloned().chain([forward]).collect(),
+            });
+        }
+    }
+    selectors
+}
+
+/// Whether a rule is there to ask one member of a split.
+pub fn is_selector(rule: &Rule) -> bool {
+    rule.conditions
+        .iter()
+        .any(|condition| matches!(condition, Condition::Header { config } if config.key == SELECT_HEADER))
 }
 
 /// Drafts in their order, each as one rule or, where it has many hosts, as several.

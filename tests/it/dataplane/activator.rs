@@ -567,7 +567,8 @@ async fn the_table_is_filled_from_kubernetes() {
     let front = Front::start(|_| {}).await;
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
-    tokio::spawn(feed::run(kube.clone(), front.backends.clone(), LOCALHOST, cancel));
+    let ports = ebb::dataplane::activator::ports::Ports::default();
+    tokio::spawn(feed::run(kube.clone(), front.backends.clone(), ports, LOCALHOST, cancel));
 
     let app = App::echo().await;
     let pod = Pod::start(app.addr, |_| {}).await;
