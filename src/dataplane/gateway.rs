@@ -83,6 +83,7 @@ impl Gateway {
     }
 
     /// The same, where requests for revisions stay in the process.
+    #[must_use]
     pub fn with(self, inward: Arc<dyn Inward>) -> Self {
         Self { inward: Some(inward), ..self }
     }

@@ -221,10 +221,10 @@ impl Routed<'_> {
             headers.insert(HASH_HEADER, hash);
         }
         let rewrite = self.paths.iter().rev().map(|path| &path.rewrite_host).find(|host| !host.is_empty());
-        if let Some(host) = rewrite.and_then(|host| HeaderValue::try_from(host).ok()) {
-            if let Some(original) = headers.insert(HOST, host) {
-                headers.insert(ORIGINAL_HOST_HEADER, original);
-            }
+        if let Some(host) = rewrite.and_then(|host| HeaderValue::try_from(host).ok())
+            && let Some(original) = headers.insert(HOST, host)
+        {
+            headers.insert(ORIGINAL_HOST_HEADER, original);
         }
     }
 }

@@ -14,7 +14,7 @@ use ebb::ownership::Choice;
 use ebb::ownership::class::Classes;
 use ebb::units::Compat;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -81,7 +81,7 @@ async fn a_class_of_a_vendor_is_served_where_that_is_asked_for_and_counted_where
             shown.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned)).expect("a number")
         };
         assert_eq!([left("hpa"), left("mpa"), left("other")], ["1", if serves { "0" } else { "1" }, "1"]);
-        let made = services.list(&Default::default()).await.expect("a list").items;
+        let made = services.list(&ListParams::default()).await.expect("a list").items;
         assert_eq!(made.len(), names.len(), "nothing is made for what is left alone");
         let autoscalers: Api<PodAutoscaler> = Api::namespaced(served.client(), "default");
         let untouched = autoscalers.get("hpa").await.expect("a PodAutoscaler");

@@ -182,7 +182,7 @@ impl Rig {
         self.get(host, path, headers).await.service
     }
 
-    async fn stop(self) {
+    fn stop(self) {
         self.cancel.cancel();
         self.stop.kill.cancel();
     }
@@ -228,7 +228,7 @@ async fn basics_and_http2_and_ingressclass() {
     rig.publish(ingress("later", &[rule("later.example.com", "ExternalIP", &[json!({"splits": [to("one", 100)]})])]))
         .await;
     assert_eq!(rig.get("other.example.com", "/", &[]).await.status, 404);
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn headers_before_and_after_the_split_probe_and_tags() {
     let reply = rig.get(HOST, "/", &[("k-network-hash", "mine")]).await;
     assert_eq!(reply.headers["k-network-hash"], "mine");
     assert_eq!(rig.get(HOST, "/", &[]).await.headers.get("k-network-hash"), None);
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -287,7 +287,7 @@ async fn dispatch_by_path_by_rule_by_host_and_by_percentage() {
         *seen.entry(rig.reaches("other.example.com", "/split", &[]).await).or_default() += 1;
     }
     assert_eq!(seen.keys().collect::<Vec<_>>(), ten[3..].iter().collect::<Vec<_>>());
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn visibility_and_host_rewrite() {
             (private, "vanity.example.com")
         );
     }
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_backends_503_is_passed_on_once_and_long_answers_are_waited_for() {
     assert_eq!(asked.load(Ordering::Relaxed), 1, "nothing is tried again that a backend has answered");
     assert_eq!(rig.get(HOST, "/refuses", &[]).await.status, 200);
     assert_eq!(rig.get(HOST, "/?delay=1500", &[]).await.status, 200);
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -365,7 +365,7 @@ async fn websockets_pass_and_their_split_too() {
         }
     }
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["one", "two"]);
-    rig.stop().await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn an_update_loses_nothing() {
     }
     done.cancel();
     assert!(asking.await.expect("no request failed") > 20);
-    rig.stop().await;
+    rig.stop();
 }
 
 /// Counts what an activator tells the autoscaler.

@@ -102,8 +102,7 @@ impl Rig {
         });
         let controller = Controller::new(setup(&served, Arc::new(at)), &cancel);
         tokio::spawn(controller.run(cancel.clone()));
-        let _stop = [cancel.drop_guard(), stop.kill.drop_guard()];
-        Self { served, at, root: key.cert.der().clone(), _stop }
+        Self { served, at, root: key.cert.der().clone(), _stop: [cancel.drop_guard(), stop.kill.drop_guard()] }
     }
 
     /// The Services of a revision, led to a process that answers as a queue-proxy would.

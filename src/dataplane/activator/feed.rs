@@ -91,7 +91,8 @@ fn claim_of(key: &RevisionKey, service: &Service) -> Option<(u16, Behind)> {
 /// are reached by their pods.
 pub async fn routes(client: Client, gateway: Gateway, services: Services, cancel: CancellationToken) {
     let others = watcher::Config::default().labels(&format!("!{SKS_LABEL}"));
-    tokio::join!(services.follow(client.clone(), others, cancel.clone()), gateway.follow(client, cancel, |_| {}));
+    let services = Box::pin(services.follow(client.clone(), others, cancel.clone()));
+    tokio::join!(services, Box::pin(gateway.follow(client, cancel, |_| {})));
 }
 
 /// What the activator reads of a Revision.
