@@ -19,6 +19,7 @@ use crate::k8s::follow::{Change, follow};
 use crate::k8s::queue::{Lane, Queue, Turn, Workers};
 use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
+use crate::routing::delegate::Gateways;
 use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
@@ -59,6 +60,8 @@ const AGAIN: Span = Span::from_seconds(10 * 60);
 const OLD_NAMESPACE: &str = "kube-system";
 /// Where a KIngress was given to another class and that is not ready for it, how long it is served here still.
 const LEFT_BEHIND: Span = Span::from_seconds(5 * 60);
+/// How soon a gateway that does not know a KIngress yet is asked again.
+const GATEWAYS_AGAIN: Span = Span::SECOND;
 /// The reason for which there is no room.
 const BUDGET: &str = "RuleBudgetExceeded";
 /// Where it is written down what the rules that select members of splits ask for …
@@ -104,6 +107,7 @@ pub struct Controller {
     gates: Option<(Keeper, Cache<ServerlessService>)>,
     servers: Option<Servers>,
     secret: Mutex<Option<(String, Timestamp)>>,
+    gateways: Gateways,
     state: Mutex<State>,
 }
 
@@ -161,6 +165,7 @@ impl Controller {
                 services: services.clone(),
             })
         });
+        let gateways = Gateways::new(flow.clone(), namespace.clone());
         if let Some((keeper, _)) = &gates {
             let (queue, key) = (queue.clone(), key.clone());
             keeper.on_owner(move || queue.add(key.clone(), Lane::Fast));
@@ -187,6 +192,7 @@ impl Controller {
             gates,
             servers,
             secret: Mutex::default(),
+            gateways,
             state: Mutex::default(),
         })
     }
@@ -206,6 +212,10 @@ impl Controller {
         self.keep(&tasks, &self.ingresses, &cancel);
         tasks.spawn(Arc::clone(&self).follow_settings(cancel.clone()));
         tasks.spawn(Arc::clone(&self).follow_complaints(cancel.clone()));
+        tasks.spawn({
+            let (queue, key) = (self.queue.clone(), self.key.clone());
+            self.gateways.clone().follow(move || queue.add(key.clone(), Lane::Fast), cancel.clone())
+        });
         if let Some((keeper, _)) = &self.gates {
             tasks.spawn(keeper.clone().run(cancel.clone()));
         }
@@ -220,6 +230,7 @@ impl Controller {
                 self.revisions.synced(),
                 self.services.synced(),
                 self.ingresses.synced(),
+                self.gateways.synced(),
                 async {
                     let _ = self.settings.subscribe().wait_for(Option::is_some).await;
                 }
@@ -366,7 +377,8 @@ impl Controller {
     }
 
     async fn plan_and_apply(&self) -> Result<Turn, LookError> {
-        let Some(Network { settings, class, .. }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
+        let Some(Network { mut settings, class, .. }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
+        settings.gateways = self.gateways.any();
         let owned = |list: Vec<Arc<KIngress>>| list.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>();
         let (ours, others): (Vec<KIngress>, Vec<KIngress>) = owned(self.kingresses.select(|_, _| true))
             .into_iter()
@@ -437,6 +449,15 @@ impl Controller {
         let mut unwritten = None;
         if let Err(error) = self.make_services(plan, settings).await {
             unwritten = Some(error.into());
+        }
+        for outcome in plan.outcomes.iter().filter(|outcome| !outcome.delegated.is_empty()) {
+            let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+            let Some(kingress) = self.kingresses.get(&key) else { continue };
+            match self.gateways.make(&kingress, &outcome.delegated, settings.eni).await {
+                Ok(true) => {}
+                Ok(false) => self.queue.add_after(self.key.clone(), GATEWAYS_AGAIN),
+                Err(error) => unwritten = Some(LookError::from(error)),
+            }
         }
         if let Err(error) = self.apply(plan, existing, absent, balancers).await {
             unwritten = Some(error);

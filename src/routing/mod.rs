@@ -5,10 +5,11 @@
 //! rules), [`plan`] (all of them to objects: who has a host, in which order, within the limits), [`gate`] (when a revision
 //! behind a load balancer may go to zero), [`port`] (revisions reached by a port of their own), [`table`] (where a gateway
 //! sends a request); these do no I/O. Then [`controller`] (applies the plan and tells what became of it), [`probe`] (one
-//! question to the load balancer), [`live`] (whether it follows), [`keeper`] (runs the gates) and `servers` (what the load
-//! balancer finds).
+//! question to the load balancer), [`live`] (whether it follows), [`keeper`] (runs the gates), `servers` (what the load
+//! balancer finds) and [`delegate`] (splits that no rule can express).
 
 pub mod controller;
+pub mod delegate;
 pub mod gate;
 pub mod keeper;
 pub mod live;

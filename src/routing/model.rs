@@ -201,6 +201,8 @@ pub struct Settings {
     pub request_timeout: u32,
     /// Seconds a connection may stay silent.
     pub idle_timeout: u32,
+    /// Whether there are activators that are gateways, which split where a rule cannot. Not read from the map: it is seen.
+    pub gateways: bool,
 }
 
 impl Default for Settings {
@@ -223,6 +225,7 @@ impl Default for Settings {
             rule_budget: 100,
             request_timeout: 180,
             idle_timeout: 60,
+            gateways: false,
         }
     }
 }

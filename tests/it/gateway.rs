@@ -1,6 +1,7 @@
 //! Knative's conformance suite for ingresses at Ebb's own gateway: column "gateway" of the table in docs/alb.md. The
 //! KIngresses are such as the suite makes, the backends are real listeners, and what is asked is what it asks.
 
+use crate::alb::{Fixed, create, definition, setup};
 use crate::apiserver::Served;
 use crate::dataplane::{App, LOCALHOST, Pod};
 use crate::patience::eventually;
@@ -14,14 +15,16 @@ use ebb::dataplane::body::full;
 use ebb::dataplane::gateway::{Gateway, Options};
 use ebb::dataplane::server::{self, Stop};
 use ebb::dataplane::services::Services;
+use ebb::routing::controller::Controller;
+use ebb::routing::plan::rules_of;
 use ebb::routing::translate::version;
 use ebb::units::RevisionKey;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -491,4 +494,89 @@ async fn an_activator_that_is_the_gateway_splits_holds_and_wakes() {
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["one", "two"]);
     cancel.cancel();
     drop(running);
+}
+
+#[tokio::test]
+async fn what_no_rule_can_split_is_led_to_gateways_that_know_it() {
+    let served = cluster().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": CLASS, "vswitch-ids": "vsw-a,vsw-b"}});
+    create(&served, &map).await;
+    create(&served, &definition("Cluster")).await;
+    let mut config = activator::Config::new("activator-1", LOCALHOST);
+    (config.http1_port, config.h2c_port, config.gateway) = (0, 0, Some((0, CLASS.to_owned())));
+    let bound = Activator::bind(config, Arc::new(Ear::default()), Clock::system()).await.expect("free ports");
+    let names: Vec<String> = (0..6).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        bound.backends().set_revision(&RevisionKey::new("serving-tests", name), Revision::default());
+    }
+    let (gateway, services, address) = bound.gateway().expect("an address").expect("a gateway");
+    let cancel = CancellationToken::new();
+    tokio::spawn(bound.run(cancel.clone()));
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "ebb-gateway-1", "namespace": "knative-serving",
+            "labels": {"kubernetes.io/service-name": "ebb-gateway"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": address.port()}],
+        "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "name": "activator-1"}}]});
+    create(&served, &slice).await;
+    let vips = Arc::new(Fixed(SocketAddr::from(([127, 0, 0, 1], 1))));
+    tokio::spawn(Controller::new(setup(&served, vips), &cancel).run(cancel.clone()));
+
+    let splits: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            let mut split = to(name, 16);
+            split["appendHeaders"]["Knative-Serving-Revision"] = name.as_str().into();
+            split["appendHeaders"]["Knative-Serving-Namespace"] = "serving-tests".into();
+            split
+        })
+        .collect();
+    let mut value = public(&[json!({"splits": splits})]);
+    value["metadata"]["annotations"] = json!({"networking.knative.dev/ingress.class": CLASS});
+    create(&served, &value).await;
+    let kingresses: Api<Ingress> = Api::namespaced(served.client(), "serving-tests");
+    let condition = async || {
+        let status = kingresses.get("test").await.expect("a KIngress").status.unwrap_or_default();
+        let found = status.conditions.into_iter().find(|condition| condition.type_ == "NetworkConfigured");
+        found.map(|condition| format!("{:?} {}", condition.status, condition.reason))
+    };
+    // The gateway does not know it yet, so nothing is published.
+    eventually("to wait for the Service", async || {
+        let seen = condition().await;
+        if seen.as_deref() == Some("Unknown WaitingForServices") { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let all: Api<Service> = Api::namespaced(served.client(), "serving-tests");
+    assert!(all.get_opt("test-alb-split-1").await.expect("an answer").is_none());
+    tokio::spawn(feed::routes(served.client(), gateway, services, cancel.clone()));
+    eventually("to be published", async || {
+        let seen = condition().await;
+        if seen.as_deref() == Some("True ") { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let service = all.get("test-alb-split-1").await.expect("the Service");
+    assert_eq!(service.metadata.owner_references.expect("an owner")[0].name, "test");
+    let endpoints: Api<Endpoints> = Api::namespaced(served.client(), "serving-tests");
+    let subsets = endpoints.get("test-alb-split-1").await.expect("its Endpoints").subsets.expect("subsets");
+    let found = (
+        subsets[0].addresses.as_ref().expect("addresses")[0].ip.clone(),
+        subsets[0].ports.as_ref().expect("ports")[0].port,
+    );
+    assert_eq!(found, ("127.0.0.1".to_owned(), i32::from(address.port())));
+    let ingress = Api::<k8s_openapi::api::networking::v1::Ingress>::namespaced(served.client(), "serving-tests");
+    let written = ingress.get("test").await.expect("published");
+    let rules = rules_of(&written);
+    assert_eq!(rules.len(), 1);
+    let text = format!("{:?}", rules[0].actions);
+    assert!(text.contains("test-alb-split-1") && !text.contains("\"s0"), "{text}");
+    let events: Api<Event> = Api::namespaced(served.client(), "serving-tests");
+    eventually("the event", async || {
+        let told = events.list(&ListParams::default()).await.expect("events").items;
+        told.iter()
+            .any(|event| event.reason.as_deref() == Some("SplitDelegated") && event.type_.as_deref() == Some("Normal"))
+            .then_some(())
+    })
+    .await;
+    cancel.cancel();
 }

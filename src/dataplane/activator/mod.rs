@@ -541,7 +541,7 @@ pub async fn run_from_env(
     let bound = Activator::bind(env.config, Arc::new(sink), clock).await?;
     let routes = bound.gateway()?.map(|(gateway, services, _)| {
         let (client, cancel) = (client.clone(), root.child_token());
-        tokio::spawn(async move { feed::routes(client, gateway, services, cancel).await })
+        tokio::spawn(feed::routes(client, gateway, services, cancel))
     });
     let feeding = tokio::spawn(feed::run(client, bound.backends(), bound.ports(), env.pod_ip, root.child_token()));
     bound.run(cancel).await;

@@ -366,7 +366,8 @@ impl Work<'_> {
         let mut revision_headers = Vec::new();
         let mut protocols = BTreeSet::new();
         for split in &splits {
-            let (group, h2c) = self.group(of, split, single)?;
+            // Of a split that an activator does no member has to keep a pod.
+            let (group, h2c) = self.group(of, split, single || whole.is_some())?;
             groups.push(group);
             protocols.insert(h2c);
             for key in [REVISION_HEADER, NAMESPACE_HEADER] {
@@ -419,7 +420,8 @@ impl Work<'_> {
         splits: &[&IngressSplit],
     ) -> Result<Option<ServerGroup>, Remark> {
         let revisions = splits.iter().all(|split| lookup(&split.append_headers, REVISION_HEADER).is_some());
-        if self.context.settings.mode != Mode::Port || !revisions {
+        let can = self.context.settings.mode == Mode::Port || self.context.settings.gateways;
+        if !can || !revisions {
             return Ok(None);
         }
         self.plain = false;
