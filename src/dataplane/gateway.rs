@@ -146,7 +146,9 @@ impl Gateway {
         let path = request.uri().path().to_owned();
         let routed = match table.route(&host, &path, request.headers(), rand::random_range(0.0..1.0)) {
             Ok(routed) => routed,
-            Err(Unrouted::Host) => return unknown(&table, &host),
+            Err(Unrouted::Host) if self.options.first => return unknown(&table, &host),
+            // In a cluster others' routes are not the client's business.
+            Err(Unrouted::Host) => return body::text(StatusCode::NOT_FOUND, format!("no route for host {host:?}\n")),
             Err(Unrouted::Path) => {
                 return body::text(StatusCode::NOT_FOUND, format!("no route for {path} of {host}\n"));
             }

@@ -170,7 +170,7 @@ fn headers_post_split_cannot_be_expressed_and_say_so() {
 #[test]
 fn headers_probe_show_the_version_inline_to_everybody_and_by_a_rule_to_who_asks() {
     let path = json!({"splits": [to("a", 100)]});
-    let inline = Rig::one(public(&[path.clone()]));
+    let inline = Rig::one(public(std::slice::from_ref(&path)));
     let asked = [("K-Network-Hash", "override"), ("K-Network-Probe", "probe")];
     let hash = inline.get(HOST, "/healthz", &asked).header("k-network-hash").to_owned();
     assert_eq!(hash.len(), 64);
@@ -274,7 +274,7 @@ fn visibility_keeps_private_names_off_the_public_side() {
     ]);
     // On the intranet load balancer, or with a gateway of the cluster.
     for cluster_local in [ClusterLocal::Intranet, ClusterLocal::Gateway] {
-        let rig = Rig::new(&[both.clone()], &Settings { cluster_local, ..Settings::default() });
+        let rig = Rig::new(std::slice::from_ref(&both), &Settings { cluster_local, ..Settings::default() });
         assert_eq!(rig.reaches(HOST, "/", &[]), "a");
         assert_eq!(rig.get(private, "/", &[]).status, 404, "{cluster_local:?}");
     }

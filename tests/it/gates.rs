@@ -446,7 +446,6 @@ async fn cycles(network: u8, mode: &str, gated: bool, lasting: Duration, enough:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the counts are what a reader of the run wants")]
 async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_some_are() {
     let seconds = std::env::var("EBB_GATES_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let lasting = Duration::from_secs(seconds);
@@ -455,7 +454,7 @@ async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_so
         cycles(177, "port", true, lasting, |report| report.to_zero >= 3),
         cycles(172, "header", false, lasting.min(Duration::from_mins(1)), |report| !report.lost.is_empty())
     );
-    println!("header: {header:#?}\nport: {port:#?}\nheader without the gates: {reckless:#?}");
+    eprintln!("header: {header:#?}\nport: {port:#?}\nheader without the gates: {reckless:#?}");
     for gated in [&header, &port] {
         assert_eq!(gated.lost, BTreeMap::new());
         assert!(gated.to_zero >= 3, "{gated:?}");

@@ -87,6 +87,9 @@ struct Seen {
     started: Vec<f64>,
 }
 
+/// When a pod was first seen, and when first ready.
+type Start = (f64, Option<f64>);
+
 async fn live() -> Seen {
     let local = Arc::new(Local::start(MANIFEST, &["--startup-delay", "1s"]).await);
     // The revision begins with a pod, which goes first.
@@ -97,7 +100,7 @@ async fn live() -> Seen {
     // Ready pods and pods at all, as often as the API is asked.
     let pods: Arc<Mutex<Vec<(f64, f64, f64)>>> = Arc::default();
     let (watched, watcher) = (Arc::clone(&pods), Arc::clone(&local));
-    let started: Arc<Mutex<BTreeMap<String, (f64, Option<f64>)>>> = Arc::default();
+    let started: Arc<Mutex<BTreeMap<String, Start>>> = Arc::default();
     let starts = Arc::clone(&started);
     let watching = tokio::spawn(async move {
         while passed() < seconds(WATCHED) {

@@ -35,7 +35,7 @@ fn load(path: &PathBuf) -> Option<Case> {
         && let Some(origin) = &trace.origin
         && !path.with_file_name(&trace.file).exists()
     {
-        println!("{name} is left out: {} is not there; {origin}", trace.file);
+        eprintln!("{name} is left out: {} is not there; {origin}", trace.file);
         return None;
     }
     let trace = scenario.load.trace.as_ref().map(|trace| {

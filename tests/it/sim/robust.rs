@@ -96,7 +96,7 @@ fn a_trace_that_is_cut_short_is_no_trace() {
     for (name, case) in library() {
         let Some(trace) = case.scenario.load.trace.as_ref() else { continue };
         let Ok(bytes) = fs::read(crate::root().join("simulations").join(&trace.file)) else { continue };
-        if !trace.file.ends_with(".gz") {
+        if std::path::Path::new(&trace.file).extension().is_none_or(|extension| extension != "gz") {
             continue;
         }
         for left in [0, 1, 9, bytes.len() / 2, bytes.len() - 9, bytes.len() - 1] {
