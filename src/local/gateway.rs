@@ -1,4 +1,4 @@
-//! The way in: a [gateway](crate::dataplane::gateway) that clients come to first, and that tells on each KIngress that it is
+//! The way in: a [gateway] that clients come to first, and that tells on each KIngress that it is
 //! in force.
 
 use crate::api::conditions::{ConditionSet, Conditions, settle_times};

@@ -13,6 +13,7 @@ use ebb::local::alb::balancer::Manners;
 use ebb::local::alb::{self, Alb};
 use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
+use ebb::local::pods::address::{Address, Addresses};
 use ebb::local::pods::kubelet;
 use ebb::local::{self, AutoscalerSettings, LocalCluster, manifest};
 use ebb::observe::metrics::Format;
@@ -52,6 +53,8 @@ use tokio_util::task::TaskTracker;
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_mins(4);
 const COMPAT: Compat = Compat::IMPROVED;
+/// What an activator listens on at an address of its own, which another test run may have too.
+const ACTIVATOR_PORTS: [u16; 2] = [8012, 8013];
 
 /// Proofs in a tenth of the time, with deadlines that a machine with much else to do can keep.
 fn timers() -> Timers {
@@ -95,7 +98,7 @@ struct System {
     cluster: LocalCluster,
     autoscaler: Autoscaler,
     addresses: Vec<SocketAddr>,
-    _activators: Vec<CancellationToken>,
+    _activators: Vec<(CancellationToken, Address)>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -114,8 +117,10 @@ impl System {
         let stats = free().await;
         let address = stats.local_addr().expect("a bound listener");
         let (mut activators, mut ips) = (Vec::new(), Vec::new());
+        let free_addresses = Addresses::new(Ipv4Addr::new(127, plan.network, 255, 0), &ACTIVATOR_PORTS);
         for number in 1..=2 {
-            let ip = IpAddr::V4(Ipv4Addr::new(127, plan.network, 255, number));
+            let address_of_its_own = free_addresses.take().expect("an address");
+            let ip = IpAddr::V4(address_of_its_own.ip());
             let sink = client::spawn(&format!("ws://{address}"), Arc::new(SystemDial), stop.clone()).expect("a client");
             let mut config = activator::Config::new(&format!("activator-{number}"), ip);
             (config.drain_period, config.balanced_drain_period) = (Duration::ZERO, Duration::ZERO);
@@ -129,7 +134,7 @@ impl System {
                 ends.clone(),
             ));
             tasks.spawn(activator.run(ends.clone()));
-            activators.push(ends);
+            activators.push((ends, address_of_its_own));
             ips.push(ip);
         }
         let double = alb::Options {

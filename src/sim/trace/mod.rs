@@ -5,8 +5,8 @@
 //! | CSV with `second,requests` or `minute,requests` | buckets that begin there; other columns are passed over |
 //! | CSV with `function,minute,requests` | the same of many functions, which are added up unless one is named; minutes without requests are left out |
 //! | CSV with `at` or `at,duration` | each request, in seconds from the start of the recording, and how long it took, in seconds |
-//! | an access log | each request: see [`access_log`] |
-//! | the answer of Prometheus to a range query, as JSON | requests per step: see [`prometheus`] |
+//! | an access log | each request; `docs/simulation.md` has the formats |
+//! | the answer of Prometheus to a range query, as JSON | requests per step; there too |
 //!
 //! Which of these a file is, is seen from its beginning. Files may be compressed with gzip. What cannot be right is refused
 //! with the line it stands in: a wrong column, a negative count, time that goes backwards or leaves a bucket out, a file
