@@ -18,15 +18,15 @@
 //! | 2 | [`api`] | pure: the objects, annotations and names Knative's components agree on |
 //! | 3 | [`config`] | ConfigMaps to values; settings of a revision from both |
 //! | 3 | [`clock`] | the only reader of time |
-//! | 3 | [`routing`] | pure: KIngresses to the objects of a cloud load balancer |
-//! | 4 | [`observe`] | what people see: changes of scale, health, logs |
+//! | 3 | [`routing`] | pure: KIngresses to the objects of a cloud load balancer, and when a revision behind it may go to zero; what runs that is in row 8 |
+//! | 4 | [`observe`] | what people see: decisions explained, metrics, the journal, events, the page, health, logs |
 //! | 5 | [`k8s`] | watches, caches, the work queue, events, connections to Services |
 //! | 6 | [`ownership`] | which replica owns which revision |
 //! | 6 | [`stats`] | how numbers arrive: wire format, scraping, websocket |
 //! | 7 | [`deciders`] | the running engines: ticks, pokes, scrapes |
 //! | 8 | [`controllers`] | observe, plan (pure), apply: PodAutoscaler and Metric |
 //! | 9 | [`app`] | the wiring of an autoscaler |
-//! | 9 | [`dataplane`] | queue-proxy and activator |
+//! | 9 | [`dataplane`] | queue-proxy, activator and gateway |
 //! | 10 | [`local`] | a cluster in one process |
 //! | 10 | [`sim`] | the engine under a virtual clock, in a model of the world |
 //! | 11 | [`cli`] | the command line |
