@@ -66,7 +66,11 @@ impl FromRef<Admin> for Arc<dyn Inspect> {
 
 /// The routes.
 pub fn router(inspect: Arc<dyn Inspect>) -> Router {
-    let admin = Admin { inspect, heavy: Heavy::default(), lists: Arc::default() };
+    routes(inspect, Heavy::default())
+}
+
+fn routes(inspect: Arc<dyn Inspect>, heavy: Heavy) -> Router {
+    let admin = Admin { inspect, heavy, lists: Arc::default() };
     Router::new()
         .merge(ui::routes())
         .route("/healthz", get(|| async { "ok\n" }))
@@ -82,10 +86,11 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
 
 /// Serves the admin port until `cancel`.
 pub async fn serve(listener: TcpListener, inspect: Arc<dyn Inspect>, cancel: CancellationToken) {
-    let served = Arc::<Served>::default();
+    let (served, heavy) = (Arc::<Served>::default(), Heavy::default());
     inspect.metrics().register(Arc::clone(&served));
+    inspect.metrics().register(heavy.clone());
     let limits = Limits { connections: MOST_CONNECTIONS, head: HEAD, unread: serve::UNREAD };
-    serve::serve(listener, router(inspect), limits, served, cancel).await;
+    serve::serve(listener, routes(inspect, heavy), limits, served, cancel).await;
 }
 
 async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {

@@ -4,6 +4,7 @@
 //! never more than [`MOST_ANSWERS`] of them in memory, however many ask and however slowly they read: who finds no place in
 //! time is told to ask again, and who does not read to the end in time is cut off.
 
+use crate::observe::metrics::{Page, Source, count};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -12,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,11 +35,29 @@ const PIECE: usize = 64 << 10;
 pub(in crate::observe) struct Heavy {
     making: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    /// Requests that were told to ask again.
+    refused: Arc<AtomicU64>,
 }
 
 impl Default for Heavy {
     fn default() -> Self {
-        Self { making: Arc::new(Semaphore::new(MOST_MADE)), answers: Arc::new(Semaphore::new(MOST_ANSWERS)) }
+        Self {
+            making: Arc::new(Semaphore::new(MOST_MADE)),
+            answers: Arc::new(Semaphore::new(MOST_ANSWERS)),
+            refused: Arc::default(),
+        }
+    }
+}
+
+/// Of the admin port: nobody but Prometheus has business at the other one.
+impl Source for Heavy {
+    fn show(&self, page: &mut Page<'_>) {
+        page.counter(
+            "ebb_admin_answers_refused_total",
+            "Requests for all metrics or all revisions at the admin port that were told to ask again, because too many such \
+             answers were still being read.",
+            count(&self.refused),
+        );
     }
 }
 
@@ -45,6 +65,7 @@ impl Heavy {
     /// Makes an answer once there is a place for it.
     pub(in crate::observe) async fn make(&self, answer: impl FnOnce() -> Response + Send + 'static) -> Response {
         let Ok(place) = timeout(WAIT, Arc::clone(&self.answers).acquire_owned()).await else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
             let why = "too many answers are being read; ask again in a few seconds\n";
             return (StatusCode::SERVICE_UNAVAILABLE, again, why).into_response();
@@ -118,7 +139,7 @@ mod tests {
         let clock = Clock::system();
         let began = clock.now();
         let refused = large(&heavy).await;
-        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((refused.status(), count(&heavy.refused)), (StatusCode::SERVICE_UNAVAILABLE, 1));
         // Timers are exact to the millisecond.
         let waited = clock.now().since(began);
         assert!(Span::from_std(WAIT) <= waited && waited <= Span::from_std(WAIT) + Span::from_millis(1), "{waited}");

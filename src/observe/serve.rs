@@ -133,6 +133,8 @@ async fn connection(
 
 /// Whether a connection ended because its client did not read.
 fn is_unread(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.kind() == ErrorKind::TimedOut)
+    // What cuts an answer off may stand below what others wrapped it in.
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let mut io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.any(|io| io.kind() == ErrorKind::TimedOut)
 }

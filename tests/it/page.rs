@@ -6,6 +6,7 @@ mod source;
 
 use crate::patience::{PATIENCE, eventually};
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
 use ebb::clock::Clock;
 use ebb::observe::serve::{Limits, Served as Counted, serve};
@@ -13,6 +14,7 @@ use ebb::units::Span;
 use reqwest::{Client, Method};
 use serde_json::Value;
 use source::{Revisions, Served};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -113,8 +115,14 @@ async fn what_changed_since_a_look_is_all_that_is_sent() {
 async fn large(limits: Limits) -> (String, Arc<Counted>, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
-    let routes =
-        Router::new().route("/", get(|| async { "x".repeat(8 << 20) })).route("/small", get(|| async { "ok" }));
+    let late = || async {
+        let pieces = [Ok("x"), Err(io::Error::from(io::ErrorKind::TimedOut))];
+        Body::from_stream(futures::stream::iter(pieces))
+    };
+    let routes = Router::new()
+        .route("/", get(|| async { "x".repeat(8 << 20) }))
+        .route("/small", get(|| async { "ok" }))
+        .route("/late", get(late));
     let (counted, cancel) = (Arc::<Counted>::default(), CancellationToken::new());
     tokio::spawn(serve(listener, routes, limits, Arc::clone(&counted), cancel.clone()));
     (address, counted, cancel)
@@ -135,6 +143,15 @@ async fn whoever_does_not_read_is_dropped_and_counted() {
     // Whoever reads gets all of it.
     let text = reqwest::get(format!("http://{address}/")).await.expect("an answer").text().await.expect("all of it");
     assert_eq!((text.len(), counted.unread.load(Ordering::Relaxed)), (8 << 20, 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_cut_off_by_who_makes_it_is_counted_too() {
+    let limits = Limits { connections: 4, head: PATIENCE, unread: PATIENCE };
+    let (address, counted, _cancel) = large(limits).await;
+    let mut stream = TcpStream::connect(&address).await.expect("a connection");
+    stream.write_all(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
+    eventually("it to be counted", async || (counted.unread.load(Ordering::Relaxed) == 1).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
