@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 const FIELD_MANAGER: &str = "endpointslicemirroring";
+
 /// Mirrors all Endpoints until `cancel`. Slices of Endpoints that are gone go with the Service.
 pub(super) async fn run(client: Client, cancel: CancellationToken) {
     // Of each only the latest version waits.
@@ -44,7 +45,10 @@ pub(super) async fn run(client: Client, cancel: CancellationToken) {
                 more.notified().await;
                 continue;
             };
-            let before = slices.insert(key.clone(), subsets.len()).unwrap_or(0);
+            let before = slices.remove(&key).unwrap_or(0);
+            if !subsets.is_empty() {
+                slices.insert(key.clone(), subsets.len());
+            }
             let api: Api<EndpointSlice> = Api::namespaced(client.clone(), key.namespace());
             for (number, subset) in subsets.iter().enumerate() {
                 let slice = slice(&key, number, subset);

@@ -11,7 +11,7 @@ pub use yaml::Place;
 pub(crate) use strict::{Besides, Fault, faults, nearest, read};
 pub(crate) use yaml::{Content, Node};
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Where in which file something stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +46,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            // A key can hold line breaks, and what moves a terminal's cursor.
+            for letter in self.path.chars() {
+                if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
+            }
+            f.write_str(": ")?;
         }
         f.write_str(&self.message)
     }
@@ -65,5 +69,18 @@ impl fmt::Display for Problems {
             problem.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_the_key_is() {
+        let source = Source { file: "a.yaml".to_owned(), place: Place { line: 4, column: 1 } };
+        let problem =
+            Problem { source, path: "größe.ra\n\u{1b}[2Jte".to_owned(), message: "unknown field".to_owned() };
+        assert_eq!(problem.to_string(), r"a.yaml:4:1: größe.ra\n\u{1b}[2Jte: unknown field");
     }
 }
