@@ -5,7 +5,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, VersionMatch, WatchEvent, WatchParams};
 use kube::discovery::{Discovery, Scope};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,6 +29,13 @@ fn names<K: kube::ResourceExt>(list: &[K]) -> Vec<String> {
 
 fn version(map: &ConfigMap) -> String {
     map.metadata.resource_version.clone().expect("a version")
+}
+
+/// Waits until the cache from which the server begins a watch at version 0 is at least this new: 0 asks for any state, and
+/// a server whose cache lags behind its store begins with an older one.
+async fn cached(maps: &Api<ConfigMap>, version: &str) {
+    let list = ListParams::default().at(version).matching(VersionMatch::NotOlderThan);
+    maps.list(&list).await.expect("a list that is not older");
 }
 
 /// What an event is and about whom, such as `ADDED a`.
@@ -131,12 +138,9 @@ pub(crate) async fn list_versions(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let made = make(&maps, "a", json!({})).await;
     let at = ListParams::default().at(&version(&made));
-    assert_eq!(
-        maps.list(&at.clone().matching(kube::api::VersionMatch::NotOlderThan)).await.expect("a list").items.len(),
-        1
-    );
+    assert_eq!(maps.list(&at.clone().matching(VersionMatch::NotOlderThan)).await.expect("a list").items.len(), 1);
     assert_eq!(maps.list(&ListParams::default().match_any()).await.expect("a list").items.len(), 1);
-    let future = ListParams::default().at("999999999999").matching(kube::api::VersionMatch::NotOlderThan);
+    let future = ListParams::default().at("999999999999").matching(VersionMatch::NotOlderThan);
     let status = assert_refused(maps.list(&future).await, 504, "Timeout");
     assert!(status.message.contains("Too large resource version"), "{}", status.message);
     refused(maps.list(&ListParams::default().at("abc")).await);
@@ -146,7 +150,8 @@ pub(crate) async fn watch_begins_with_what_is_there(client: Client, namespace: S
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
     make(&maps, "b", json!({})).await;
-    label(&maps, "a", json!({"x": "1"})).await;
+    let labelled = label(&maps, "a", json!({"x": "1"})).await;
+    cached(&maps, &version(&labelled)).await;
     let mut watch = maps.watch(&WatchParams::default(), "0").await.expect("a watch").boxed();
     let mut there = next(&mut watch, 2).await;
     there.sort();
@@ -178,9 +183,9 @@ pub(crate) async fn watch_continues_from_a_version(client: Client, namespace: St
 pub(crate) async fn watch_streams_the_list_first(client: Client, namespace: String) {
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     make(&maps, "a", json!({})).await;
-    make(&maps, "b", json!({})).await;
+    let last = make(&maps, "b", json!({})).await;
     let params = WatchParams::default().initial_events();
-    let mut watch = maps.watch(&params, "0").await.expect("a watch").boxed();
+    let mut watch = maps.watch(&params, &version(&last)).await.expect("a watch").boxed();
     let mut there = next(&mut watch, 3).await;
     assert_eq!(there.pop().as_deref(), Some("END"));
     there.sort();
