@@ -170,7 +170,6 @@ impl Listen {
 pub struct Autoscaler {
     state: Arc<State>,
     stats: SocketAddr,
-    process: watch::Receiver<settings::Process>,
     failed: CancellationToken,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -189,6 +188,7 @@ struct State {
     history: History,
     ledger: Ledger,
     metrics: Registry,
+    process: watch::Receiver<settings::Process>,
     synced: AtomicBool,
 }
 
@@ -312,6 +312,7 @@ impl Autoscaler {
             history: History::default(),
             ledger: ledger.clone(),
             metrics: Registry::new(compat),
+            process,
             synced: AtomicBool::new(false),
         });
         // Everything that writes for a revision.
@@ -633,7 +634,7 @@ impl Autoscaler {
         });
         state.synced.store(true, Ordering::Release);
         tasks.close();
-        Ok(Self { state, stats: stats_address, process, failed, tasks, cancel })
+        Ok(Self { state, stats: stats_address, failed, tasks, cancel })
     }
 
     /// Where stats are taken in.
@@ -643,7 +644,7 @@ impl Autoscaler {
 
     /// The settings of the process itself as they change.
     pub fn process(&self) -> watch::Receiver<settings::Process> {
-        self.process.clone()
+        self.state.process.clone()
     }
 
     /// Everything that is counted.
@@ -696,6 +697,10 @@ impl Inspect for State {
 
     fn metrics(&self) -> &Registry {
         &self.metrics
+    }
+
+    fn profiling(&self) -> bool {
+        self.process.borrow().observability.profiling
     }
 
     fn history(&self) -> &History {

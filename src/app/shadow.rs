@@ -59,7 +59,6 @@ pub struct Options {
 /// A running shadow.
 pub struct ShadowAutoscaler {
     state: Arc<State>,
-    process: watch::Receiver<settings::Process>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -73,6 +72,7 @@ struct State {
     shadow: Shadow,
     history: History,
     metrics: Registry,
+    process: watch::Receiver<settings::Process>,
     synced: AtomicBool,
 }
 
@@ -132,6 +132,7 @@ impl ShadowAutoscaler {
             shadow: shadow.clone(),
             history: History::default(),
             metrics: registry.clone(),
+            process,
             synced: AtomicBool::new(false),
         });
 
@@ -197,12 +198,12 @@ impl ShadowAutoscaler {
         state.synced.store(true, Ordering::Release);
         tasks.close();
         info!("shadow runs: it compares, and writes nothing to the cluster");
-        Self { state, process, tasks, cancel }
+        Self { state, tasks, cancel }
     }
 
     /// The settings of the process itself, as they change.
     pub fn process(&self) -> watch::Receiver<settings::Process> {
-        self.process.clone()
+        self.state.process.clone()
     }
 
     /// The account so far.
@@ -265,6 +266,10 @@ impl Inspect for State {
 
     fn metrics(&self) -> &Registry {
         &self.metrics
+    }
+
+    fn profiling(&self) -> bool {
+        self.process.borrow().observability.profiling
     }
 
     fn history(&self) -> &History {

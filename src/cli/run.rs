@@ -239,12 +239,6 @@ async fn start(args: Args, logging: &Logging) -> anyhow::Result<Running> {
         .await
         .with_context(|| format!("cannot listen on {admin:?}; choose another address with --admin"))?;
     let admin_address = admin.local_addr()?;
-    if start.process.observability.profiling {
-        warn!(
-            "config-observability has runtime-profiling enabled, but there are no profiles of Go here; /debug/pprof/ on the \
-             admin port says what to do in their place"
-        );
-    }
     let environment = |name: &str| std::env::var(name).ok();
     let metrics = if let Some(endpoint) = Endpoint::of(&start.process.observability.metrics, environment)? {
         Some(endpoint.bind().await.with_context(|| {

@@ -1,4 +1,4 @@
-//! The admin port: health, readiness, the present state as JSON, and the page. It serves nothing that changes state.
+//! The admin port: health, readiness, the present state as JSON, profiles, and the page. It serves nothing that changes state.
 //!
 //! Whoever looks must not be felt by what decides. What takes longer than some microseconds to put together is made apart
 //! and bounded in memory by [`heavy`](crate::observe::heavy), connections and slow readers are bounded by [`mod@serve`].
@@ -7,6 +7,7 @@ use crate::api::duration;
 use crate::observe::explain::{Account, unknown};
 use crate::observe::heavy::Heavy;
 use crate::observe::metrics::{Registry, server};
+use crate::observe::profile::{self, Turn};
 use crate::observe::serve::{self, Limits, Served};
 use crate::observe::ui::{self, History};
 use crate::units::{RevisionKey, Span};
@@ -40,6 +41,10 @@ pub trait Inspect: Send + Sync + 'static {
     fn shadow(&self) -> Option<Value> {
         None
     }
+    /// Whether profiles may be taken now.
+    fn profiling(&self) -> bool {
+        false
+    }
     /// What is counted; shown at `/metrics` here too, where it needs no setting.
     fn metrics(&self) -> &Registry;
 }
@@ -56,6 +61,7 @@ pub(in crate::observe) struct Admin {
     pub(in crate::observe) inspect: Arc<dyn Inspect>,
     pub(in crate::observe) heavy: Heavy,
     pub(in crate::observe) lists: Arc<ui::Lists>,
+    pub(in crate::observe) profiles: Turn,
 }
 
 impl FromRef<Admin> for Arc<dyn Inspect> {
@@ -70,7 +76,7 @@ pub fn router(inspect: Arc<dyn Inspect>) -> Router {
 }
 
 fn routes(inspect: Arc<dyn Inspect>, heavy: Heavy) -> Router {
-    let admin = Admin { inspect, heavy, lists: Arc::default() };
+    let admin = Admin { inspect, heavy, lists: Arc::default(), profiles: profile::turn() };
     Router::new()
         .merge(ui::routes())
         .route("/healthz", get(|| async { "ok\n" }))
@@ -79,8 +85,8 @@ fn routes(inspect: Arc<dyn Inspect>, heavy: Heavy) -> Router {
         .route("/explain/{namespace}/{name}", get(explain))
         .route("/shadow", get(shadow))
         .route("/metrics", get(metrics))
-        .route("/debug/pprof/", get(profiles))
-        .route("/debug/pprof/{*profile}", get(profiles))
+        .route("/debug/pprof/", get(profile::index))
+        .route("/debug/pprof/{*profile}", get(profile::profile))
         .with_state(admin)
 }
 
@@ -107,13 +113,6 @@ async fn ready(State(inspect): State<Arc<dyn Inspect>>) -> Response {
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     server::answer(admin.inspect.metrics().clone(), &admin.heavy, &headers).await
-}
-
-/// The profiles of Go's own tools; they would be of no use for a program that is not written in Go.
-async fn profiles() -> Response {
-    let text = "no profiles here: this autoscaler is not a Go program. For CPU use \"perf record -p PID\" on the node; what \
-                it works on is at /revisions.\n";
-    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 /// What `/explain` is asked for.

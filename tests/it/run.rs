@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -178,6 +179,54 @@ async fn get(url: String, agent: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.expect("text"))
 }
 
+/// Takes profiles of a process whose cluster has just allowed it, asking it for much meanwhile.
+async fn profiled(admin: &str, run: &Run) {
+    let ask = |question: &str| get(format!("http://{admin}/debug/pprof/{question}"), "curl/8");
+    let on = async || (ask("").await.0 == 200).then_some(());
+    eventually("profiles", || format!("{:#?}", run.log()), on).await;
+    for (question, status, says) in [
+        ("heap", 404, "there is no profile \"heap\" here, only \"profile\""),
+        ("profile?seconds=0", 400, "seconds is 0, and may be 1 to 60; without it a profile takes 30"),
+        ("profile?seconds=61", 400, "seconds is 61, and may be 1 to 60"),
+        ("profile?seconds=soon", 400, "seconds is a whole number from 1 to 60"),
+        ("profile?debug=2", 400, "debug is 2, and may be 0 or 1"),
+    ] {
+        let (answered, text) = ask(question).await;
+        assert_eq!(answered, status, "{question}: {text}");
+        assert!(text.contains(says), "{question}: {text}");
+    }
+
+    let done = CancellationToken::new();
+    let metrics = format!("http://{admin}/metrics");
+    let busy = tokio::spawn(done.clone().run_until_cancelled_owned(async move {
+        loop {
+            get(metrics.clone(), "curl/8").await;
+        }
+    }));
+    let (packed, second) = tokio::join!(
+        async { reqwest::get(format!("http://{admin}/debug/pprof/profile?seconds=3")).await.expect("an answer") },
+        async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            ask("profile?seconds=1").await
+        },
+    );
+    assert_eq!(second.0, 503, "{}", second.1);
+    assert_eq!(packed.status(), 200);
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&*packed.bytes().await.expect("bytes")).read_to_end(&mut bytes).expect("gzip");
+    let profile = rpprof::protos::Profile::decode(&*bytes).expect("a profile");
+    assert!(!profile.sample.is_empty(), "a process that is busy was seen to be");
+    let named = |name: &String| name.contains("ebb::observe::metrics");
+    assert!(profile.string_table.iter().any(named), "{:?}", profile.string_table);
+    let (status, text) = ask("profile?seconds=3&debug=1").await;
+    assert_eq!(status, 200);
+    let stack = text.lines().find(|line| line.contains("ebb::observe::metrics")).expect(&text);
+    let (frames, seen) = stack.rsplit_once(' ').expect("frames and a number");
+    assert!(frames.contains(';') && seen.parse::<u64>().is_ok_and(|seen| seen > 0), "{stack}");
+    done.cancel();
+    busy.await.expect("no panic");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_scales_a_service_of_a_cluster_follows_its_settings_and_stops_in_order() {
     let served = Served::start().await;
@@ -212,9 +261,12 @@ async fn it_scales_a_service_of_a_cluster_follows_its_settings_and_stops_in_orde
     assert_eq!(get(format!("http://{stats}/"), "kube-probe/1.34").await, (200, String::new()));
     assert_eq!(get(format!("http://{stats}/"), "curl/8").await.0, 400);
     assert_eq!(get(format!("http://{admin}/readyz"), "curl/8").await, (200, "ok\n".to_owned()));
-    let (status, text) = get(format!("http://{admin}/debug/pprof/profile?seconds=1"), "curl/8").await;
-    assert_eq!(status, 404);
-    assert!(text.contains("perf record"), "{text}");
+    // Off, as the reference is.
+    for path in ["", "profile?seconds=1", "heap"] {
+        let (status, text) = get(format!("http://{admin}/debug/pprof/{path}"), "curl/8").await;
+        assert_eq!(status, 404, "{path}");
+        assert!(text.contains("set runtime-profiling: enabled in the ConfigMap config-observability"), "{text}");
+    }
 
     // A Service becomes a revision with a pod, and the cluster's settings count at once.
     let manifests = manifest::parse("the sample", SAMPLE_MANIFEST).expect("a good manifest");
@@ -236,6 +288,9 @@ async fn it_scales_a_service_of_a_cluster_follows_its_settings_and_stops_in_orde
     assert!(revisions.contains("default/hello-00001"), "{revisions}");
     set(&served, "config-autoscaler", json!({"min-scale": "2"})).await;
     ready_pods(2).await;
+
+    set(&served, "config-observability", json!({"runtime-profiling": "enabled"})).await;
+    profiled(&admin, &run).await;
 
     // An activator is told that it restarts.
     let stream = TcpStream::connect(&stats).await.expect("a connection");
