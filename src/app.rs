@@ -9,7 +9,7 @@
 
 pub mod shadow;
 
-use crate::api::conditions::to_jiff;
+use crate::api::conditions::{from_jiff, to_jiff};
 use crate::api::metric::Metric;
 use crate::api::pod_autoscaler::PodAutoscaler;
 use crate::api::pods::Progress;
@@ -39,7 +39,7 @@ use crate::k8s::slim::Guarded;
 use crate::k8s::{self, cache::Cache};
 use crate::observe;
 use crate::observe::admin::Inspect;
-use crate::observe::explain::Account;
+use crate::observe::explain::{self, Account};
 use crate::observe::feed::Feed;
 use crate::observe::journal::Journal;
 use crate::observe::ledger::{Ledger, Mark};
@@ -308,7 +308,7 @@ impl Autoscaler {
             collector: collector.clone(),
             gauges: gauges.clone(),
             clock,
-            feed: Feed::default(),
+            feed: Feed::since(clock.now()),
             history: History::default(),
             ledger: ledger.clone(),
             metrics: Registry::new(compat),
@@ -708,17 +708,39 @@ impl Inspect for State {
     }
 
     fn explain(&self, key: &RevisionKey, since: Span) -> Option<Account> {
-        self.autoscalers.get(key)?;
+        let object = self.autoscalers.get(key)?;
         let at = self.clock.now();
         let account = account(key, at, since, &self.deciders, &self.pods, &self.collector);
+        let elsewhere = (!self.ownership.owns(key)).then(|| {
+            let holder = self.ownership.holder(self.ownership.bucket_of(key));
+            holder.remote().map_or_else(
+                || {
+                    "no replica does at present, so it stays as it is until one holds the Lease of its bucket"
+                        .to_owned()
+                },
+                |remote| {
+                    format!(
+                        "{pod} does. To ask there: kubectl -n knative-serving port-forward pod/{pod} 8008",
+                        pod = remote.pod()
+                    )
+                },
+            )
+        });
         let mut notes = account.notes.clone();
-        if !self.ownership.owns(key) {
-            notes.push("another replica owns this revision; ask that one".to_owned());
+        let (from, known_since) = (at - since, self.feed.known_since());
+        // There is nothing to be known of the time before it was made.
+        let made = object.metadata.creation_timestamp.as_ref().map_or(from, |made| from_jiff(made.0));
+        if from.max(made + Span::SECOND) < known_since {
+            notes.push(format!(
+                "changes of scale before {} are not known here; they are in the journal, if one is kept",
+                explain::moment(known_since)
+            ));
         }
         Some(Account {
             plan: self.gauges.plan(key),
-            changes: self.feed.recent(key, at - since),
-            activations: self.ledger.recent(key, at - since),
+            changes: explain::latest(self.feed.recent(key, from), &mut notes),
+            activations: self.ledger.recent(key, from),
+            elsewhere,
             notes,
             ..account
         })
@@ -797,9 +819,10 @@ fn account(
         spec: view.map(|view| view.spec),
         plan: None,
         pods: Some(pods.counts(key)),
-        scrape_error: collector.last_error(key).map(|error| error.to_string()),
+        scrape_error: collector.last_error(key).map(|error| error.in_words()),
         changes: Vec::new(),
         activations: Vec::new(),
+        elsewhere: None,
         since,
         notes: Vec::new(),
     }

@@ -283,6 +283,11 @@ impl RevisionKey {
         self.text.split_once('/').map_or(&*self.text, |(_, name)| name)
     }
 
+    /// Where its text is: the same for all copies of one key, for as long as one of them is kept.
+    pub(crate) fn address(&self) -> usize {
+        self.text.as_ptr().addr()
+    }
+
     /// The whole `namespace/name`, as it is hashed to a bucket.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -95,7 +95,7 @@ async fn ask(args: &Args) -> anyhow::Result<String> {
         Format::Json => "json",
     };
     let path = format!("/explain/{}?format={format}&last={}", args.revision, args.last);
-    let (status, body) = timeout(PATIENCE, get(address, &path))
+    let (status, ours, body) = timeout(PATIENCE, get(address, &path))
         .await
         .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {PATIENCE:?}")))
         .with_context(|| {
@@ -109,24 +109,28 @@ async fn ask(args: &Args) -> anyhow::Result<String> {
             let value: serde_json::Value = serde_json::from_str(&body).context("the answer is not JSON")?;
             Ok(format!("{value:#}\n"))
         }
-        StatusCode::OK => Ok(body),
-        StatusCode::NOT_FOUND if body.trim().is_empty() => {
-            bail!("what answers at {address} is no ebb that explains; its version may be older than this one")
-        }
+        StatusCode::OK if ours => Ok(body),
+        // It refuses in plain text, with a reason.
+        _ if !ours || body.trim().is_empty() => bail!(
+            "what answers at {address} is no admin port of an ebb that explains: it said {status}; name another one with --admin"
+        ),
         _ => bail!("{}", body.trim()),
     }
 }
 
-async fn get(address: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
+/// The status, whether the answer is plain text, and the answer.
+async fn get(address: &str, path: &str) -> anyhow::Result<(StatusCode, bool, String)> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, address).body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let plain = kind.starts_with("text/plain");
     let body = Limited::new(answer.into_body(), MOST_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?;
-    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    Ok((status, plain, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
 }
 
 /// A moment as RFC 3339 writes it.

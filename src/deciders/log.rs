@@ -14,6 +14,8 @@ use crate::engine::written::RevisionForm;
 use crate::engine::{Decision, Input, Print};
 use crate::units::{RevisionKey, Timestamp};
 use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 /// Followers of one bucket at once.
@@ -64,14 +66,59 @@ pub struct Subscription {
     /// Revisions whose state was not told of yet.
     pub(super) pending: Vec<RevisionKey>,
     pub(super) waiting: HashSet<RevisionKey>,
-    pub(super) inputs: mpsc::Receiver<Logged>,
+    pub(super) queue: Arc<Queue>,
+    /// Nothing comes here: that it is there says that somebody follows.
+    pub(super) _here: mpsc::Receiver<Infallible>,
 }
 
-/// One entry of a follower's queue.
-#[derive(Clone, Debug)]
-pub(super) enum Logged {
-    Input(RevisionKey, Input, Option<Print>),
-    End,
+/// What waits for one follower. It is handed over whole, so an input costs neither side more than its place in a vector.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    inputs: Vec<(RevisionKey, Input)>,
+    /// By the place of the input.
+    decisions: Vec<(usize, Print)>,
+    /// There were too many, so some are missing.
+    behind: bool,
+    /// The bucket was let go: this is all.
+    ended: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an input, unless there is no place.
+    fn add(&self, key: &RevisionKey, input: &Input, decision: Option<Print>) -> bool {
+        let mut waiting = self.lock();
+        if waiting.inputs.len() >= MOST_WAITING {
+            *waiting = Waiting { behind: true, ..Waiting::default() };
+            return false;
+        }
+        let place = waiting.inputs.len();
+        waiting.decisions.extend(decision.map(|decision| (place, decision)));
+        waiting.inputs.push((key.clone(), input.clone()));
+        true
+    }
+
+    /// All that waits. What comes next is likely to be as much.
+    fn take(&self) -> Result<Waiting, Behind> {
+        let mut waiting = self.lock();
+        if waiting.behind {
+            return Err(Behind);
+        }
+        let next = Waiting {
+            inputs: Vec::with_capacity(waiting.inputs.len()),
+            decisions: Vec::with_capacity(waiting.decisions.len()),
+            ..*waiting
+        };
+        Ok(std::mem::replace(&mut *waiting, next))
+    }
 }
 
 impl Subscription {
@@ -120,31 +167,39 @@ impl Subscription {
     }
 
     fn drain(&mut self, news: &mut News) -> Result<(), Behind> {
-        loop {
-            match self.inputs.try_recv() {
-                // The state of a revision that was not told of yet has this in it already, or will.
-                Ok(Logged::Input(key, ..)) if self.waiting.contains(&key) => {}
-                Ok(Logged::Input(key, input, decision)) => {
-                    news.decisions.extend(decision.map(|decision| (news.inputs.len(), decision)));
-                    news.inputs.push((key, input));
-                }
-                Ok(Logged::End) => {
-                    news.ended = true;
-                    return Ok(());
-                }
-                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
-                Err(mpsc::error::TryRecvError::Disconnected) => return Err(Behind),
+        let Waiting { inputs, decisions, ended, .. } = self.queue.take()?;
+        news.ended = ended;
+        if self.waiting.is_empty() {
+            (news.inputs, news.decisions) = (inputs, decisions);
+            return Ok(());
+        }
+        let mut decisions = decisions.into_iter().peekable();
+        for (place, (key, input)) in inputs.into_iter().enumerate() {
+            let decision = decisions.next_if(|(of, _)| *of == place).map(|(_, decision)| decision);
+            // The state of a revision that was not told of yet has this in it already, or will.
+            if !self.waiting.contains(&key) {
+                news.decisions.extend(decision.map(|decision| (news.inputs.len(), decision)));
+                news.inputs.push((key, input));
             }
         }
+        Ok(())
     }
 }
 
 /// The followers of every bucket.
 #[derive(Debug)]
 pub(super) struct Log {
-    followers: Vec<Vec<mpsc::Sender<Logged>>>,
+    followers: Vec<Vec<Follower>>,
     /// Buckets that were let go and have had no revision since. Who asked now would take them for empty.
     let_go: Vec<bool>,
+}
+
+/// Who follows a bucket, seen from where inputs are made.
+#[derive(Debug)]
+struct Follower {
+    queue: Arc<Queue>,
+    /// Closed when nobody takes anything any more.
+    there: mpsc::Sender<Infallible>,
 }
 
 impl Log {
@@ -161,18 +216,19 @@ impl Log {
     }
 
     /// A place for one more follower of a bucket, if there is one.
-    pub(super) fn add(&mut self, bucket: usize) -> Option<mpsc::Receiver<Logged>> {
+    pub(super) fn add(&mut self, bucket: usize) -> Option<(Arc<Queue>, mpsc::Receiver<Infallible>)> {
         if *self.let_go.get(bucket)? {
             return None;
         }
         let followers = self.followers.get_mut(bucket)?;
-        followers.retain(|follower| !follower.is_closed());
+        followers.retain(|follower| !follower.there.is_closed());
         if followers.len() >= MOST_FOLLOWERS {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
-        followers.push(sender);
-        Some(receiver)
+        let (there, here) = mpsc::channel(1);
+        let queue = Arc::<Queue>::default();
+        followers.push(Follower { queue: Arc::clone(&queue), there });
+        Some((queue, here))
     }
 
     /// The bucket has a new revision.
@@ -182,26 +238,30 @@ impl Log {
         }
     }
 
-    /// Tells the followers of a bucket that this was all. Each is done when its queue is closed.
-    pub(super) fn end(&mut self, bucket: usize) -> Vec<mpsc::Sender<Logged>> {
+    /// Tells the followers of a bucket that this was all. Each is done when what is returned for it is closed.
+    pub(super) fn end(&mut self, bucket: usize) -> Vec<mpsc::Sender<Infallible>> {
         if let Some(let_go) = self.let_go.get_mut(bucket) {
             *let_go = true;
         }
         let followers = self.followers.get_mut(bucket).map(std::mem::take).unwrap_or_default();
-        followers.into_iter().filter(|follower| follower.try_send(Logged::End).is_ok()).collect()
+        let told = followers.into_iter().map(|Follower { queue, there }| {
+            queue.lock().ended = true;
+            there
+        });
+        told.collect()
     }
 }
 
 #[cold]
-fn tell(followers: &mut Vec<mpsc::Sender<Logged>>, key: &RevisionKey, input: &Input, decision: Option<Print>) -> u64 {
+fn tell(followers: &mut Vec<Follower>, key: &RevisionKey, input: &Input, decision: Option<Print>) -> u64 {
     let mut dropped = 0;
-    followers.retain(|follower| match follower.try_send(Logged::Input(key.clone(), input.clone(), decision)) {
-        Ok(()) => true,
-        Err(mpsc::error::TrySendError::Closed(_)) => false,
-        Err(mpsc::error::TrySendError::Full(_)) => {
-            dropped += 1;
-            false
+    followers.retain(|Follower { queue, there }| {
+        if there.is_closed() {
+            return false;
         }
+        let added = queue.add(key, input, decision);
+        dropped += u64::from(!added);
+        added
     });
     dropped
 }

@@ -34,6 +34,7 @@ use log::{Log, Subscription};
 use published::Published;
 use schedule::Schedule;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -87,6 +88,8 @@ struct Table {
 }
 
 struct Entry {
+    /// The key it is known by. Followers are told this copy, by which they know it again without reading it.
+    key: RevisionKey,
     revision: Revision,
     bucket: usize,
     /// Tells the ticks of this decider from those of an earlier one of this name.
@@ -398,12 +401,12 @@ impl Deciders {
     /// `None` when there is no such bucket, when it was let go, or when [`log::MOST_FOLLOWERS`] follow it already.
     pub fn follow(&self, bucket: usize) -> Option<Subscription> {
         let mut table = self.lock();
-        let inputs = table.log.add(bucket)?;
+        let (queue, here) = table.log.add(bucket)?;
         let keys = table.revisions.iter().filter(|(_, entry)| entry.bucket == bucket);
         let pending: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
         drop(table);
         let waiting = pending.iter().cloned().collect();
-        Some(Subscription { deciders: self.clone(), pending, waiting, inputs })
+        Some(Subscription { deciders: self.clone(), pending, waiting, queue, _here: here })
     }
 
     /// Revisions of a bucket that have windows or a decider.
@@ -446,7 +449,7 @@ impl Deciders {
             let next = revision.next_tick();
             let bucket = self.shared.ring.owner(key.as_str());
             table.log.begin(bucket);
-            table.revisions.insert(key.clone(), Entry { revision, bucket, life });
+            table.revisions.insert(key.clone(), Entry { key: key.clone(), revision, bucket, life });
             self.apply(&mut table, &key, now, Event::Resumed { ready, lossy });
             let changed = self.take_in_early(&mut table, &key, now, ready);
             drop(table);
@@ -459,7 +462,7 @@ impl Deciders {
         }
     }
 
-    fn part_with(&self, bucket: usize) -> (Vec<(RevisionKey, Revision)>, Vec<tokio::sync::mpsc::Sender<log::Logged>>) {
+    fn part_with(&self, bucket: usize) -> (Vec<(RevisionKey, Revision)>, Vec<tokio::sync::mpsc::Sender<Infallible>>) {
         let mut table = self.lock();
         let gone = table.revisions.extract_if(|_, entry| entry.bucket == bucket);
         let gone = gone.map(|(key, entry)| (key, entry.revision)).collect();
@@ -492,7 +495,7 @@ impl Deciders {
         let input = Input { now, event };
         let applied = entry.revision.apply(&input, self.shared.compat);
         let decision = entry.revision.latest().filter(|_| applied.evaluated);
-        let behind = table.log.tell(entry.bucket, key, &input, decision);
+        let behind = table.log.tell(entry.bucket, &entry.key, &input, decision);
         let counters = &self.shared.counters;
         let add = |counter: &AtomicU64, by: u64| {
             if by > 0 {
@@ -584,7 +587,7 @@ impl Deciders {
         revisions.entry(key.clone()).or_insert_with(|| {
             let bucket = self.shared.ring.owner(key.as_str());
             log.begin(bucket);
-            Entry { revision: Revision::default(), bucket, life: 0 }
+            Entry { key: key.clone(), revision: Revision::default(), bucket, life: 0 }
         })
     }
 

@@ -87,6 +87,7 @@ fn routes(inspect: Arc<dyn Inspect>, heavy: Heavy) -> Router {
         .route("/metrics", get(metrics))
         .route("/debug/pprof/", get(profile::index))
         .route("/debug/pprof/{*profile}", get(profile::profile))
+        .fallback(nothing_there)
         .with_state(admin)
 }
 
@@ -115,6 +116,13 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     server::answer(admin.inspect.metrics().clone(), &admin.heavy, &headers).await
 }
 
+async fn nothing_there() -> Response {
+    refused(
+        StatusCode::NOT_FOUND,
+        "nothing is here; there are / (the page), /explain/NAMESPACE/REVISION, /revisions, /metrics, /healthz and /readyz",
+    )
+}
+
 /// What `/explain` is asked for.
 #[derive(Deserialize)]
 struct Question {
@@ -122,6 +130,8 @@ struct Question {
     format: Option<String>,
     /// How far back changes are told of, such as `15m`.
     last: Option<String>,
+    /// A moment, of which only a journal knows.
+    at: Option<String>,
 }
 
 /// How far back changes are told of unless it is said.
@@ -136,11 +146,21 @@ async fn explain(
         Ok(Query(question)) => question,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
     };
-    let since = match question.last.as_deref().map(duration::parse) {
+    if let Some(at) = question.at {
+        let why = format!(
+            "at={at}: a running autoscaler explains the present; what was then is in its journal, if it keeps one: ebb explain \
+             {namespace}/{name} --journal DIR --at TIME"
+        );
+        return refused(StatusCode::BAD_REQUEST, &why);
+    }
+    let last = question.last.as_deref();
+    let since = match last.map(duration::parse) {
         None => USUAL_LAST,
         Some(Ok(since)) if since > Span::ZERO => since,
         Some(_) => {
-            return refused(StatusCode::BAD_REQUEST, "last is not a length of time; write it as 15m or 1h30m");
+            let last = last.unwrap_or_default();
+            let why = format!("last={last} is not a length of time from 1ns; write it as 15m or 1h30m");
+            return refused(StatusCode::BAD_REQUEST, &why);
         }
     };
     let key = RevisionKey::new(&namespace, &name);
@@ -148,7 +168,7 @@ async fn explain(
     match question.format.as_deref() {
         Some("json") => axum::Json(account.json()).into_response(),
         None | Some("text") => account.text().into_response(),
-        Some(_) => refused(StatusCode::BAD_REQUEST, "format is neither text nor json"),
+        Some(format) => refused(StatusCode::BAD_REQUEST, &format!("format={format} is neither text nor json")),
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Account {
     pub changes: Vec<ScaleChange>,
     /// Cold starts, oldest first.
     pub activations: Vec<Activation>,
+    /// Who decides on it where this process does not, and where to ask; the second half of a sentence.
+    pub elsewhere: Option<String>,
     /// How far back the changes go.
     pub since: Span,
     /// What else is to be said, such as that inputs are missing.
@@ -142,6 +144,7 @@ impl Account {
                 "activatorInPath": plan.proxied, "gate": plan.gate.map(gate::State::word), "stuck": plan.stuck, "trouble": plan.trouble, "differs": plan.differs,
             })),
             "scrapeError": self.scrape_error,
+            "elsewhere": self.elsewhere,
             "wouldChange": self.would_change(),
             "since": self.since.to_string(),
             "changes": self.changes.iter().map(|change| json!({
@@ -164,16 +167,23 @@ impl Account {
 
     /// One sentence for whoever owns the service; it names the cause.
     pub fn sentence(&self) -> String {
+        if let Some(elsewhere) = &self.elsewhere {
+            return format!("This replica does not decide on it: {}", full_stop(elsewhere));
+        }
         let ready = self.pods.map(|pods| pods.ready);
         let Some(wanted) = self.wanted() else { return self.undecided() };
         let has = match ready {
+            Some(0) if wanted == 0 && self.starting() > 0 => {
+                let (starting, are) = (self.starting(), if self.starting() == 1 { "is" } else { "are" });
+                format!("It wants no pod now and has {starting} that {are} not ready")
+            }
             Some(ready) if count_f64(ready) == f64::from(wanted) => format!("It wants and has {}", pods(wanted)),
             Some(ready) => format!("It wants {} and has {ready} ready", pods(wanted)),
             None => format!("It wants {}", pods(wanted)),
         };
         let trouble = self.plan.as_ref().map_or("", |plan| &plan.trouble);
         if !trouble.is_empty() {
-            return format!("{has}, but something is to be mended first: {}", full_stop(trouble));
+            return format!("{has}, but something is to be mended: {}", full_stop(trouble));
         }
         let stuck = self.plan.as_ref().map_or("", |plan| &plan.stuck);
         if !stuck.is_empty() {
@@ -186,7 +196,7 @@ impl Account {
         match &self.plan {
             Some(plan) if !plan.trouble.is_empty() => {
                 let trouble = full_stop(&plan.trouble);
-                return format!("Nothing is decided yet, and something is to be mended first: {trouble}");
+                return format!("Nothing is decided yet, and something is to be mended: {trouble}");
             }
             Some(plan) if !plan.stuck.is_empty() => {
                 return format!("Nothing is decided yet: {}", full_stop(&plan.stuck));
@@ -196,10 +206,7 @@ impl Account {
         let pods = self.pods.unwrap_or_default();
         if pods.ready == 0 && pods.not_ready > 0 {
             let lacking = lacking(pods);
-            return format!(
-                "Nothing is decided yet: {lacking}; until one is ready, its load is not known. `kubectl describe pod` says what it \
-                 lacks."
-            );
+            return format!("Nothing is decided yet, because its load is not known until a pod is ready: {lacking}.");
         }
         let why = match (&self.scrape_error, &self.spec) {
             (Some(error), _) => format!("no load is known, because the last scrape of its pods failed: {error}"),
@@ -212,7 +219,7 @@ impl Account {
     fn cause(&self, wanted: i32, ready: Option<usize>) -> String {
         let plan = self.plan.clone().unwrap_or_default();
         let decided = self.decision.as_ref().map_or(0, |decision| decision.desired);
-        if wanted == 0 && ready.is_none_or(|ready| ready == 0) {
+        if wanted == 0 && ready.is_none_or(|ready| ready == 0) && self.starting() == 0 {
             let window =
                 self.spec.as_ref().map_or_else(|| "its window".to_owned(), |spec| spec.stable_window.to_string());
             return format!(": it is at zero, because no request came in for {window}. The next one brings it back.");
@@ -222,7 +229,14 @@ impl Account {
         }
         if ready == Some(0) && wanted > 0 {
             let lacking = lacking(self.pods.unwrap_or_default());
-            return format!(": requests wait for the first pod; {lacking}. `kubectl describe pod` says what it lacks.");
+            // A pod that only a bound asks for keeps nobody waiting.
+            let loaded = self.decision.as_ref().is_some_and(|decision| decision.observed.panic > 0.0);
+            let why = match plan.bound.as_str() {
+                _ if loaded => "requests wait for the first pod",
+                "" => "none has become ready yet",
+                bound => bound,
+            };
+            return format!(": {why}; {lacking}.");
         }
         if plan.max > 0 && wanted == plan.max && decided > wanted {
             return format!(
@@ -269,6 +283,11 @@ impl Account {
             Some(other) => format!(": {other}."),
             None => ".".to_owned(),
         }
+    }
+
+    /// Pods that are on their way to be ready.
+    fn starting(&self) -> usize {
+        self.pods.map_or(0, |pods| pods.not_ready.saturating_sub(pods.terminating))
     }
 
     fn sees(&self) -> Vec<(&'static str, String)> {
@@ -339,6 +358,9 @@ impl Account {
 
     /// What would give another number, with the numbers.
     pub fn would_change(&self) -> Vec<String> {
+        if self.elsewhere.is_some() {
+            return Vec::new();
+        }
         let (Some(decision), Some(wanted)) = (&self.decision, self.wanted()) else {
             return vec!["the first report of an activator, or the first scrape that succeeds".to_owned()];
         };
@@ -358,7 +380,9 @@ impl Account {
             ways.push(format!("more: a higher autoscaling.knative.dev/max-scale than {}", plan.max));
         } else {
             let needed = f64::from(wanted.max(1)) * target;
-            ways.push(format!("more: {} once the stable average exceeds {}", pods(wanted + 1), load(needed)));
+            let average =
+                if decision.panicking_since.is_some() { "stable or the panic average" } else { "stable average" };
+            ways.push(format!("more: {} once the {average} exceeds {}", pods(wanted + 1), load(needed)));
             if decision.panicking_since.is_none()
                 && let Some(spec) = &self.spec
             {
@@ -446,19 +470,35 @@ pub fn unknown(key: &RevisionKey, names: &[RevisionKey]) -> String {
     let mut alike: Vec<_> = names
         .iter()
         .map(|name| {
-            // The service's own name is what people remember of a revision's.
-            let whole = strsim::jaro_winkler(name.as_str(), key.as_str());
-            let begins = name.namespace() == key.namespace() && name.name().starts_with(key.name());
-            (if begins { 1.0 + whole } else { whole }, name)
+            let of_name = strsim::jaro_winkler(name.name(), key.name());
+            // The service's own name is what people remember of a revision's, and the namespace what they leave out.
+            let alike = match (name.namespace() == key.namespace(), name.name() == key.name()) {
+                (_, true) => 3.0,
+                (true, _) if name.name().starts_with(key.name()) => 1.0 + of_name,
+                (true, _) => of_name,
+                _ => strsim::jaro_winkler(name.as_str(), key.as_str()),
+            };
+            (alike, name)
         })
         .filter(|(alike, _)| *alike >= ALIKE)
         .collect();
     alike.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.1.cmp(other.1)));
-    let alike: Vec<_> = alike.iter().take(MOST_NAMES).map(|(_, name)| name.as_str()).collect();
-    match (alike.as_slice(), names.len()) {
-        ([], 0) => format!("revision {key} is not known, and no other is"),
-        ([], count) => format!("revision {key} is not known, nor is any of the {count} there are called nearly so"),
-        (alike, _) => format!("revision {key} is not known; there is {}", alike.join(", ")),
+    // Where some are meant as good as certainly, the others are none.
+    let sure = alike.iter().take_while(|(alike, _)| *alike > 1.0).count();
+    alike.truncate(MOST_NAMES.min(if sure > 0 { sure } else { MOST_NAMES }));
+    let some: Vec<_> = if alike.is_empty() {
+        let mut names: Vec<_> = names.iter().collect();
+        names.sort();
+        names.into_iter().take(MOST_NAMES).map(RevisionKey::as_str).collect()
+    } else {
+        alike.iter().map(|(_, name)| name.as_str()).collect()
+    };
+    let some = some.join(", ");
+    match names.len() {
+        0 => format!("revision {key} is not known, and no other is"),
+        _ if !alike.is_empty() => format!("revision {key} is not known; there is {some}"),
+        count if count <= MOST_NAMES => format!("revision {key} is not known; all there is: {some}"),
+        count => format!("revision {key} is not known, nor is one called nearly so; there are {count}, such as {some}"),
     }
 }
 
@@ -467,7 +507,7 @@ pub fn unknown(key: &RevisionKey, names: &[RevisionKey]) -> String {
 /// # Errors
 /// When the journal cannot be read, or says nothing of it.
 pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: Span) -> Result<Account, ExplainError> {
-    let mut replay = Replay::open(path, Some(key.clone()))?;
+    let mut replay = Replay::open(path, Some(key.clone()))?.past_damage();
     let mut told = Told::default();
     replay.run(at, |event| told.take_in(&event))?;
     let (Some(first), Some(last)) = (told.first, told.last) else {
@@ -479,19 +519,25 @@ pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: 
         return Err(ExplainError::Outside { key: key.clone(), at: at.unwrap_or(to), from, to });
     };
     let moment = at.unwrap_or(last);
-    if moment.since(last) > Span::from_seconds(60) && !told.gone {
+    if moment.since(last) > Span::from_seconds(60) && !told.gone && told.removed.is_none() {
         return Err(ExplainError::Outside { key: key.clone(), at: moment, from: first, to: last });
     }
-    let revision = replay.revisions().get(key);
     let plan = replay.plan(key).cloned();
     let from = moment - since;
     let mut notes = Vec::new();
     if told.gone {
         notes.push(format!("from {} on it was not this replica's any more", self::moment(last)));
     }
+    if let Some(removed) = told.removed {
+        let removed = self::moment(removed);
+        notes.push(format!(
+            "at {removed} its decider was taken away: the revision was deleted, or given to another class"
+        ));
+    }
     let gaps = told.gaps.iter().filter(|gap| **gap > first && **gap >= from).count();
     if gaps > 0 {
-        notes.push(format!("recording was interrupted {gaps} times in that time; changes meanwhile are missing"));
+        let times = if gaps == 1 { "once".to_owned() } else { format!("{gaps} times") };
+        notes.push(format!("recording was interrupted {times} in that time; changes meanwhile are missing"));
     }
     if replay.agreement().differing > 0 {
         let differing = replay.agreement().differing;
@@ -499,27 +545,39 @@ pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: 
             "{differing} decisions come out otherwise than they were recorded: the journal is of another version of ebb"
         ));
     }
+    for damage in replay.damaged() {
+        notes.push(format!("from there to the next file nothing could be read: {damage}"));
+    }
     if let [.., file] = replay.reader().cut_off() {
         notes.push(format!("{} ends within a record: its writer was stopped there", file.display()));
     }
-    let mut changes: VecDeque<ScaleChange> = told.changes.into_iter().filter(|change| change.at >= from).collect();
-    while changes.len() > MOST_CHANGES {
-        changes.pop_front();
-    }
+    let changes = told.changes.into_iter().filter(|change| change.at >= from).collect();
+    let changes = latest(changes, &mut notes);
     Ok(Account {
         key: key.clone(),
         at: moment,
         source: format!("the journal in {}", path.display()),
-        spec: revision.and_then(|revision| Some(revision.decider()?.spec().clone())),
-        decision: revision.and_then(|revision| revision.latest().cloned()),
+        spec: told.spec,
+        decision: told.decision,
         pods: plan.as_ref().map(|plan| plan.pods),
         plan,
         scrape_error: told.failing.then(|| "too few pods answered".to_owned()),
-        changes: changes.into(),
+        changes,
         activations: told.activations.into_iter().filter(|start| start.began() >= from).collect(),
+        elsewhere: None,
         since,
         notes,
     })
+}
+
+/// As many of the changes as are told of, and that there are more.
+pub fn latest(mut changes: Vec<ScaleChange>, notes: &mut Vec<String>) -> Vec<ScaleChange> {
+    let more = changes.len().saturating_sub(MOST_CHANGES);
+    if more > 0 {
+        notes.push(format!("{more} earlier changes of scale in that time are not listed"));
+        changes.drain(..more);
+    }
+    changes
 }
 
 /// What a replay of one revision brings.
@@ -533,6 +591,12 @@ struct Told {
     /// The last scrape failed.
     failing: bool,
     gone: bool,
+    /// When its decider was taken away, if it was and came not again.
+    removed: Option<Timestamp>,
+    /// The last decision and what it was made by. They are told of after their revision has gone too, or is not known of after
+    /// a gap.
+    decision: Option<Decision>,
+    spec: Option<Spec>,
     /// Whether plans are recorded, as they are but for a shadow.
     planned: bool,
     desired: Option<i32>,
@@ -555,9 +619,14 @@ impl Told {
                         self.failing = false;
                     }
                     crate::engine::Event::ScrapeFailed => self.failing = true,
+                    crate::engine::Event::Decider { ref spec, .. } => {
+                        (self.spec, self.removed) = (Some(Spec::clone(spec)), None);
+                    }
+                    crate::engine::Event::NoDecider => self.removed = Some(event.at),
                     _ => {}
                 }
                 if let Some(decision) = latest.filter(|_| applied.evaluated) {
+                    self.decision = Some(decision.clone());
                     let from = self.desired.replace(decision.desired);
                     if let Some(from) = from.filter(|from| !self.planned && *from != decision.desired) {
                         self.change(key, event.at, from, decision.desired, in_words(Some(decision), None));
@@ -579,7 +648,11 @@ impl Told {
                 self.activations.push_back(**activation);
             }
             Step::Gone => self.gone = true,
-            Step::State => self.gone = false,
+            Step::State => {
+                (self.gone, self.removed) = (false, None);
+                let decider = event.revision.and_then(|revision| revision.decider());
+                self.spec = decider.map(|decider| decider.spec().clone()).or_else(|| self.spec.take());
+            }
             Step::Gap => {}
         }
     }
@@ -601,20 +674,25 @@ fn in_words(decision: Option<&Decision>, plan: Option<&Plan>) -> String {
 /// Every revision a journal speaks of.
 fn names(path: &Path) -> Result<BTreeSet<RevisionKey>, JournalError> {
     let (mut reader, mut names) = (Reader::open(path)?, BTreeSet::new());
-    while let Some((_, record)) = reader.next()? {
-        names.extend(record.names.iter().filter_map(|name| name.key.parse().ok()));
+    loop {
+        match reader.next() {
+            Ok(None) => return Ok(names),
+            Ok(Some((_, record))) => names.extend(record.names.iter().filter_map(|name| name.key.parse().ok())),
+            Err(JournalError::Damaged { .. }) => reader.skip_file(),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(names)
 }
 
 /// From when to when a journal speaks of a revision.
 fn span(path: &Path, key: &RevisionKey) -> Result<(Timestamp, Timestamp), JournalError> {
     let mut told = Told::default();
-    Replay::open(path, Some(key.clone()))?.run(None, |event| told.take_in(&event))?;
+    Replay::open(path, Some(key.clone()))?.past_damage().run(None, |event| told.take_in(&event))?;
     Ok((told.first.unwrap_or_default(), told.last.unwrap_or_default()))
 }
 
-fn moment(at: Timestamp) -> String {
+/// A moment to the second, as people and machines read it.
+pub fn moment(at: Timestamp) -> String {
     to_jiff(at).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
@@ -635,15 +713,16 @@ fn gated(gate: gate::State) -> &'static str {
     }
 }
 
-/// What there is where no pod is ready.
+/// What there is where no pod is ready, and what says more.
 fn lacking(pods: PodCounts) -> String {
-    match (pods.not_ready, pods.pending) {
-        (0, _) => "none exists yet".to_owned(),
+    let there = match (pods.not_ready, pods.pending) {
+        (0, _) => return "none exists yet; where that lasts, `kubectl describe replicaset` says why".to_owned(),
         (1, 0) => "its pod runs and is not ready".to_owned(),
         (1, _) => "its pod has not started".to_owned(),
         (all, 0) => format!("{all} pods run and none is ready"),
         (all, pending) => format!("of {all} pods that exist {pending} have not started, and none is ready"),
-    }
+    };
+    format!("{there}, and `kubectl describe pod` says what it lacks")
 }
 
 fn pods(number: i32) -> String {

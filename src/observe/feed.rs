@@ -29,7 +29,14 @@ pub struct ScaleChange {
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: broadcast::Sender<ScaleChange>,
-    recent: Arc<Mutex<VecDeque<ScaleChange>>>,
+    recent: Arc<Mutex<Recent>>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// What was before this is not known.
+    known_since: Timestamp,
+    changes: VecDeque<ScaleChange>,
 }
 
 impl Default for Feed {
@@ -39,13 +46,21 @@ impl Default for Feed {
 }
 
 impl Feed {
+    /// One that begins now: what was before is not known.
+    pub fn since(now: Timestamp) -> Self {
+        let recent = Recent { known_since: now, ..Recent::default() };
+        Self { recent: Arc::new(Mutex::new(recent)), ..Self::default() }
+    }
+
     /// Tells of a change; nobody need be listening.
     pub fn tell(&self, change: ScaleChange) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() >= REMEMBERED {
-            recent.pop_front();
+        if recent.changes.len() >= REMEMBERED
+            && let Some(oldest) = recent.changes.pop_front()
+        {
+            recent.known_since = oldest.at;
         }
-        recent.push_back(change.clone());
+        recent.changes.push_back(change.clone());
         drop(recent);
         // An error only says that nobody listens.
         let _ = self.sender.send(change);
@@ -54,7 +69,12 @@ impl Feed {
     /// The changes of a revision from `since` on, as far as they are remembered.
     pub fn recent(&self, key: &RevisionKey, since: Timestamp) -> Vec<ScaleChange> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().filter(|change| change.key == *key && change.at >= since).cloned().collect()
+        recent.changes.iter().filter(|change| change.key == *key && change.at >= since).cloned().collect()
+    }
+
+    /// Changes before this are not known.
+    pub fn known_since(&self) -> Timestamp {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).known_since
     }
 
     /// Listens to the changes from now on.

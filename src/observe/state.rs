@@ -45,6 +45,8 @@ impl State {
             Some(plan) if 0 < plan.max && wanted == plan.max && wanted < decided => Self::AtMax,
             _ if decision.is_some_and(|decision| decision.panicking_since.is_some()) => Self::Panic,
             _ if ready < want => Self::Starting,
+            // One that nobody waits for any more is given its time all the same.
+            _ if wanted == 0 && pods.ready == 0 && pods.terminating < pods.not_ready => Self::Starting,
             _ if want < ready => Self::Stopping,
             _ if wanted == 0 => Self::AtZero,
             _ => Self::Steady,

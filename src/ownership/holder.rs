@@ -91,6 +91,12 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The name of its pod.
+    pub fn pod(&self) -> &str {
+        // A member of a StatefulSet has it in its address.
+        if self.name.contains("://") { self.host.split('.').next().unwrap_or(&self.host) } else { &self.name }
+    }
+
     /// The holder of a Lease: reached by its address and, where a mesh keeps pods from each other, by the bucket's
     /// Service in `namespace`.
     pub fn of_lease(holder: &Identity, bucket: &str, namespace: &str, cluster_domain: &str) -> Self {

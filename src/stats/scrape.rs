@@ -65,6 +65,18 @@ pub enum ScrapeError {
     },
 }
 
+impl ScrapeError {
+    /// The same for people; its text is the reference's.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::NoEndpoints => "it is not known which pods there are".to_owned(),
+            Self::PodsExhausted => "too few of its pods answered on port 9090".to_owned(),
+            Self::DirectScrapingNotAvailable => "every pod that was asked answered 503, as a mesh does".to_owned(),
+            Self::NoRevision(_) | Self::Service { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Scrapes one revision.
 pub struct Scraper<F = Client> {
     fetch: F,

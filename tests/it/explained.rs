@@ -3,7 +3,12 @@
 //! client saw.
 
 use crate::system::{Local, eventually};
+use ebb::api::pods::PodCounts;
 use ebb::clock::Clock;
+use ebb::engine::{Decision, Observed, Reason};
+use ebb::observe::explain::Account;
+use ebb::observe::plan::Plan;
+use ebb::units::{RevisionKey, ScalingMetric, Span, Timestamp};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +18,7 @@ const MANIFEST: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: config-autoscaler, namespace: knative-serving}
-data: {scale-to-zero-grace-period: 1s}
+data: {scale-to-zero-grace-period: 1s, allow-zero-initial-scale: "true"}
 ---
 apiVersion: serving.knative.dev/v1
 kind: Service
@@ -37,6 +42,14 @@ apiVersion: serving.knative.dev/v1
 kind: Service
 metadata: {name: rush, namespace: default}
 spec: {template: {metadata: {annotations: {autoscaling.knative.dev/target: "2"}}, spec: {containers: [{image: ebb.local/hello}]}}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: fails, namespace: default}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/initial-scale: "0", autoscaling.knative.dev/window: 6s}}
+    spec: {containers: [{image: x, command: [/bin/sh, -c, exit 3]}]}
 "#;
 
 impl Local {
@@ -157,6 +170,18 @@ async fn the_first_sentence_names_the_cause() {
     local.explained("ends-00001", &["a container of its pod does not start (CrashLoopBackOff): "]).await;
     assert!(local.event("ends-00001", "ContainerNotStarting").await.contains("back-off"));
 
+    // Somebody asked for it and has given up; it is still given its time.
+    let url = format!("{}/", local.gateway);
+    let asked = reqwest::Client::new().get(url).header("Host", "fails.default.example.com");
+    assert!(asked.timeout(std::time::Duration::from_secs(2)).send().await.is_err(), "no pod becomes ready");
+    local
+        .explained(
+            "fails-00001",
+            &["It wants no pod now and has 1 that is not ready: a container of its pod does not start"],
+        )
+        .await;
+    assert_eq!(local.page("fails-00001").await["account"]["state"], "stuck");
+
     // One that runs and never listens.
     let container = json!({"image": "x", "command": ["/bin/sh", "-c", "exec sleep 1000"]});
     let service = json!({
@@ -164,7 +189,7 @@ async fn the_first_sentence_names_the_cause() {
         "spec": {"template": {"spec": {"containers": [container]}}},
     });
     local.create("/apis/serving.knative.dev/v1/namespaces/default/services", &service).await;
-    local.explained("deaf-00001", &["Nothing is decided yet: its pod runs and is not ready"]).await;
+    local.explained("deaf-00001", &["Nothing is decided yet, because its load is not known until a pod is ready: its pod runs and is not ready"]).await;
 
     // An image that was there when the revision was made and is gone, and what no webhook lets through: neither can be made
     // by a Service here, so the objects are made by hand.
@@ -175,7 +200,7 @@ async fn the_first_sentence_names_the_cause() {
     assert!(local.event("absent-00001", "ImagePullFailing").await.starts_with("The image of its pod cannot be pulled"));
     assert_eq!(local.page("absent-00001").await["account"]["state"], "stuck");
     local.by_hand("wrong-00001", "ebb.local/hello", json!({"autoscaling.knative.dev/target": "ten"})).await;
-    local.explained("wrong-00001", &["something is to be mended first: autoscaling.knative.dev/target: \"ten\""]).await;
+    local.explained("wrong-00001", &["something is to be mended: autoscaling.knative.dev/target: \"ten\""]).await;
     assert!(local.event("wrong-00001", "InvalidAnnotation").await.contains("\"ten\""));
     assert_eq!(local.page("wrong-00001").await["account"]["state"], "to mend");
     for client in load {
@@ -235,6 +260,161 @@ async fn the_phases_of_a_cold_start_are_within_what_the_client_saw() {
         .expect("the ebb binary");
     let account: Value = serde_json::from_slice(&explain.stdout).expect("JSON");
     assert_eq!(account["coldStarts"].as_array().map(Vec::len), Some(2), "{account}");
+}
+
+/// What needs no cluster to be made.
+#[test]
+fn what_is_on_its_way_or_elsewhere_is_told_as_it_is() {
+    let account = |want: Option<i32>, plan: Plan, load: f64, pods: PodCounts| Account {
+        key: RevisionKey::new("default", "hello-00001"),
+        at: Timestamp::from_seconds(1_000_000),
+        source: "a test".to_owned(),
+        spec: None,
+        decision: want.map(|desired| Decision {
+            at: Timestamp::from_seconds(1_000_000),
+            desired,
+            excess_burst: -1,
+            excess_burst_exact: -1.0,
+            ready: 0,
+            observed: Observed { stable: load, panic: load },
+            metric: ScalingMetric::Concurrency,
+            target: 7.0,
+            panicking_since: None,
+            because: [Reason::StableTarget { metric: ScalingMetric::Concurrency, load, target: 7.0, wanted: 1.0 }]
+                .into_iter()
+                .collect(),
+        }),
+        plan: Some(plan),
+        pods: Some(pods),
+        scrape_error: None,
+        changes: Vec::new(),
+        activations: Vec::new(),
+        elsewhere: None,
+        since: Span::SECOND,
+        notes: Vec::new(),
+    };
+    let pods = |not_ready, pending, terminating| PodCounts { ready: 0, not_ready, pending, terminating };
+    let bound =
+        |want| Plan { want: Some(want), bound: "min-scale keeps 1 pod (0 wanted)".to_owned(), ..Plan::default() };
+    let kept = Plan {
+        zero: "no pods wanted, but it has been starting for 33s and may take 10m30s".to_owned(),
+        ..Plan::default()
+    };
+    let stuck = Plan { stuck: "its image cannot be pulled".to_owned(), ..kept.clone() };
+    let mend = Plan { want: Some(0), trouble: "target: \"ten\" is not a target".to_owned(), ..Plan::default() };
+    for (want, plan, load, there, state, says) in [
+        (
+            Some(0),
+            Plan::default(),
+            0.0,
+            pods(0, 0, 0),
+            "at zero",
+            "It wants and has 0 pods: it is at zero, because no request",
+        ),
+        // Those that end are not on their way.
+        (Some(0), Plan::default(), 0.0, pods(2, 0, 2), "at zero", "It wants and has 0 pods: it is at zero"),
+        (
+            Some(0),
+            kept,
+            0.0,
+            pods(1, 1, 0),
+            "starting",
+            "It wants no pod now and has 1 that is not ready: no pods wanted, but it has been starting for 33s",
+        ),
+        (
+            Some(0),
+            stuck,
+            0.0,
+            pods(3, 1, 1),
+            "stuck",
+            "It wants no pod now and has 2 that are not ready: its image cannot be pulled.",
+        ),
+        (
+            Some(0),
+            mend,
+            0.0,
+            pods(0, 0, 0),
+            "to mend",
+            "It wants and has 0 pods, but something is to be mended: target: \"ten\" is not a target.",
+        ),
+        // Nobody waits for what only a bound asks for.
+        (
+            Some(0),
+            bound(1),
+            0.0,
+            pods(1, 1, 0),
+            "starting",
+            "It wants 1 pod and has 0 ready: min-scale keeps 1 pod (0 wanted); its pod has not started, and `kubectl describe pod`",
+        ),
+        (
+            Some(1),
+            bound(1),
+            1.0,
+            pods(1, 0, 0),
+            "starting",
+            "It wants 1 pod and has 0 ready: requests wait for the first pod; its pod runs and is not ready, and",
+        ),
+        (
+            Some(1),
+            Plan::default(),
+            1.0,
+            pods(0, 0, 0),
+            "starting",
+            "requests wait for the first pod; none exists yet; where that lasts, `kubectl describe replicaset`",
+        ),
+        (
+            None,
+            Plan::default(),
+            0.0,
+            pods(2, 1, 0),
+            "undecided",
+            "Nothing is decided yet, because its load is not known until a pod is ready: of 2 pods that exist 1 have not started",
+        ),
+    ] {
+        let account = account(want, plan, load, there);
+        let sentence = account.sentence();
+        assert!(sentence.contains(says), "{sentence}");
+        assert_eq!(account.state().word(), state, "{sentence}");
+        let elsewhere = Account { elsewhere: Some("autoscaler-1 does".to_owned()), ..account };
+        assert_eq!(elsewhere.sentence(), "This replica does not decide on it: autoscaler-1 does.");
+        assert_eq!(elsewhere.would_change(), [] as [String; 0]);
+    }
+}
+
+/// What answers may be something else than was meant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_in_vain_is_told_where_to_ask() {
+    let local = Local::start(&crate::system::service("some", ""), &[]).await;
+    let [admin, api] =
+        [&local.admin, &local.api].map(|url| url.strip_prefix("http://").expect("an address").to_owned());
+    for (arguments, says) in [
+        (
+            ["default/some-00001", "--admin", api.as_str()],
+            vec!["what answers at", "is no admin port of an ebb", "--admin"],
+        ),
+        (
+            ["default/some-00001", "--admin", "127.0.0.1:1"],
+            vec!["no autoscaler can be asked at 127.0.0.1:1", "port-forward", "--journal DIR"],
+        ),
+        (
+            ["some/some-00001", "--admin", admin.as_str()],
+            vec!["some/some-00001 is not known; there is default/some-00001"],
+        ),
+        (["default/some", "--admin", admin.as_str()], vec!["default/some is not known; there is default/some-00001"]),
+        (
+            ["default/other", "--admin", admin.as_str()],
+            vec!["default/other is not known; all there is: default/some-00001"],
+        ),
+    ] {
+        let explain =
+            Command::new(env!("CARGO_BIN_EXE_ebb")).arg("explain").args(arguments).output().expect("the ebb binary");
+        let text = String::from_utf8(explain.stderr).expect("text");
+        assert_eq!(explain.status.code(), Some(2), "{arguments:?}: {text}");
+        for part in says {
+            assert!(text.contains(part), "{arguments:?}: {part} in {text}");
+        }
+    }
+    local.stop();
 }
 
 /// docs/events.md lists every reason there is, and no other.

@@ -15,7 +15,9 @@ use ebb::ownership::ring::Ring;
 use ebb::units::{Aggregation, Compat, RevisionKey, ScalingMetric, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -338,7 +340,7 @@ async fn a_journal_explains_the_present_and_the_past() {
     assert_eq!(past.plan, None);
     assert!(past.at == START + Span::from_seconds(5) && past.decision.is_some());
     let unknown = explain("default/r9", None).expect_err("no such revision").to_string();
-    assert!(unknown.contains("default/r9 is not known; there is default/r"), "{unknown}");
+    assert!(unknown.contains("default/r9 is not known; all there is: default/r0, default/r1"), "{unknown}");
     let early = explain("default/r1", Some(START - Span::from_seconds(60))).expect_err("before").to_string();
     assert!(early.contains("nothing was recorded of default/r1 at"), "{early}");
 }
@@ -348,19 +350,18 @@ async fn where_it_cannot_be_written_it_is_counted_and_deciding_goes_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("journal");
     let clock = Clock::starting_at(START);
-    let mut recorded = Recorded::start(&path, Compat::IMPROVED, LEAST_BYTES, clock);
+    // The thread that writes goes by the machine's time; until it tries again this is over.
+    let try_again = Span::from_seconds(3_600);
+    let options = Options { most_bytes: LEAST_BYTES, try_again, ..Options::new(path.clone(), Compat::IMPROVED) };
+    let journal = Journal::open(options, clock).expect("a journal");
+    let mut recorded = Recorded::on(journal, Compat::IMPROVED, clock);
     let second = Journal::open(Options::new(path.clone(), Compat::IMPROVED), clock).expect_err("one writer at a time");
     assert!(second.to_string().contains("another process"), "{second}");
     let registry = Registry::new(Compat::IMPROVED);
     registry.register(recorded.journal.clone());
     recorded.live(400, 0..2).await;
-    let value = |name: &str| {
-        let text = registry.exposition(Format::Prometheus);
-        let line = text.lines().find(|line| line.starts_with(name)).expect("a series").to_owned();
-        line[name.len()..].trim().parse::<f64>().expect("a number")
-    };
+    let value = |name: &str| value(&registry, name);
     assert_eq!((value("ebb_journal_writes "), value("ebb_journal_failures_total ")), (1.0, 0.0));
-    // A journal that cannot go on in a new file, as on a full disk: its directory is gone.
     fs::remove_dir_all(&path).expect("removed");
     recorded.live(400, 2..40).await;
     assert_eq!(value("ebb_journal_writes "), 0.0);
@@ -372,6 +373,201 @@ async fn where_it_cannot_be_written_it_is_counted_and_deciding_goes_on() {
     assert!(no_directory.is_err());
     let empty = Replay::open(directory.path(), None).expect_err("no journal").to_string();
     assert!(empty.contains("has no journal"), "{empty}");
+}
+
+/// What a process counts under a name.
+fn value(registry: &Registry, name: &str) -> f64 {
+    let text = registry.exposition(Format::Prometheus);
+    let line = text.lines().find(|line| line.starts_with(name)).expect("a series").to_owned();
+    line[name.len()..].trim().parse().expect("a number")
+}
+
+/// Lives on, a second at a time, until it is so.
+async fn live_until(recorded: &mut Recorded, second: &mut usize, what: &str, holds: impl Fn() -> bool) {
+    let last = *second + 6_000;
+    while !holds() {
+        assert!(*second < last, "{what}: it never came");
+        recorded.live(20, *second..*second + 1).await;
+        // The thread that writes goes by the machine's time.
+        std::thread::sleep(Duration::from_millis(5));
+        *second += 1;
+    }
+}
+
+/// Every decision from a second after the first that a journal has on is in it.
+fn all_since_the_first(directory: &Path, made: &Decisions) {
+    let (decisions, agreement, _) = replayed(directory).expect("a journal");
+    assert_eq!(agreement.differing, 0);
+    let first = decisions.keys().map(|(_, at)| *at).min().expect("a decision");
+    let later: Vec<_> = made.iter().filter(|((_, at), _)| *at > first + Span::SECOND).collect();
+    assert!(later.len() > 100, "{}", later.len());
+    assert!(later.iter().all(|(at, decision)| decisions.get(at).map(bits) == Some(bits(decision))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_removes_is_missed_at_once_and_begun_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("journal");
+    let clock = Clock::starting_at(START);
+    let options = Options { try_again: Span::from_millis(20), ..Options::new(path.clone(), Compat::IMPROVED) };
+    let journal = Journal::open(options, clock).expect("a journal");
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(journal.clone());
+    let mut recorded = Recorded::on(journal, Compat::IMPROVED, clock);
+    recorded.live(20, 0..2).await;
+    fs::remove_dir_all(&path).expect("removed");
+    let mut second = 2;
+    let failures = || value(&registry, "ebb_journal_failures_total ");
+    live_until(&mut recorded, &mut second, "that it is missed", || failures() >= 1.0).await;
+    let writes = || value(&registry, "ebb_journal_writes ");
+    live_until(&mut recorded, &mut second, "a new one", || writes() == 1.0 && path.is_dir()).await;
+    recorded.live(20, second..second + 30).await;
+    let made = recorded.end().await;
+    all_since_the_first(&path, &made);
+}
+
+/// A small disk, where this may be had.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn of(bytes: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(directory.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(directory))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_full_disk_nothing_piles_up_and_the_oldest_makes_room() {
+    let Some(disk) = Disk::of(3 << 19) else {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    };
+    let path = disk.0.path();
+    let clock = Clock::starting_at(START);
+    // Allowed is far more than there is.
+    let options = Options { try_again: Span::from_millis(20), ..Options::new(path.to_owned(), Compat::IMPROVED) };
+    let journal = Journal::open(options, clock).expect("a journal");
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(journal.clone());
+    let mut recorded = Recorded::on(journal, Compat::IMPROVED, clock);
+    // By itself it takes no more than there is.
+    let mut second = 0;
+    let bytes = || value(&registry, "ebb_journal_bytes_total ");
+    while bytes() < f64::from(2 << 20) {
+        recorded.live(40, second..second + 1).await;
+        second += 1;
+    }
+    assert_eq!(value(&registry, "ebb_journal_failures_total "), 0.0);
+    // Somebody else takes the rest.
+    let taken = path.join("other");
+    let mut other = fs::File::create(&taken).expect("a file");
+    while other.write_all(&[1; 4096]).is_ok() {}
+    let failures = || value(&registry, "ebb_journal_failures_total ");
+    live_until(&mut recorded, &mut second, "that it is noticed", || failures() >= 1.0).await;
+    let room = (0..2_000).find(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        other.write_all(&[1; 512]).is_ok() || failures() >= 3.0
+    });
+    assert!(room.is_some(), "it made no room");
+    drop(other);
+    fs::remove_file(&taken).expect("removed");
+    recorded.live(20, second..second + 1).await;
+    second += 1;
+    let writes = || value(&registry, "ebb_journal_writes ");
+    live_until(&mut recorded, &mut second, "that it goes on", || writes() == 1.0).await;
+    recorded.live(20, second..second + 30).await;
+    recorded.end().await;
+    let files = files(path);
+    assert!((1..=9).contains(&files.len()), "{files:?}");
+    assert!(files.iter().all(|file| fs::metadata(file).expect("a file").len() > 0), "none is empty");
+    let (_, agreement, _) = replayed(path).expect("a journal");
+    assert_eq!(agreement.differing, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_is_small_for_its_revisions_is_not_begun_anew_all_the_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, LEAST_BYTES, Clock::starting_at(START));
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(recorded.journal.clone());
+    // What each file begins with is longer than an eighth of the space. Begun with each look, they would be a hundred.
+    recorded.live(800, 0..10).await;
+    let bytes = value(&registry, "ebb_journal_bytes_total ");
+    assert!(bytes < 4.0 * 1024.0 * 1024.0, "{bytes}");
+    recorded.end().await;
+    assert_eq!(replayed(directory.path()).expect("a journal").1.differing, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_file_takes_nothing_from_what_the_others_explain() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    for seconds in [0..12, 0..10] {
+        let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+        recorded.live(3, seconds).await;
+        recorded.end().await;
+    }
+    let [first, last] = files(directory.path()).try_into().expect("two files");
+    let explain = || of_journal(directory.path(), &key(1), None, Span::from_seconds(900));
+    let whole = explain().expect("an account");
+    let spoil = |file: &Path| {
+        let mut bytes = fs::read(file).expect("read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(file, bytes).expect("written");
+    };
+    spoil(&first);
+    assert!(matches!(replayed(directory.path()), Err(JournalError::Damaged { .. })), "an audit is of all of it");
+    let account = explain().expect("an account");
+    assert_eq!((&account.decision, account.at), (&whole.decision, whole.at));
+    let said = account.notes.iter().find(|note| note.contains("nothing could be read")).expect("a note");
+    assert!(said.contains(first.to_str().expect("text")) && said.contains("is damaged"), "{said}");
+    // What comes before the damage is known too.
+    spoil(&last);
+    let account = explain().expect("an account");
+    assert!(account.at < whole.at && account.decision.is_some(), "{account:?}");
+    // Of a revision nobody recorded it is said which there are.
+    let unknown = of_journal(directory.path(), &key(7), None, Span::SECOND).expect_err("no such revision");
+    assert!(unknown.to_string().contains("all there is: default/r0, default/r1, default/r2"), "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_is_explained_as_it_was() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+    recorded.live(3, 0..10).await;
+    let latest = recorded.deciders.latest(&key(1)).expect("a decision");
+    let gone_with = recorded.deciders.latest(&key(2)).expect("a decision");
+    // One is deleted, one is not this replica's any more, and then another process begins that knows neither.
+    recorded.deciders.remove_decider(&key(2));
+    recorded.deciders.remove_windows(&key(2));
+    sleep(Duration::from_millis(300)).await;
+    for bucket in 0..3 {
+        recorded.deciders.let_go(bucket);
+    }
+    sleep(Duration::from_millis(300)).await;
+    recorded.end().await;
+    let mut again = Recorded::start(directory.path(), Compat::IMPROVED, 4 << 20, clock);
+    again.live(1, 0..3).await;
+    again.end().await;
+    for (number, decision, says) in
+        [(1, latest, "was not this replica's any more"), (2, gone_with, "its decider was taken away")]
+    {
+        let account = of_journal(directory.path(), &key(number), None, Span::from_seconds(900)).expect("an account");
+        assert!(account.spec.is_some());
+        assert_eq!(account.decision.as_ref().map(|it| it.desired), Some(decision.desired), "{account:?}");
+        assert!(account.notes.iter().any(|note| note.contains(says)), "{says}: {:?}", account.notes);
+    }
 }
 
 /// As while the process before this one has not ended, or until somebody mends the directory.
@@ -387,34 +583,16 @@ async fn a_directory_that_cannot_be_had_yet_is_tried_again() {
     let registry = Registry::new(Compat::IMPROVED);
     registry.register(journal.clone());
     let mut recorded = Recorded::on(journal, Compat::IMPROVED, clock);
-    let value = |name: &str| {
-        let text = registry.exposition(Format::Prometheus);
-        let line = text.lines().find(|line| line.starts_with(name)).expect("a series").to_owned();
-        line[name.len()..].trim().parse::<f64>().expect("a number")
-    };
+    let value = |name: &str| value(&registry, name);
     let mut second = 0;
-    while value("ebb_journal_failures_total ") < 3.0 {
-        recorded.live(20, second..second + 1).await;
-        std::thread::sleep(Duration::from_millis(5));
-        second += 1;
-        assert!(second < 3_000, "it is not tried again");
-    }
+    let failures = || value("ebb_journal_failures_total ");
+    live_until(&mut recorded, &mut second, "another try", || failures() >= 3.0).await;
     assert_eq!(value("ebb_journal_writes "), 0.0);
     drop(before);
-    while value("ebb_journal_writes ") == 0.0 {
-        recorded.live(20, second..second + 1).await;
-        std::thread::sleep(Duration::from_millis(5));
-        second += 1;
-        assert!(second < 6_000, "it is not tried again");
-    }
+    live_until(&mut recorded, &mut second, "a journal", || value("ebb_journal_writes ") == 1.0).await;
     recorded.live(20, second..second + 30).await;
     let made = recorded.end().await;
-    let (decisions, agreement, _) = replayed(directory.path()).expect("a journal");
-    assert_eq!(agreement.differing, 0);
-    let first = decisions.keys().map(|(_, at)| *at).min().expect("a decision");
-    let later: Vec<_> = made.iter().filter(|((_, at), _)| *at > first + Span::SECOND).collect();
-    assert!(later.len() > 100, "{}", later.len());
-    assert!(later.iter().all(|(at, decision)| decisions.get(at).map(bits) == Some(bits(decision))));
+    all_since_the_first(directory.path(), &made);
     let small = Options { most_bytes: 1, ..options() };
     assert!(Journal::open_when_possible(small, clock).is_err(), "that will never do");
 }

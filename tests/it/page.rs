@@ -55,7 +55,20 @@ async fn questions_are_answered_or_refused_with_the_reason() {
         (Method::GET, format!("/ui/revision/a/{}", "x".repeat(4_000)), 404, "is not known"),
         (Method::GET, format!("/explain/{}?last=15x", Revisions::key(9)), 400, "not a length of time"),
         (Method::GET, format!("/explain/{}?format=xml", Revisions::key(9)), 400, "neither text nor json"),
-        (Method::GET, "/explain/no/where".to_owned(), 404, "is not known"),
+        (
+            Method::GET,
+            format!("/explain/{}?last=0s", Revisions::key(9)),
+            400,
+            "last=0s is not a length of time from 1ns",
+        ),
+        (
+            Method::GET,
+            format!("/explain/{}?at=2026-01-01T00:00:00Z", Revisions::key(9)),
+            400,
+            "--journal DIR --at TIME",
+        ),
+        (Method::GET, "/explain/no/where".to_owned(), 404, "there are 40, such as team-"),
+        (Method::GET, "/nowhere".to_owned(), 404, "nothing is here; there are / (the page), /explain/"),
         // Nothing here changes anything.
         (Method::POST, "/ui/revisions".to_owned(), 405, ""),
         (Method::DELETE, one.clone(), 405, ""),

@@ -174,6 +174,9 @@ pub(crate) async fn unknown(tools: &Tools) {
     browser.open(&format!("{}/#/team-03/shop%3Cimg%20src=x%20onerror=alert(1)%3E", served.url), DESK).await;
     browser.until("return /is not known/.test(document.getElementById('problem').innerText)").await;
     assert_eq!(browser.run("return document.querySelectorAll('main img').length").await, json!(0));
+    // And there is nothing to be looked at.
+    let shown = "return [...document.querySelectorAll('#one h2')].filter((head) => head.offsetParent).length";
+    assert_eq!(browser.run(shown).await, json!(0));
     // The browser itself notes that the answer was 404, and nothing else.
     let said = browser.console().await;
     let said = said.as_array().expect("a list");

@@ -169,6 +169,7 @@ impl Inspect for Revisions {
                         .map(|millis| now - Span::from_seconds(200) + Span::from_millis(millis)),
                 ),
             )],
+            elsewhere: None,
             since,
             notes: Vec::new(),
         })

@@ -344,7 +344,10 @@ impl Controller {
         let none = BTreeMap::new();
         let annotations = pa.metadata.annotations.as_ref().unwrap_or(&none);
         let (overrides, errors) = Overrides::read(annotations, self.compat);
-        let wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let mut wrong = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if !errors.is_empty() {
+            wrong.push_str(". Until then the cluster's default counts in its place");
+        }
         if !errors.is_empty() {
             let generation = pa.metadata.generation.unwrap_or_default();
             let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);

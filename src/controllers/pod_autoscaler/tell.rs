@@ -57,7 +57,8 @@ struct Told {
     turned: Option<Timestamp>,
     /// Turns since then that were not told of.
     untold: u32,
-    stuck: Option<(&'static str, Timestamp)>,
+    /// When what was told last; no more than there are reasons.
+    stuck: Vec<(&'static str, Timestamp)>,
 }
 
 impl Teller {
@@ -124,10 +125,11 @@ impl Told {
     fn stuck(&mut self, stuck: Option<&Stuck>, now: Timestamp) -> Option<News> {
         let stuck = stuck?;
         // What comes and goes within the time is told of once.
-        if self.stuck.is_some_and(|(reason, at)| reason == stuck.reason && now.since(at) < AGAIN) {
+        if self.stuck.iter().any(|(reason, at)| *reason == stuck.reason && now.since(*at) < AGAIN) {
             return None;
         }
-        self.stuck = Some((stuck.reason, now));
+        self.stuck.retain(|(reason, _)| *reason != stuck.reason);
+        self.stuck.push((stuck.reason, now));
         let mut letters = stuck.text.chars();
         let first = letters.next().map(char::to_uppercase).into_iter().flatten();
         Some(News { warns: true, reason: stuck.reason, note: first.chain(letters).collect() })
@@ -167,7 +169,10 @@ mod tests {
                 "HeldAtMax: It is held at max-scale 3, and its load would need 7 pods. What the pods cannot take waits in \
                  the activator",
             ),
-            (710, at_max, None, 8, ""),
+            (710, at_max.clone(), None, 8, ""),
+            // Two that take turns are told of as often as each alone.
+            (720, Plan::default(), Some(&image), 1, ""),
+            (730, at_max, None, 8, ""),
         ] {
             let now = Timestamp::from_seconds(1_000_000 + second);
             let news = teller.look(&key, &plan, stuck, decided, || "load".to_owned(), now);

@@ -176,6 +176,10 @@ pub struct ApplyError {
 /// The API server's own words when it has any.
 fn reason(error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if status.code == 404 && status.message.starts_with("namespaces ") => format!(
+            "{}; add a Namespace of that name to the files, or leave metadata.namespace out for \"default\"",
+            status.message
+        ),
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }

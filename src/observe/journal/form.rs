@@ -132,18 +132,90 @@ pub struct Activated {
 
 /// The bytes of a record, head and message.
 pub fn encode(record: &Record) -> Vec<u8> {
-    let length = record.encoded_len();
-    let mut bytes = Vec::with_capacity(HEAD + length);
-    bytes.resize(HEAD, 0);
-    // A vector grows, so there is always room.
-    let _ = record.encode(&mut bytes);
-    let short = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
-    let sum = crc32fast::hash(&bytes[HEAD..]).to_le_bytes();
-    bytes[..4].copy_from_slice(&short);
-    bytes[4..8].copy_from_slice(&sum);
-    let of_both = crc32fast::hash(&bytes[..8]).to_le_bytes();
-    bytes[8..HEAD].copy_from_slice(&of_both);
-    bytes
+    let mut frame = Frame::default();
+    frame.begin(record);
+    frame.end().to_vec()
+}
+
+/// Puts records into bytes, in memory it keeps from one to the next.
+///
+/// What there is much of is added one by one rather than gathered in a [`Record`] first: a field that repeats may stand
+/// anywhere in a message.
+#[derive(Debug, Default)]
+pub struct Frame {
+    bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// Begins a record with what is in `record`.
+    pub fn begin(&mut self, record: &Record) {
+        self.bytes.clear();
+        self.bytes.resize(HEAD, 0);
+        self.also(record);
+    }
+
+    /// Adds what is in `record` to the one that was begun; what is 0 or empty there stays as it is.
+    pub fn also(&mut self, record: &Record) {
+        // A vector grows, so there is always room.
+        let _ = record.encode(&mut self.bytes);
+    }
+
+    /// Adds one of [`Record::names`].
+    pub fn name(&mut self, name: &Name) {
+        self.add(3, name);
+    }
+
+    /// Adds one of [`Record::states`].
+    pub fn state(&mut self, state: &State) {
+        self.add(4, state);
+    }
+
+    /// Adds one of [`Record::inputs`].
+    pub fn input(&mut self, input: &InputForm) {
+        self.add(5, input);
+    }
+
+    /// Adds one of [`Record::decisions`].
+    pub fn decided(&mut self, decided: &Decided) {
+        self.add(6, decided);
+    }
+
+    /// Adds one of [`Record::plans`].
+    pub fn plan(&mut self, plan: &Planned) {
+        self.add(8, plan);
+    }
+
+    /// Adds one of [`Record::activations`].
+    pub fn activation(&mut self, activation: &Activated) {
+        self.add(10, activation);
+    }
+
+    /// Adds a message to the field of this number: the number and that a length follows, the length, the message.
+    fn add(&mut self, field: u8, message: &impl prost::Message) {
+        self.bytes.push(field << 3 | 2);
+        let _ = message.encode_length_delimited(&mut self.bytes);
+    }
+
+    /// How many bytes there are so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was begun.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The whole record.
+    pub fn end(&mut self) -> &[u8] {
+        let Some((head, message)) = self.bytes.split_at_mut_checked(HEAD) else { return &[] };
+        let short = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        head[..4].copy_from_slice(&short.to_le_bytes());
+        head[4..8].copy_from_slice(&crc32fast::hash(message).to_le_bytes());
+        let of_both = crc32fast::hash(&head[..8]);
+        head[8..].copy_from_slice(&of_both.to_le_bytes());
+        &self.bytes
+    }
 }
 
 /// What comes next in a file.
@@ -190,6 +262,7 @@ pub fn decode(rest: &[u8]) -> Result<Next, Damage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::written::EventForm;
     use proptest::prelude::*;
 
     fn any_record() -> impl Strategy<Value = Record> {
@@ -218,6 +291,37 @@ mod tests {
                 }
             }
             prop_assert_eq!(decode(rest), Ok(Next::End));
+        }
+
+        #[test]
+        fn what_is_added_one_by_one_is_read_as_what_was_gathered(
+            record in any_record(), before in any_record(), numbers in proptest::collection::vec(any::<u32>(), 0..5),
+        ) {
+            let each = || numbers.iter().copied();
+            let gathered = Record {
+                states: each().map(|number| State { number, revision: None }).collect(),
+                inputs: each().map(|revision| InputForm { revision, since: -5, event: Some(EventForm::Tick(3)) }).collect(),
+                gone: numbers.clone(),
+                plans: each().map(|number| Planned { number, plan: None }).collect(),
+                activations: each().map(|number| Activated { number, activation: None }).collect(),
+                lost: true,
+                ..record
+            };
+            let mut frame = Frame::default();
+            // What the record before left behind is not in it.
+            frame.begin(&before);
+            frame.begin(&Record { time: gathered.time, lost: true, ..Record::default() });
+            gathered.activations.iter().for_each(|activation| frame.activation(activation));
+            gathered.plans.iter().for_each(|plan| frame.plan(plan));
+            gathered.decisions.iter().for_each(|decided| frame.decided(decided));
+            gathered.inputs.iter().for_each(|input| frame.input(input));
+            gathered.states.iter().for_each(|state| frame.state(state));
+            gathered.names.iter().for_each(|name| frame.name(name));
+            frame.also(&Record { gone: numbers.clone(), ..Record::default() });
+            match decode(frame.end()) {
+                Ok(Next::Record(read, length)) => prop_assert_eq!((*read, length), (gathered, frame.len())),
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            }
         }
 
         #[test]

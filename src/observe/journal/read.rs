@@ -78,8 +78,8 @@ pub enum JournalError {
     },
     /// A damaged record.
     #[error(
-        "{path}: record {record}, at byte {at}, is damaged: {damage}. What was recorded before it in this file can be read by \
-         a copy that is cut there: head -c {at} {path} > OTHER/{name}",
+        "{path}: record {record}, at byte {at}, is damaged: {damage}. The other files can be read where this one is not; what \
+         was recorded before it in this file can be read by a copy that is cut there: head -c {at} {path} > OTHER/{name}",
         path = path.display(),
         name = path.file_name().unwrap_or_default().display()
     )]
@@ -172,6 +172,11 @@ impl Reader {
                 Next::End => self.now = None,
             }
         }
+    }
+
+    /// Goes on with the next file.
+    pub fn skip_file(&mut self) {
+        self.now = None;
     }
 
     /// The files read so far whose last record was never written whole, because its writer was stopped.

@@ -73,6 +73,8 @@ pub struct Replay {
     plans: HashMap<RevisionKey, Plan>,
     agreement: Agreement,
     only: Option<RevisionKey>,
+    /// What was found damaged and left out, where that is allowed.
+    damaged: Option<Vec<JournalError>>,
 }
 
 impl Replay {
@@ -89,7 +91,20 @@ impl Replay {
             plans: HashMap::new(),
             agreement: Agreement::default(),
             only,
+            damaged: None,
         })
+    }
+
+    /// The same, but where a file is damaged it goes on with the next one, which begins with fresh states: for whoever wants
+    /// to know what can be known.
+    #[must_use]
+    pub fn past_damage(self) -> Self {
+        Self { damaged: Some(Vec::new()), ..self }
+    }
+
+    /// What was left out because it was damaged.
+    pub fn damaged(&self) -> &[JournalError] {
+        self.damaged.as_deref().unwrap_or_default()
     }
 
     /// Replays up to `until`, or all of it, and tells `each` of every step.
@@ -97,12 +112,22 @@ impl Replay {
     /// # Errors
     /// When the journal is damaged. What was told of before that stands.
     pub fn run(&mut self, until: Option<Timestamp>, mut each: impl FnMut(Event<'_>)) -> Result<(), JournalError> {
-        while let Some((at, record)) = self.reader.next()? {
+        let mut skipped = false;
+        loop {
+            let (at, record) = match self.reader.next() {
+                Ok(None) => break,
+                Ok(Some(next)) => next,
+                Err(error) => {
+                    self.skip(error)?;
+                    skipped = true;
+                    continue;
+                }
+            };
             let time = Timestamp::from_nanos(record.time);
             if let Some(begin) = &record.begin {
                 self.compat = if begin.strict { Compat::STRICT } else { Compat::IMPROVED };
                 self.names.clear();
-                if begin.after_gap {
+                if std::mem::take(&mut skipped) || begin.after_gap {
                     self.revisions.clear();
                     each(Event { at: time, key: None, revision: None, step: Step::Gap });
                 }
@@ -110,8 +135,21 @@ impl Replay {
             if until.is_some_and(|until| time > until + SPREAD) {
                 break;
             }
-            self.record(time, record, until, &mut each).map_err(|damage| at.damaged(damage))?;
+            if let Err(damage) = self.record(time, record, until, &mut each) {
+                self.skip(at.damaged(damage))?;
+                skipped = true;
+            }
         }
+        Ok(())
+    }
+
+    /// Leaves the rest of a damaged file out, where that is allowed.
+    fn skip(&mut self, error: JournalError) -> Result<(), JournalError> {
+        match &mut self.damaged {
+            Some(damaged) if matches!(error, JournalError::Damaged { .. }) => damaged.push(error),
+            _ => return Err(error),
+        }
+        self.reader.skip_file();
         Ok(())
     }
 

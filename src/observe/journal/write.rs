@@ -3,16 +3,16 @@
 use crate::clock::Clock;
 use crate::engine::written::RevisionForm;
 use crate::engine::{Input, Print};
-use crate::observe::journal::form::{self, Activated, Begin, Decided, MAGIC, Name, Planned, Record, State};
+use crate::observe::journal::form::{self, Activated, Begin, Decided, Frame, MAGIC, Name, Planned, Record, State};
 use crate::observe::journal::{EXTENSION, LEAST_BYTES, MOST_WAITING, USUAL_BYTES, VERSION};
 use crate::observe::ledger::Activation;
 use crate::observe::metrics::{Page, Source, count};
 use crate::observe::plan::Plan;
 use crate::units::{Compat, RevisionKey, Span, Timestamp};
-use prost::Message as _;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
@@ -27,8 +27,6 @@ const TO_DISK: Span = Span::from_millis(500);
 const TRY_AGAIN: Span = Span::from_seconds(10);
 /// From this length on states and inputs go to the next record.
 const ENOUGH: usize = 256 << 10;
-/// What an input takes, about; the longest, a new decider, takes a little more.
-const INPUT: usize = 64;
 /// Files the allowed space is divided into.
 const FILES: u64 = 8;
 /// The file whose lock says that a process writes here.
@@ -171,6 +169,9 @@ struct Shared {
 struct Told {
     /// A new file is wanted: the present one is full, or there is none.
     wants_file: AtomicBool,
+    /// It was begun, and is the present one as soon as the thread has come that far. A disk that is slow is not to be given one
+    /// after the other meanwhile.
+    has_file: AtomicBool,
     /// Whether the last write succeeded.
     writes: AtomicBool,
     counters: Counters,
@@ -233,6 +234,7 @@ impl Journal {
         let (orders, queue) = mpsc::sync_channel(MOST_WAITING);
         let told = Arc::new(Told { wants_file: AtomicBool::new(lock.is_some()), ..Told::default() });
         told.writes.store(lock.is_some(), Ordering::Relaxed);
+        let most_bytes = options.most_bytes;
         let mut writer = Writer {
             options,
             clock,
@@ -242,6 +244,9 @@ impl Journal {
             failed: None,
             synced: clock.now(),
             lock,
+            most_bytes,
+            crowded: false,
+            frame: Frame::default(),
         };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&queue))?;
         let shared = Shared { orders: Mutex::new(Some(orders)), thread: Mutex::new(Some(thread)), told };
@@ -251,7 +256,8 @@ impl Journal {
     /// Whether a new file is to be begun: [`begin`](Self::begin), every revision's state for [`Place::Next`], then
     /// [`switch`](Self::switch).
     pub fn wants_file(&self) -> bool {
-        self.shared.told.wants_file.load(Ordering::Acquire)
+        let Told { wants_file, has_file, .. } = &*self.shared.told;
+        wants_file.load(Ordering::Acquire) && !has_file.load(Ordering::Acquire)
     }
 
     /// Hands over a batch; `false` when there was no place for it. Never waits.
@@ -274,7 +280,14 @@ impl Journal {
 
     /// The next file is the present one from here on; `false` when there was no place for the order. Never waits.
     pub fn switch(&self) -> bool {
-        self.send(Order::Switch)
+        // Said before it is ordered, so that the thread has the last word.
+        let has_file = &self.shared.told.has_file;
+        has_file.store(true, Ordering::Release);
+        let sent = self.send(Order::Switch);
+        if !sent {
+            has_file.store(false, Ordering::Release);
+        }
+        sent
     }
 
     /// Returns when all that was handed over is on the disk. It waits, so not in a task.
@@ -313,6 +326,12 @@ struct Writer {
     synced: Timestamp,
     /// Held as long as this process writes; `None` until the directory could be had.
     lock: Option<File>,
+    /// The space all files may take together, less than the allowed where the disk has less.
+    most_bytes: u64,
+    /// It was said that this is too little.
+    crowded: bool,
+    /// Kept for its memory.
+    frame: Frame,
 }
 
 /// A file that is being written.
@@ -320,7 +339,12 @@ struct Open {
     path: PathBuf,
     file: File,
     length: u64,
+    /// How much of that are the states it began with, once they are all there.
+    states: u64,
     numbers: HashMap<RevisionKey, u32>,
+    /// The same by the address of the keys in `numbers`, which stays while they are there: most inputs come with a copy of
+    /// one of them, and need not be read.
+    addresses: HashMap<usize, u32>,
     unsynced: bool,
 }
 
@@ -361,10 +385,19 @@ impl Writer {
         self.told.counters.failures.fetch_add(1, Ordering::Relaxed);
         let (path, wait) = (self.options.directory.display(), self.options.try_again);
         warn!(%error, "the journal in {path} cannot be written; tried again in {wait}, autoscaling goes on without");
-        (self.present, self.next) = (None, None);
+        self.present = None;
+        if let Some(unfinished) = self.next.take() {
+            let _ = fs::remove_file(&unfinished.path);
+        }
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            self.give_way();
+        }
+        // With the directory its lock is gone; both are made again.
+        self.lock = self.lock.take().filter(|lock| !is_gone(lock));
         self.failed = Some(now);
         self.told.writes.store(false, Ordering::Relaxed);
         self.told.wants_file.store(false, Ordering::Release);
+        self.told.has_file.store(false, Ordering::Release);
     }
 
     fn write(&mut self, place: Place, batch: Batch) -> io::Result<()> {
@@ -379,17 +412,10 @@ impl Writer {
             }
             return Ok(());
         };
-        let counters = &self.told.counters;
-        for record in open.records(batch) {
-            let bytes = form::encode(&record);
-            open.file.write_all(&bytes)?;
-            open.length += bytes.len() as u64;
-            open.unsynced = true;
-            counters.records.fetch_add(1, Ordering::Relaxed);
-            counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        }
+        open.write(batch, &mut self.frame, &self.told.counters)?;
         self.told.writes.store(true, Ordering::Relaxed);
-        if place == Place::Present && open.length >= self.options.most_bytes / FILES {
+        // At least half of a file tells what happened, however little space there is.
+        if place == Place::Present && open.length >= (self.most_bytes / FILES).max(2 * open.states) {
             self.told.wants_file.store(true, Ordering::Release);
         }
         Ok(())
@@ -407,6 +433,7 @@ impl Writer {
             fs::remove_file(&unfinished.path)?;
         }
         let path = self.options.directory.join(format!("{:020}.{EXTENSION}", now.nanos()));
+        self.most_bytes = self.room();
         let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
         let begin = Begin {
             version: VERSION,
@@ -418,14 +445,40 @@ impl Writer {
         let record = Record { time: now.nanos(), begin: Some(begin), ..Record::default() };
         let mut bytes = MAGIC.to_vec();
         bytes.extend(form::encode(&record));
-        file.write_all(&bytes)?;
+        if let Err(error) = file.write_all(&bytes) {
+            // Tried again and again, such files would become many.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         let length = bytes.len() as u64;
-        self.next = Some(Open { path, file, length, numbers: HashMap::new(), unsynced: true });
+        self.next = Some(Open {
+            path,
+            file,
+            length,
+            states: 0,
+            numbers: HashMap::new(),
+            addresses: HashMap::new(),
+            unsynced: true,
+        });
         Ok(())
     }
 
     fn switch(&mut self) -> io::Result<()> {
-        let Some(next) = self.next.take() else { return Ok(()) };
+        let switched = self.switched();
+        self.told.has_file.store(false, Ordering::Release);
+        switched
+    }
+
+    fn switched(&mut self) -> io::Result<()> {
+        let Some(mut next) = self.next.take() else { return Ok(()) };
+        next.states = next.length;
+        if next.states > self.most_bytes / 4 && !std::mem::replace(&mut self.crowded, true) {
+            warn!(
+                bytes = next.states,
+                most = self.most_bytes,
+                "the states at the start of a file of the journal take much of its space; give it more with --journal-size"
+            );
+        }
         if let Some(before) = self.present.replace(next) {
             before.file.sync_data()?;
         }
@@ -436,14 +489,28 @@ impl Writer {
         self.make_room()
     }
 
+    /// The space that may be taken: as much as is allowed, and of what the disk has left for all a part only.
+    fn room(&self) -> u64 {
+        let allowed = self.options.most_bytes;
+        let Ok(disk) = rustix::fs::statvfs(&self.options.directory) else { return allowed };
+        let taken = self.files().map_or(0, |files| files.iter().map(|(length, _)| length).sum::<u64>());
+        let all = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(taken);
+        allowed.min(all - all / FILES).max(LEAST_BYTES)
+    }
+
+    /// The files there are with their lengths, oldest first.
+    fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let files = files_of(&self.options.directory)?;
+        Ok(files.into_iter().map(|path| (fs::metadata(&path).map_or(0, |file| file.len()), path)).collect())
+    }
+
     /// Removes the oldest files until a full one more fits.
     fn make_room(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for path in files_of(&self.options.directory)? {
-            files.push((fs::metadata(&path).map_or(0, |file| file.len()), path));
-        }
+        let files = self.files()?;
         let mut total: u64 = files.iter().map(|(length, _)| length).sum();
-        let most = self.options.most_bytes - self.options.most_bytes / FILES;
+        // What the present one may still take, and the states at the start of the next.
+        let states = self.present.as_ref().map_or(0, |open| open.states);
+        let most = self.most_bytes.saturating_sub((self.most_bytes / FILES).max(2 * states));
         let written = |path: &Path| self.present.as_ref().is_some_and(|open| open.path == path);
         for (length, path) in files {
             if total <= most || written(&path) {
@@ -455,9 +522,23 @@ impl Writer {
         Ok(())
     }
 
+    /// On a full disk the oldest file makes room, as it does within the allowed space; the newest stays.
+    fn give_way(&self) {
+        if let Ok(files) = files_of(&self.options.directory)
+            && let [oldest, .., _] = files.as_slice()
+            && fs::remove_file(oldest).is_ok()
+        {
+            warn!(file = %oldest.display(), "the disk is full; the oldest file of the journal made room");
+        }
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.synced = self.clock.now();
         for open in self.present.iter_mut().chain(&mut self.next) {
+            if open.is_gone() {
+                let why = format!("{} was removed while it was written", open.path.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
             if std::mem::take(&mut open.unsynced) {
                 open.file.sync_data()?;
             }
@@ -480,65 +561,79 @@ pub(super) fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Open {
-    /// The records of a batch, none of them much longer than [`ENOUGH`] unless one state is.
-    fn records(&mut self, batch: Batch) -> Vec<Record> {
-        let now = batch.now;
-        let fresh = || Record { time: now.nanos(), ..Record::default() };
-        let (mut records, mut record, mut length) = (Vec::new(), Record { lost: batch.lost, ..fresh() }, 0);
-        let mut cut = |record: &mut Record, length: &mut usize| {
-            if *length >= ENOUGH {
-                *length = 0;
-                records.push(std::mem::replace(record, fresh()));
-            }
-        };
-        for (key, state) in batch.states {
-            let number = self.number(&key, &mut record, &mut length);
-            length += state.encoded_len();
-            record.states.push(State { number, revision: Some(state) });
-            cut(&mut record, &mut length);
+    /// Writes a batch, in records none of which is much longer than [`ENOUGH`] unless one state is.
+    fn write(&mut self, batch: Batch, frame: &mut Frame, counters: &Counters) -> io::Result<()> {
+        let Batch { now, states, inputs, decisions, gone, plans, activations, lost } = batch;
+        let fresh = Record { time: now.nanos(), ..Record::default() };
+        frame.begin(&Record { lost, ..fresh.clone() });
+        for (key, state) in states {
+            let number = self.number(&key, frame);
+            frame.state(&State { number, revision: Some(state) });
+            self.cut(frame, &fresh, counters)?;
         }
-        let mut decisions = batch.decisions.into_iter().peekable();
-        for (place, (key, input)) in batch.inputs.into_iter().enumerate() {
-            let number = self.number(&key, &mut record, &mut length);
-            let input = input.write(number, now);
-            length += INPUT;
+        let mut decisions = decisions.into_iter().peekable();
+        let mut inside = 0;
+        for (place, (key, input)) in inputs.into_iter().enumerate() {
+            let number = self.number(&key, frame);
+            frame.input(&input.write(number, now));
             if let Some((_, Print { desired, bits })) = decisions.next_if(|(of, _)| *of == place) {
-                let input = u32::try_from(record.inputs.len()).unwrap_or(u32::MAX);
-                record.decisions.push(Decided { input, desired, bits });
+                frame.decided(&Decided { input: inside, desired, bits });
             }
-            record.inputs.push(input);
-            cut(&mut record, &mut length);
+            inside = if self.cut(frame, &fresh, counters)? { 0 } else { inside + 1 };
         }
-        for (key, plan) in batch.plans {
-            let number = self.number(&key, &mut record, &mut length);
-            let plan = plan.write();
-            length += plan.encoded_len();
-            record.plans.push(Planned { number, plan: Some(plan) });
-            cut(&mut record, &mut length);
+        for (key, plan) in plans {
+            let number = self.number(&key, frame);
+            frame.plan(&Planned { number, plan: Some(plan.write()) });
+            self.cut(frame, &fresh, counters)?;
         }
-        for (key, activation) in batch.activations {
-            let number = self.number(&key, &mut record, &mut length);
-            let activation = activation.write();
-            length += activation.encoded_len();
-            record.activations.push(Activated { number, activation: Some(activation) });
-            cut(&mut record, &mut length);
+        for (key, activation) in activations {
+            let number = self.number(&key, frame);
+            frame.activation(&Activated { number, activation: Some(activation.write()) });
+            self.cut(frame, &fresh, counters)?;
         }
-        for key in batch.gone {
-            record.gone.extend(self.numbers.get(&key));
-        }
-        records.push(record);
-        records
+        let gone = gone.iter().filter_map(|key| self.numbers.get(key).copied()).collect();
+        frame.also(&Record { gone, ..Record::default() });
+        self.put(frame, counters)
     }
 
-    fn number(&mut self, key: &RevisionKey, record: &mut Record, length: &mut usize) -> u32 {
-        if let Some(number) = self.numbers.get(key) {
+    /// Writes the record and begins another once it is long enough; says whether it was.
+    fn cut(&mut self, frame: &mut Frame, fresh: &Record, counters: &Counters) -> io::Result<bool> {
+        if frame.len() < ENOUGH {
+            return Ok(false);
+        }
+        self.put(frame, counters)?;
+        frame.begin(fresh);
+        Ok(true)
+    }
+
+    fn put(&mut self, frame: &mut Frame, counters: &Counters) -> io::Result<()> {
+        let bytes = frame.end();
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        self.unsynced = true;
+        counters.records.fetch_add(1, Ordering::Relaxed);
+        counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The number that stands for a revision in this file; a new one is told in the record.
+    fn number(&mut self, key: &RevisionKey, frame: &mut Frame) -> u32 {
+        if let Some(number) = self.addresses.get(&key.address()).or_else(|| self.numbers.get(key)) {
             return *number;
         }
         let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         self.numbers.insert(key.clone(), number);
-        let name = Name { number, key: key.to_string() };
-        *length += name.encoded_len() + 2;
-        record.names.push(name);
+        self.addresses.insert(key.address(), number);
+        frame.name(&Name { number, key: key.to_string() });
         number
     }
+
+    /// Whether somebody removed it, so that what is written goes nowhere.
+    fn is_gone(&self) -> bool {
+        is_gone(&self.file)
+    }
+}
+
+fn is_gone(file: &File) -> bool {
+    file.metadata().is_ok_and(|file| file.nlink() == 0)
 }

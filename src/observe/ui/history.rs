@@ -62,6 +62,8 @@ impl Sight {
     pub const ACTIVATOR: u8 = 2;
     /// The load is in requests per second.
     pub const RPS: u8 = 4;
+    /// How many pods are wanted is not known, so `wanted` says nothing.
+    pub const UNKNOWN: u8 = 64;
     /// Times this, how a load balancer leads to it: 0 none does, 1 to its pods, 2 it changes over, 3 to activators, 4 it did
     /// not follow, so that the last pod stays.
     pub const GATE: u8 = 8;
@@ -75,6 +77,8 @@ impl Sight {
         let in_path = |decision: &Decision| decision.desired <= 0 || decision.excess_burst < 0;
         raise(Self::ACTIVATOR, plan.map_or_else(|| decision.is_some_and(in_path), |plan| plan.proxied));
         raise(Self::RPS, decision.is_some_and(|decision| decision.metric == ScalingMetric::Rps));
+        let wanted = wanted(decision, plan);
+        raise(Self::UNKNOWN, wanted.is_none());
         flags += Self::GATE * plan.and_then(|plan| plan.gate).map_or(0, led);
         let load = |of: fn(&Decision) -> f64| decision.map_or(0.0, |decision| short(of(decision)));
         let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
@@ -82,7 +86,7 @@ impl Sight {
             stable: load(|decision| decision.observed.stable),
             panic: load(|decision| decision.observed.panic),
             target: load(|decision| decision.target),
-            wanted: u16::try_from(wanted(decision, plan).unwrap_or(0).max(0)).unwrap_or(u16::MAX),
+            wanted: u16::try_from(wanted.unwrap_or(0).max(0)).unwrap_or(u16::MAX),
             ready: count(pods.ready),
             not_ready: count(pods.not_ready),
             state: State::of(decision, plan, pods),

@@ -1,7 +1,7 @@
 // The page: a list of all revisions, and one of them with its last hour. It only asks; see mod.rs for what.
 
 const $ = (id) => document.getElementById(id);
-const PANIC = 1, ACTIVATOR = 2, RPS = 4;
+const PANIC = 1, ACTIVATOR = 2, RPS = 4, UNKNOWN = 64;
 // How a load balancer leads to a revision; the number is in the flags, times 8.
 const GATES = ["", "pods", "changing", "activators", "held"];
 const GATE_WORDS = { pods: "to its pods", changing: "changing over", activators: "to activators", held: "did not follow, so a pod stays" };
@@ -260,7 +260,7 @@ function drawLine(line, row, place) {
   if (link.title !== row.key) link.title = row.key;
   if (state.dataset.state !== row.state) state.dataset.state = row.state;
   write(state, row.state);
-  write(line.cells[2], row.ready === row.wanted ? `${row.ready}` : `${row.ready} of ${row.wanted}`);
+  write(line.cells[2], row.ready === row.wanted || row.flags & UNKNOWN ? `${row.ready}` : `${row.ready} of ${row.wanted}`);
   write(line.cells[3], row.target > 0 ? figure(row.stable) : "–");
   write(line.cells[4], row.target > 0 ? figure(row.panic) : "–");
   write(line.cells[5], row.share === 0 ? "–" : Number.isFinite(row.share) ? `${Math.round(row.share * 100)} %` : "no pod");
@@ -371,12 +371,14 @@ function forgetOne() {
     delete $(id).dataset.shown;
   }
   chart = null;
+  $("one").classList.add("empty");
   write($("sentence"), "");
   $("one-state").hidden = true;
 }
 
 function drawOne() {
   const { account } = one.answer;
+  $("one").classList.remove("empty");
   document.title = `${account.state}: ${account.revision} – Ebb`;
   const state = $("one-state");
   state.hidden = false;
@@ -539,7 +541,7 @@ function drawChart() {
   if (count > 0) {
     const area = (values) => `${steps(at, values, x, v)}V${v(0)}H${x(at[0])}Z`;
     drawn.push(shape("path", { class: "unready", d: area(both) }), shape("path", { class: "ready", d: area(ready) }));
-    drawn.push(shape("path", { class: "wanted", d: steps(at, wanted, x, v) }));
+    drawn.push(shape("path", { class: "wanted", d: steps(at, wanted, x, v, flags.map((flag) => !(flag & UNKNOWN))) }));
   }
   for (const change of account.changes) {
     const when = Date.parse(change.at);
@@ -600,12 +602,14 @@ function line(at, values, known, x, y) {
   return path;
 }
 
-/** Numbers of pods jump. */
-function steps(at, values, x, y) {
+/** Numbers of pods jump; where one is not known there is no line. */
+function steps(at, values, x, y, known = values.map(() => true)) {
   let path = "";
   for (let index = 0; index < at.length; index++) {
     const h = x(at[index]).toFixed(1), v = y(values[index]).toFixed(1);
-    path += index === 0 ? `M${h} ${v}` : `H${h}V${v}`;
+    if (!known[index]) {
+      if (known[index - 1]) path += `H${h}`;
+    } else path += known[index - 1] ? `H${h}V${v}` : `M${h} ${v}`;
   }
   return path;
 }
@@ -643,7 +647,7 @@ function read() {
         stable: target > 0 ? figure(value("stable")) + unit : "not known",
         panic: target > 0 ? figure(value("panic")) + unit : "not known",
         room: target > 0 ? `${figure(ready * target)} (${ready} × ${figure(target)})` : "not known",
-        wanted: String(value("wanted")),
+        wanted: value("flags") & UNKNOWN ? "not known" : String(value("wanted")),
         ready: String(ready),
         unready: String(value("notReady")),
         gate: GATE_WORDS[gateOf(value("flags"))] ?? "–",
@@ -652,7 +656,7 @@ function read() {
   for (const [name, node] of Object.entries(chart.reads)) write(node, texts[name] ?? "–");
   const flags = value("flags");
   const words = known
-    ? `stable window ${texts.stable}, panic window ${texts.panic}, room at target ${target > 0 ? figure(ready * target) : texts.room}, ${texts.wanted} pods wanted, ` +
+    ? `stable window ${texts.stable}, panic window ${texts.panic}, room at target ${target > 0 ? figure(ready * target) : texts.room}, ${texts.wanted}${value("flags") & UNKNOWN ? " how many" : ""} pods wanted, ` +
       `${texts.ready} ready, ${texts.unready} not ready, ${flags & PANIC ? "panic" : "no panic"}, ` +
       `activator ${flags & ACTIVATOR ? "in" : "not in"} the path, ` +
       `${gateOf(flags) ? `load balancer ${texts.gate}, ` : ""}${value("state")}`

@@ -44,6 +44,8 @@ pub(super) struct Panel {
     /// Of 24.
     pub(super) width: u32,
     pub(super) at_zero: AtZero,
+    /// The colour of a number from a value on, the lowest first; its first value is not read. Without any it has none.
+    pub(super) colors: &'static [(f64, &'static str)],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,8 +214,15 @@ impl Panel {
             }
             Show::Number => {
                 panel["type"] = "stat".into();
+                let colored = if self.colors.is_empty() { "none" } else { "value" };
+                if !self.colors.is_empty() {
+                    let step = |(at, (from, color)): (usize, &(f64, &str))| json!({"color": color, "value": if at == 0 { Value::Null } else { json!(from) }});
+                    let steps: Vec<_> = self.colors.iter().enumerate().map(step).collect();
+                    defaults["color"] = json!({"mode": "thresholds"});
+                    defaults["thresholds"] = json!({"mode": "absolute", "steps": steps});
+                }
                 panel["options"] = json!({
-                    "colorMode": "none", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
+                    "colorMode": colored, "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
                     "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false}, "textMode": "value",
                 });
             }

@@ -27,7 +27,7 @@ const fn panel(
     queries: &'static [(&'static str, &'static str)],
 ) -> Panel {
     let width = if matches!(show, Show::Number) { 4 } else { 12 };
-    Panel { show, title, about, unit, queries, width, at_zero: AtZero::Data }
+    Panel { show, title, about, unit, queries, width, at_zero: AtZero::Data, colors: &[] }
 }
 
 const fn lines(
@@ -47,6 +47,15 @@ const fn number(
 ) -> Panel {
     panel(Show::Number, title, about, unit, queries)
 }
+
+/// A number whose colour says whether somebody should look.
+const fn colored(panel: Panel, colors: &'static [(f64, &'static str)]) -> Panel {
+    Panel { colors, ..panel }
+}
+
+/// Good is none; from one on it is of this severity.
+const RED_FROM_ONE: &[(f64, &str)] = &[(0.0, "green"), (1.0, "red")];
+const ORANGE_FROM_ONE: &[(f64, &str)] = &[(0.0, "green"), (1.0, "orange")];
 
 /// Without requests there is no answer to it.
 const fn of_requests(panel: Panel) -> Panel {
@@ -80,14 +89,17 @@ const OVERVIEW: Dashboard = Dashboard {
                     "reqps",
                     &[("", "sum(rate(http_server_request_duration_seconds_count{%Q}%I)) or vector(0)")],
                 ),
-                of_requests(number(
-                    "Success",
-                    "The part of the requests that was not answered with a status of 500 and above.",
-                    "percentunit",
-                    &[(
-                        "",
-                        "1 - (sum(rate(http_server_request_duration_seconds_count{%Q,http_response_status_code=~\"5..\"}%I)) or vector(0)) / (sum(rate(http_server_request_duration_seconds_count{%Q}%I)) > 0)",
-                    )],
+                of_requests(colored(
+                    number(
+                        "Success",
+                        "The part of the requests that was not answered with a status of 500 and above.",
+                        "percentunit",
+                        &[(
+                            "",
+                            "1 - (sum(rate(http_server_request_duration_seconds_count{%Q,http_response_status_code=~\"5..\"}%I)) or vector(0)) / (sum(rate(http_server_request_duration_seconds_count{%Q}%I)) > 0)",
+                        )],
+                    ),
+                    &[(0.0, "red"), (0.99, "orange"), (0.999, "green")],
                 )),
                 number("Ready pods", "Pods that are ready.", "none", &[("", "sum(kn_revision_pods_count{%R})")]),
                 number(
@@ -102,11 +114,14 @@ const OVERVIEW: Dashboard = Dashboard {
                     "none",
                     &[("", "sum(kn_revision_panic_mode{%R})")],
                 ),
-                number(
-                    "Waiting",
-                    "Requests that wait in an activator for a pod.",
-                    "none",
-                    &[("", "sum(kn_revision_request_queued{%N})")],
+                colored(
+                    number(
+                        "Waiting",
+                        "Requests that wait in an activator for a pod.",
+                        "none",
+                        &[("", "sum(kn_revision_request_queued{%N})")],
+                    ),
+                    ORANGE_FROM_ONE,
                 ),
             ],
         },
@@ -642,11 +657,14 @@ const CONTROL_PLANE: Dashboard = Dashboard {
                     "none",
                     &[("", "sum(ebb_revisions)")],
                 ),
-                number(
-                    "Buckets without owner",
-                    "Revisions in such a bucket are scaled by nobody.",
-                    "none",
-                    &[("", "max(ebb_buckets) - sum(ebb_buckets_owned)")],
+                colored(
+                    number(
+                        "Buckets without owner",
+                        "Revisions in such a bucket are scaled by nobody.",
+                        "none",
+                        &[("", "max(ebb_buckets) - sum(ebb_buckets_owned)")],
+                    ),
+                    RED_FROM_ONE,
                 ),
                 number(
                     "Standbys",
@@ -666,11 +684,14 @@ const CONTROL_PLANE: Dashboard = Dashboard {
                     "none",
                     &[("", "sum(ebb_stat_connections)")],
                 ),
-                number(
-                    "Revisions left out",
-                    "Revisions without series of their own, because there are too many.",
-                    "none",
-                    &[("", "max(ebb_metrics_revisions_left_out)")],
+                colored(
+                    number(
+                        "Revisions left out",
+                        "Revisions without series of their own, because there are too many.",
+                        "none",
+                        &[("", "max(ebb_metrics_revisions_left_out)")],
+                    ),
+                    ORANGE_FROM_ONE,
                 ),
                 lines("Buckets", "Buckets by their owner.", "none", &[("{{pod}}", "sum by (pod) (ebb_buckets_owned)")]),
                 lines(

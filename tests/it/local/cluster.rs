@@ -243,6 +243,12 @@ async fn a_service_runs_scales_and_goes_with_all_that_belonged_to_it() {
     let cluster = Cluster::start(81).await;
     cluster.apply(SAMPLE_MANIFEST).await;
     cluster.service_is("hello", Status::True).await;
+    let nowhere = SAMPLE_MANIFEST.replace("namespace: default", "namespace: nowhere");
+    let refused = manifest::apply(&cluster.client, &manifests(&nowhere)).await;
+    let says: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    let way_out =
+        "namespaces \"nowhere\" not found; add a Namespace of that name to the files, or leave metadata.namespace out";
+    assert!(says.len() == 1 && says[0].contains(way_out), "{says:?}");
 
     // What a user of kubectl sees.
     let pods = cluster.all::<Pod>().await;

@@ -25,6 +25,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -109,6 +110,7 @@ fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
 struct Replica {
     autoscaler: Arc<Autoscaler>,
     stats: SocketAddr,
+    admin: SocketAddr,
 }
 
 async fn start(client: kube::Client, cluster: &Cluster, clock: Clock, number: u8) -> Replica {
@@ -133,6 +135,8 @@ async fn start_at(
     let free = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let listener = free().await;
     let stats = listener.local_addr().expect("an address");
+    let admin = free().await;
+    let at = admin.local_addr().expect("an address");
     let ip = format!("10.0.0.{number}");
     cluster.leads(&ip, stats);
     let identity = Identity::new(&format!("autoscaler-{number}"), &ip).expect("a pod");
@@ -148,13 +152,13 @@ async fn start_at(
         maps,
         start: settings,
         stats: Listen::Now(listener),
-        admin: free().await,
+        admin,
         metrics: None,
         show: ebb::app::Show::default(),
         gates: None,
     };
     let autoscaler = Autoscaler::start(options, CancellationToken::new()).await.expect("an autoscaler");
-    Replica { autoscaler: Arc::new(autoscaler), stats }
+    Replica { autoscaler: Arc::new(autoscaler), stats, admin: at }
 }
 
 impl Replica {
@@ -186,6 +190,23 @@ impl Replica {
         let page = self.autoscaler.metrics().exposition(Format::Prometheus);
         let line = page.lines().find_map(|line| line.strip_prefix("ebb_stats_received_total "));
         line.and_then(|value| value.parse().ok()).expect("a number")
+    }
+
+    /// What it says first of a revision when it is asked why.
+    async fn explained(&self, name: &str) -> String {
+        let request = format!("GET /explain/default/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let admin = self.admin;
+        // While a thread waits, virtual time stands still.
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(admin)?;
+            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        let answer = asked.await.expect("no panic").expect("an answer");
+        let (_, text) = answer.split_once("\r\n\r\n").expect("a head");
+        text.lines().nth(2).expect("a sentence").to_owned()
     }
 
     /// The last decision on a revision.
@@ -282,6 +303,12 @@ async fn only_owners_write_and_who_loses_a_bucket_forgets_it() {
     assert!(second_network.ownership.set(second.ownership().clone()).is_ok());
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!((second.owned(), second.known()), (0, 0));
+    // Whoever asks the other is sent to the owner.
+    let told = second.explained("early-3").await;
+    let says = "This replica does not decide on it: autoscaler-1 does. To ask there: kubectl -n knative-serving \
+                port-forward pod/autoscaler-1 8008.";
+    assert_eq!(told, says);
+    assert_ne!(first.explained("early-3").await, told);
 
     // The first is cut off with its hands full: what it had sent never arrives, what it has not sent it must not send.
     let slow = Effect::Delay(Duration::from_millis(700));
