@@ -370,6 +370,10 @@ impl Account {
         let plan = self.plan.clone().unwrap_or_default();
         if wanted == 0 {
             ways.push("more: any request".to_owned());
+            if self.starting() > 0 {
+                ways.push("fewer: none, once it was ready and nobody used it, or its time to start is over".to_owned());
+                return ways;
+            }
             if plan.min == 0 {
                 ways.push("never at zero: autoscaling.knative.dev/min-scale: \"1\"".to_owned());
             }
