@@ -192,7 +192,7 @@ impl Frame {
 
     /// Adds a message to the field of this number: the number and that a length follows, the length, the message.
     fn add(&mut self, field: u8, message: &impl prost::Message) {
-        self.bytes.push(field << 3 | 2);
+        self.bytes.push((field << 3) | 2);
         let _ = message.encode_length_delimited(&mut self.bytes);
     }
 

@@ -16,12 +16,13 @@
 //!
 //! # Bounds
 //!
-//! Files are as long as an eighth of the space allowed, and the oldest go to stay within it; allowed is what was asked for, and
-//! no more than seven eighths of what the disk has left. Where the states at the start of files would take more than half
-//! of each, files are longer and fewer; what not even one fits in is taken all the same, and told in the log. In memory no more than
-//! [`MOST_WAITING`] batches wait. Where the disk cannot follow, is full or cannot be written, what does not fit is
-//! dropped and counted, and recording begins afresh in a new file as soon as it can; the autoscaler is never kept
-//! waiting. On a disk that others filled the oldest file goes with each try, and the newest stays.
+//! Files are as long as an eighth of the space allowed, and the oldest go to stay within it; allowed is what was asked
+//! for, and no more than seven eighths of what the disk has left. Where the states at the start of files would take
+//! more than half of each, files are longer and fewer; what not even one fits in is taken all the same, and told in the
+//! log. In memory no more than [`MOST_WAITING`] batches wait. Where the disk cannot follow, is full or cannot be
+//! written, what does not fit is dropped and counted, and recording begins afresh in a new file as soon as it can; the
+//! autoscaler is never kept waiting. On a disk that others filled the oldest file goes with each try, and the newest
+//! stays.
 //!
 //! # After a crash
 //!
