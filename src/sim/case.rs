@@ -116,7 +116,7 @@ impl Case {
 
     /// The seed of a repetition.
     pub fn seed(&self, repetition: u32) -> u64 {
-        self.scenario.seed + u64::from(repetition)
+        self.scenario.seed.wrapping_add(u64::from(repetition))
     }
 }
 

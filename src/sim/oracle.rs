@@ -15,7 +15,7 @@ use super::batch::Watch;
 use super::case::Case;
 use super::histogram::Histogram;
 use super::law::Written;
-use super::outcome::{Cost, Fit, Lengths, Outcome, Requests, SloMeasures, area, share};
+use super::outcome::{Cost, Fit, Lengths, Outcome, Requests, SloMeasures, Work, area, share};
 use super::random::{Purpose, stream};
 use super::scenario::{Entry, Kpa, Oracle};
 use super::time::{MINUTE, Micros, from_seconds, seconds};
@@ -99,7 +99,7 @@ pub fn run(case: &Case, policy: &Entry, seed: u64, watch: &Watch) -> Outcome {
     let (mut needed, mut most, mut most_pods) = (0_usize, 0, 0);
     let mut latency = Histogram::default();
     let (mut came, mut censored, mut slow, mut demand_area) = (0_u64, 0_u64, 0_u64, 0_u128);
-    let mut told = 0;
+    let (mut told, mut all) = (0, 0);
 
     let fall = |at: Micros, demand: usize, needed: &mut usize, levels: &mut Vec<Level>, bill: &mut Bill| {
         let pods = need(demand, per_pod);
@@ -134,6 +134,7 @@ pub fn run(case: &Case, policy: &Entry, seed: u64, watch: &Watch) -> Outcome {
                 censored += 1;
             }
         }
+        all += 1;
         demand_area += bill.part(at, leaves);
         most = most.max(leaving.len());
         let pods = need(leaving.len(), per_pod);
@@ -204,6 +205,7 @@ pub fn run(case: &Case, policy: &Entry, seed: u64, watch: &Watch) -> Outcome {
         },
         fit: Fit { mean_demand: area(demand_area) / measured, max_demand: most as u64, ..Fit::default() },
         latencies: latency.classes().collect(),
+        work: Work { requests: all, ..Work::default() },
         ..Outcome::default()
     }
 }
@@ -219,13 +221,14 @@ fn need(demand: usize, per_pod: f64) -> usize {
 }
 
 /// Tells each outcome how many times as much it cost as the floor under the same seed, where there is one.
-pub fn relate(outcomes: &mut [Outcome]) {
+pub fn relate<'a>(outcomes: impl IntoIterator<Item = &'a mut Outcome>) {
+    let mut outcomes: Vec<&mut Outcome> = outcomes.into_iter().collect();
     let floors: Vec<(u64, f64)> = outcomes
         .iter()
         .filter(|outcome| outcome.kind == "oracle" && outcome.cost.pod_seconds > 0.0)
         .map(|outcome| (outcome.seed, outcome.cost.pod_seconds))
         .collect();
-    for outcome in outcomes {
+    for outcome in &mut outcomes {
         let floor = floors.iter().find(|(seed, _)| *seed == outcome.seed);
         outcome.cost.against_oracle = floor.map(|(_, floor)| outcome.cost.pod_seconds / floor);
     }

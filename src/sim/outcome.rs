@@ -5,6 +5,7 @@
 use super::histogram::Histogram;
 use super::time::seconds;
 use crate::engine::forecast::{Guard, Tally};
+use crate::units::count_f64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -63,6 +64,34 @@ pub struct Outcome {
     /// The series, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub series: Option<Series>,
+    /// How much there was to do. It says nothing of the policy, so it is in no file.
+    #[serde(skip)]
+    pub work: Work,
+}
+
+/// How much a run had to do. It is counted, not timed, so that it is the same on any machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Work {
+    /// Requests that came one by one, those of the warm-up too.
+    pub requests: u64,
+    /// Things that happened, other than that a request came.
+    pub events: u64,
+    /// How often a pod was looked at: to scrape it, to share it among activators, to choose one that goes.
+    pub pods: u64,
+    /// Cells in which requests were only counted.
+    pub cells: u64,
+    /// How often a group of pods was looked at in a cell.
+    pub groups: u64,
+}
+
+impl Work {
+    /// How long it takes, in seconds: what each part took on one core of the machine whose figures the README tells.
+    pub fn seconds(&self) -> f64 {
+        let Self { requests, events, pods, cells, groups } = *self;
+        let each = [(requests, 130e-9), (events, 80e-9), (pods, 4.5e-9), (cells, 150e-9), (groups, 80e-9)];
+        let count = |count: u64| count_f64(usize::try_from(count).unwrap_or(usize::MAX));
+        each.into_iter().map(|(how_many, takes)| count(how_many) * takes).sum()
+    }
 }
 
 /// What became of the requests that were measured. `arrived` is the sum of the rest, `retries` apart.

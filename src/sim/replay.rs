@@ -10,6 +10,7 @@ use super::outcome::Outcome;
 use super::scenario::{Entry, Kpa, Scenario, TraceLoad};
 use super::time::{Length, Micros, SECOND, Share, from_seconds, micros};
 use super::trace::{Recorded, Trace};
+use crate::engine::revision::TICK;
 use crate::engine::{Event, Input, MetricSpec, Spec};
 use crate::units::{Aggregation, ScalingMetric, Timestamp, saturating_i32};
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub struct Recording {
     windows: Option<MetricSpec>,
     /// How often the spec changed.
     changes: u32,
+    /// When the scaler last ticked, and last scraped.
+    tick: Option<Timestamp>,
+    scrape: Option<Timestamp>,
 }
 
 /// How far simulated pods are from recorded ones.
@@ -58,9 +62,17 @@ impl Recording {
                 self.spec = Some(Arc::clone(spec));
                 self.ready.push((input.now, *ready));
             }
-            Event::Tick { ready } => self.ready.push((input.now, *ready)),
+            Event::Tick { ready } => {
+                self.ready.push((input.now, *ready));
+                self.tick = Some(input.now);
+            }
             Event::Reported { load, .. } | Event::Scraped { load } => {
-                let second = self.seconds.entry(input.now.second()).or_default();
+                if let Event::Scraped { .. } = &input.event {
+                    self.scrape = Some(input.now);
+                }
+                // What is told now is of the second that ended.
+                let began = self.first.map_or(0, Timestamp::second);
+                let second = self.seconds.entry((input.now.second() - 1).max(began)).or_default();
                 second.0 += load.requests - load.proxied_requests;
                 second.1 += load.concurrency - load.proxied_concurrency;
             }
@@ -153,6 +165,15 @@ impl Recording {
         let window = self.windows.map_or(0, |windows| micros(windows.stable_window));
         let length = counts.len() as u64 * SECOND;
         scenario.warm_up = Length((2 * window).min(length / 3));
+        // The scaler looks when it looked then.
+        if let Some(first) = self.first {
+            let since = |at: Option<Timestamp>, period: Micros| {
+                at.map(|at| Length(micros(at.since(first.truncated())) % period))
+            };
+            let phases = &mut scenario.world.phases;
+            phases.tick = phases.tick.or_else(|| since(self.tick, micros(TICK)));
+            phases.scrape = phases.scrape.or_else(|| since(self.scrape, SECOND));
+        }
         scenario.policies.retain(|other| other.name != RECORDED);
         scenario.policies.insert(0, policy);
         if let Some((path, message)) = scenario.check().into_iter().next() {

@@ -424,6 +424,9 @@ pub struct World {
     pub metric_delay: Length,
     /// When the scaler hears nothing at all.
     pub metric_gaps: Vec<Gap>,
+    /// When in their periods the parts of Knative look, where that is known.
+    #[serde(skip_serializing_if = "Phases::are_unknown")]
+    pub phases: Phases,
     /// What breaks.
     pub failures: Failures,
 }
@@ -443,6 +446,7 @@ impl Default for World {
             scrape_failure: Share(0.0),
             metric_delay: Length(0),
             metric_gaps: Vec::new(),
+            phases: Phases::default(),
             failures: Failures::default(),
         }
     }
@@ -494,6 +498,28 @@ pub struct Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Self { quiet: Length::seconds(30), grace: None }
+    }
+}
+
+/// When something periodic happens first, after the start of the load; every period from then on, and before. Where it is
+/// absent the seed says: parts of a cluster are not in step, and none is to be lucky in all runs.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    /// The scaler decides, every two seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick: Option<Length>,
+    /// Pods are scraped, each second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Length>,
+    /// Activators report, each second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Length>,
+}
+
+impl Phases {
+    fn are_unknown(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -29,7 +29,7 @@ use super::scenario::Entry;
 use super::time::{Micros, from_seconds, seconds};
 use super::trace::Recorded;
 use rand::RngExt as _;
-use rand_distr::{Binomial, Distribution as _, StandardNormal};
+use rand_distr::StandardNormal;
 
 /// How long a cell is.
 pub const CELL: Micros = 100_000;
@@ -222,11 +222,19 @@ pub(crate) struct Uneven {
 
 /// Probability of waiting and mean number of those who wait in M/M/c, with `served` busy on average.
 fn erlang(servers: u32, served: f64) -> (f64, f64) {
-    let mut blocked = 1.0;
     if servers == 0 || served <= 0.0 {
         return (0.0, 0.0);
     }
-    for server in 1..=servers {
+    let spare = f64::from(servers) - served;
+    // By Chernoff's bound fewer than one in 10¹⁷ waits.
+    if spare > 0.0 && spare.powi(2) > 80.0 * f64::from(servers) {
+        return (0.0, 0.0);
+    }
+    // The recursion forgets where it began: from twelve deviations below on by 30 digits. So far below nearly all that come
+    // beyond so many servers are blocked.
+    let first = whole(served - 12.0 * served.sqrt());
+    let mut blocked = 1.0 - f64::from(first) / served;
+    for server in first + 1..=servers {
         blocked = served * blocked / (f64::from(server) + served * blocked);
     }
     let servers = f64::from(servers);
@@ -351,16 +359,31 @@ pub(crate) fn binomial(count: u32, chance: f64, stream: &mut Stream) -> u32 {
     if chance >= 1.0 {
         return count;
     }
-    if count <= 16 {
-        return (0..count).map(|_| u32::from(unit(stream) < chance)).sum();
+    if chance > 0.5 {
+        return count - binomial(count, 1.0 - chance, stream);
     }
-    let (mean, variance) = (f64::from(count) * chance, f64::from(count) * chance * (1.0 - chance));
-    if variance > 25.0 {
+    let number = f64::from(count);
+    let (mean, variance) = (number * chance, number * chance * (1.0 - chance));
+    if variance > 10.0 {
         let normal: f64 = stream.sample(StandardNormal);
         return whole((mean + normal * variance.sqrt() + 0.5).max(0.0)).min(count);
     }
-    Binomial::new(u64::from(count), chance)
-        .map_or(0, |law| u32::try_from(law.sample(stream)).unwrap_or(count).min(count))
+    // By inversion: most of a screened day is spent here, and most often it is none. Bernoulli's inequality tells that
+    // without a power.
+    let mut left = unit(stream);
+    if left < 1.0 - mean {
+        return 0;
+    }
+    let odds = chance / (1.0 - chance);
+    let mut this = (1.0 - chance).powi(i32::try_from(count).unwrap_or(i32::MAX));
+    for hits in 0..count {
+        if left < this {
+            return hits;
+        }
+        left -= this;
+        this *= odds * f64::from(count - hits) / f64::from(hits + 1);
+    }
+    count
 }
 
 /// A whole number that is on average this one.
@@ -444,6 +467,13 @@ mod tests {
         assert!((service.longer_than(1_000_000) - 0.01).abs() < 0.003);
     }
 
+    /// Erlang's C by its recursion from no server on.
+    fn plainly(servers: u32, served: f64) -> f64 {
+        let blocked =
+            (1..=servers).fold(1.0, |blocked, server| served * blocked / (f64::from(server) + served * blocked));
+        blocked / (1.0 - served / f64::from(servers) * (1.0 - blocked))
+    }
+
     #[test]
     fn parts_wait_longer_than_a_pool() {
         let service = service(&Law::Exponential(1.0));
@@ -451,6 +481,11 @@ mod tests {
         // Erlang's C of 10 servers at 0.8 is 0.409180, and 0.409180 × 8 / 2 = 1.636720 wait.
         let (chance, waiting) = erlang(10, 8.0);
         assert!((chance - 0.409_180).abs() < 1e-6 && (waiting - 1.636_720).abs() < 1e-5, "{chance} {waiting}");
+        // Published too: 100 at 0.95, and what is too rare to matter.
+        let (chance, waiting) = erlang(100, 95.0);
+        assert!((chance - 0.506_457).abs() < 1e-6 && (waiting - 0.506_457 * 19.0).abs() < 1e-4, "{chance} {waiting}");
+        assert!((erlang(400, 380.0).0 - plainly(400, 380.0)).abs() < 1e-12);
+        assert!(plainly(300, 120.0) < 1e-17 && erlang(300, 120.0) == (0.0, 0.0));
         // At 0.6 each is reached within 20 s, and the pool of both waits less.
         let uneven = service.uneven(20, [10, 10].into_iter(), 12.0);
         let ((chance, waiting), (pooled_chance, pooled)) = (erlang(10, 6.0), erlang(20, 12.0));
@@ -465,7 +500,9 @@ mod tests {
     #[test]
     fn binomial_numbers_have_their_mean_and_variance() {
         let mut stream = stream(3, Purpose::Service, "");
-        for (count, chance) in [(10, 0.3), (100, 0.02), (400, 0.5)] {
+        for (count, chance) in
+            [(1, 0.4), (10, 0.3), (10, 0.8), (100, 0.02), (100, 0.09), (120, 0.91), (400, 0.5), (100_000, 0.000_1)]
+        {
             let values: Vec<f64> = (0..20_000).map(|_| f64::from(binomial(count, chance, &mut stream))).collect();
             let mean = values.iter().sum::<f64>() / 20_000.0;
             let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 20_000.0;

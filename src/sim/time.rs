@@ -60,6 +60,11 @@ impl Length {
     pub const fn millis(millis: u64) -> Self {
         Self(millis * 1000)
     }
+
+    /// Of what happens every `period`, and once at this instant: how long after `from` it happens first.
+    pub(super) const fn after(self, from: Micros, period: Micros) -> Micros {
+        (self.0 % period + period - from % period) % period
+    }
 }
 
 impl fmt::Display for Length {

@@ -2,9 +2,13 @@
 
 use crate::system::Local;
 use ebb::clock::Clock;
+use ebb::engine::Event;
+use ebb::observe::journal::Replay;
+use ebb::observe::journal::replay::Step;
 use ebb::sim::outcome::Outcome;
 use ebb::sim::trace::{Recorded, Request, Trace};
 use ebb::sim::{Case, Detail, run, scenario};
+use ebb::units::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,6 +35,7 @@ revision:
   annotations: { autoscaling.knative.dev/window: 15s }
 world:
   activators: 1
+  phases: PHASES
   api_latency: { constant: { value: 10ms } }
   activator_probe: 50ms
   ingress: { endpoint_propagation: { constant: { value: 50ms } } }
@@ -85,13 +90,44 @@ struct Seen {
     pod_seconds: f64,
     /// How long each pod took to be ready, rising: given to the simulator, which knows nothing of this machine.
     started: Vec<f64>,
+    /// When the scaler decides, pods are scraped and the activator reports, in seconds since the load began. Given to the
+    /// simulator too: what comes of a burst depends on it, and of its own seeds every second one is further from their mean than
+    /// is allowed here.
+    phases: [f64; 3],
 }
 
 /// When a pod was first seen, and when first ready.
 type Start = (f64, Option<f64>);
 
+/// When in its period something happens that happened at these times: where most of them are.
+fn phase(times: &[f64], period: f64) -> f64 {
+    let of = |at: &f64| at.rem_euclid(period);
+    let near = |at: f64| times.iter().filter(|other| (of(other) - at).abs() < 0.03).count();
+    times.iter().map(of).max_by_key(|at| near(*at)).expect("it happened")
+}
+
+/// The phases of the scaler in a journal, since `begun`.
+fn phases(journal: &std::path::Path, begun: Timestamp) -> [f64; 3] {
+    let mut times: [Vec<f64>; 3] = Default::default();
+    let mut replay = Replay::open(journal, None).expect("a journal");
+    let noted = replay.run(None, |event| {
+        let Step::Applied { input, .. } = &event.step else { return };
+        let which = match &input.event {
+            Event::Tick { .. } => 0,
+            Event::Scraped { .. } | Event::NothingToScrape => 1,
+            Event::Reported { .. } => 2,
+            _ => return,
+        };
+        times[which].push(input.now.since(begun).seconds_f64());
+    });
+    noted.expect("whole");
+    [phase(&times[0], 2.0), phase(&times[1], 1.0), phase(&times[2], 1.0)]
+}
+
 async fn live() -> Seen {
-    let local = Arc::new(Local::start(MANIFEST, &["--startup-delay", "1s"]).await);
+    let journal = tempfile::tempdir().expect("a temporary directory");
+    let place = journal.path().to_str().expect("a path");
+    let local = Arc::new(Local::start(MANIFEST, &["--startup-delay", "1s", "--journal", place]).await);
     // The revision begins with a pod, which goes first.
     local.wait_for_pods(0).await;
     let clock = Clock::system();
@@ -145,6 +181,7 @@ async fn live() -> Seen {
         seen.cold += f64::from(u8::from(cold));
     }
     watching.await.expect("no panic");
+    seen.phases = phases(journal.path(), begun);
     latencies.sort_by(f64::total_cmp);
     seen.p95 = latencies[latencies.len() * 95 / 100];
     let pods = pods.lock().expect("no panic above");
@@ -159,11 +196,13 @@ async fn live() -> Seen {
     seen
 }
 
-/// The same load, simulated with pods that start as these did.
-fn simulated(started: &[f64]) -> Seen {
+/// The same load, simulated with pods that start as these did, and a scaler that looks when this one did.
+fn simulated(started: &[f64], phases: [f64; 3]) -> Seen {
     let percentiles = [0, 25, 50, 75, 100]
         .map(|percent| format!("\"{percent}\": {:.3}s", started[(started.len() - 1) * percent / 100].max(0.001)));
-    let text = SCENARIO.replace("STARTED", &format!("{{ {} }}", percentiles.join(", ")));
+    let [tick, scrape, report] = phases;
+    let phased = format!("{{ tick: {tick:.3}s, scrape: {scrape:.3}s, report: {report:.3}s }}");
+    let text = SCENARIO.replace("STARTED", &format!("{{ {} }}", percentiles.join(", "))).replace("PHASES", &phased);
     let scenario = scenario::parse("live.yaml", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
     let took = Some(u64::try_from(SERVED.as_micros()).expect("short"));
     let mut requests: Vec<Request> = load().into_iter().map(|at| Request { at: at * 1000, took }).collect();
@@ -185,6 +224,7 @@ fn simulated(started: &[f64]) -> Seen {
         p95: mean(&|run| run.latency.p95),
         pod_seconds: mean(&|run| run.cost.pod_seconds),
         started: started.to_vec(),
+        phases,
     }
 }
 
@@ -197,7 +237,7 @@ fn seconds(number: u64) -> f64 {
 #[ignore = "five minutes, and nothing beside it on the machine: cargo test --test it sim_live -- --ignored --nocapture"]
 async fn what_is_simulated_is_what_happens() {
     let live = live().await;
-    let simulated = simulated(&live.started);
+    let simulated = simulated(&live.started, live.phases);
     let mut report = String::new();
     let mut within = true;
     for (what, simulated, live, allowed) in [
@@ -213,7 +253,7 @@ async fn what_is_simulated_is_what_happens() {
     let share = seconds(near as u64) / seconds(live.ready.len() as u64);
     within &= share >= 0.95;
     writeln!(report, "ready pods within one: {:.1} % of {} ticks", share * 100.0, live.ready.len()).expect("a string");
-    writeln!(report, "pods took {:.2?} s to be ready", live.started).expect("a string");
+    writeln!(report, "pods took {:.2?} s to be ready; phases {:.3?} s", live.started, live.phases).expect("a string");
     writeln!(report, "simulated {:?}\nlive      {:?}", simulated.ready, live.ready).expect("a string");
     eprintln!("{report}");
     assert!(within, "{report}");

@@ -241,6 +241,32 @@ async fn what_it_recorded_replays_byte_for_byte() {
     assert!(code == Some(0) && said.contains("each as it was recorded, byte for byte"), "{said}");
     let (code, _, error) = replay(&["--revision", "default/other-00001"]);
     assert!(code == Some(2) && error.contains("has nothing of default/other-00001"), "{error}");
+
+    // What came of requests is an assumption, which is said.
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let world = elsewhere.path().join("world.yaml");
+    std::fs::write(&world, "apiVersion: sim/v1\nname: world\npolicies: [{ name: same, kpa: {} }]\n").expect("written");
+    let (code, said, error) = replay(&["--what-if", world.to_str().expect("a path"), "--force", "--repetitions", "1"]);
+    assert_eq!(code, Some(0), "{said}{error}");
+    assert!(said.contains("How long each request took was not recorded"), "{said}");
+
+    // Cut anywhere, it is replayed up to there, which is said; garbled, it is refused with the place and the way out.
+    let files = std::fs::read_dir(journal.path()).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let file = files.max_by_key(|file| file.metadata().expect("a file").len()).expect("a file");
+    let whole = std::fs::read(&file).expect("a journal");
+    let mut told = 0;
+    for part in 3..=12 {
+        std::fs::write(&file, &whole[..whole.len() * part / 13]).expect("written");
+        let (code, said, error) = replay(&[]);
+        assert!(code == Some(0) && said.contains("each as it was recorded"), "{part} of 13: {said}{error}");
+        told += usize::from(error.contains("it ends in the middle of a record"));
+    }
+    assert!(told >= 5, "only {told} of 10 cuts were told");
+    let mut garbled = whole.clone();
+    garbled[whole.len() / 2..][..8].iter_mut().for_each(|byte| *byte ^= 0xff);
+    std::fs::write(&file, garbled).expect("written");
+    let (code, said, error) = replay(&[]);
+    assert!(code == Some(2) && said.is_empty() && error.contains("is damaged"), "{said}{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,7 +172,7 @@ impl Runs {
         let job = |policy: &crate::sim::Entry, repetition: u32| Job {
             case: case.clone(),
             policy: policy.clone(),
-            seed: first + u64::from(repetition),
+            seed: first.wrapping_add(u64::from(repetition)),
             // The series of one run is shown; the others only count.
             detail: if repetition == 0 { Detail::Series } else { Detail::Measures },
         };

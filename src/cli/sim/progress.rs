@@ -19,17 +19,18 @@ const EVERY: Duration = Duration::from_millis(200);
 /// Makes every run, in the order of the jobs.
 pub(super) fn run(jobs: &[Job], threads: NonZeroUsize, watch: &Watch) -> anyhow::Result<Vec<Outcome>> {
     let all: f64 = jobs.iter().map(|job| seconds(job.case.length())).sum();
-    ended(shown("simulating", Some(all), watch, || batch::run(jobs, threads, watch)))
+    let part = || seconds(watch.simulated()) / all;
+    ended(shown("simulating", &part, || batch::run(jobs, threads, watch)))
 }
 
-/// Does something that simulates `all` seconds, as far as that is known, and shows how far it is.
-pub(super) fn shown<T>(doing: &str, all: Option<f64>, watch: &Watch, work: impl FnOnce() -> T) -> T {
+/// Does something and shows what part of it is done.
+pub(super) fn shown<T>(doing: &str, part: &(impl Fn() -> f64 + Sync), work: impl FnOnce() -> T) -> T {
     if !std::io::stderr().is_terminal() {
         return work();
     }
     let (done, over) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(move || draw(doing, all, watch, &over));
+        scope.spawn(move || draw(doing, part, &over));
         let result = work();
         drop(done);
         result
@@ -50,23 +51,17 @@ fn bar(part: f64) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH as usize - full))
 }
 
-fn draw(doing: &str, all: Option<f64>, watch: &Watch, over: &mpsc::Receiver<()>) {
+fn draw(doing: &str, part: &impl Fn() -> f64, over: &mpsc::Receiver<()>) {
     let clock = Clock::system();
     let begun = clock.now();
     #[expect(clippy::cast_possible_truncation, reason = "for people")]
     let whole = |length: f64| Span::from_seconds(length.round() as i64);
     while over.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let simulated = seconds(watch.simulated());
         let passed = clock.now().since(begun).seconds_f64();
-        let far = if let Some(all) = all {
-            let part = (simulated / all).clamp(0.0, 1.0);
-            let left = if part > 0.0 { passed / part - passed } else { 0.0 };
-            format!("{} {:3.0} %, {} left", bar(part), part * 100.0, whole(left))
-        } else {
-            format!("{} simulated in {}", whole(simulated), whole(passed))
-        };
+        let part = part().clamp(0.0, 1.0);
+        let left = if part > 0.0 { passed / part - passed } else { 0.0 };
         let mut err = std::io::stderr().lock();
-        let _ = write!(err, "\r\x1b[K{doing}: {far}");
+        let _ = write!(err, "\r\x1b[K{doing}: {} {:3.0} %, {} left", bar(part), part * 100.0, whole(left));
         let _ = err.flush();
     }
     eprint!("\r\x1b[K");

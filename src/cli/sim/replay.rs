@@ -7,7 +7,7 @@ use crate::observe::journal::Replay;
 use crate::observe::journal::replay::{Agreement, Event, Step};
 use crate::sim::batch::{Job, Watch};
 use crate::sim::replay::{RECORDED, Recording};
-use crate::sim::time::{Length, Share};
+use crate::sim::time::{Length, Share, from_seconds};
 use crate::sim::{Detail, world};
 use crate::units::RevisionKey;
 use anyhow::{Context as _, bail};
@@ -24,8 +24,9 @@ use std::path::PathBuf;
 /// with its input.
 ///
 /// With --what-if the traffic is rebuilt from what was recorded and played in the world of a
-/// scenario, whose policies are then compared; it needs no load of its own. First the recorded configuration must bring back the
-/// recorded pods: where it is further off than --max-error, there is no answer, unless forced.
+/// scenario, whose policies are then compared; it needs no load of its own. First the recorded
+/// configuration must bring back the recorded pods: where it is further off than --max-error, there
+/// is no answer, unless forced.
 ///
 /// Examples:
 ///   ebb sim replay /var/ebb
@@ -107,6 +108,7 @@ fn audit(args: &Args) -> anyhow::Result<Exit> {
         }
         _ => {}
     })?;
+    let cut_off = cut_off(&replay);
     let Agreement { inputs, decisions, .. } = replay.agreement();
     if inputs == 0 {
         match &args.revision {
@@ -128,7 +130,7 @@ fn audit(args: &Args) -> anyhow::Result<Exit> {
             });
             let answer = json!({
                 "version": "ebb.sim.replay/v1", "revisions": revisions.len(), "inputs": inputs, "decisions": decisions,
-                "differing": differing, "gaps": gaps, "first": difference,
+                "differing": differing, "gaps": gaps, "cut_off": cut_off, "first": difference,
             });
             format!("{answer:#}")
         }
@@ -169,6 +171,18 @@ fn audit(args: &Args) -> anyhow::Result<Exit> {
     Ok(if same { Exit::Done } else { Exit::AnswerIsNo })
 }
 
+/// Files whose last record ends early, which is said of each.
+fn cut_off(replay: &Replay) -> Vec<String> {
+    let files: Vec<String> = replay.reader().cut_off().iter().map(|file| file.display().to_string()).collect();
+    for file in &files {
+        eprintln!(
+            "{file}: note: it ends in the middle of a record, as when the recorder was killed or a copy was cut short; what \
+             came after that is not in this answer"
+        );
+    }
+    files
+}
+
 fn stamp(at: crate::units::Timestamp) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(at.nanos())).map_or_else(|_| format!("{at:?}"), |at| at.to_string())
 }
@@ -181,6 +195,7 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
             recordings.entry(key.clone()).or_default().take(input);
         }
     })?;
+    let cut_off = cut_off(&replay);
     let names: Vec<String> = recordings.keys().map(ToString::to_string).collect();
     let (key, recording) = match (recordings.len(), recordings.pop_first()) {
         (1, Some(one)) => one,
@@ -191,8 +206,10 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
             names.join(", ")
         ),
     };
+    let world = files::load_for_traffic(scenario)?;
+    let assumed = if world.load.service.is_none() { recording.mean_service() } else { None };
     let case = recording
-        .case(files::load_for_traffic(scenario)?)
+        .case(world)
         .with_context(|| format!("{key} of {} cannot be played in {}", args.journal.display(), scenario.display()))?;
     let recorded = &case.scenario.policies[0];
     let seed = args.runs.seed.unwrap_or(case.scenario.seed);
@@ -224,7 +241,8 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
             "version": crate::sim::outcome::VERSION,
             "replay": {
                 "revision": key.as_str(), "forced": !trusted, "median": difference.median, "p95": difference.p95,
-                "relative": difference.relative, "ticks": difference.ticks, "changes": changes,
+                "relative": difference.relative, "ticks": difference.ticks, "changes": changes, "cut_off": cut_off,
+                "assumed_mean_service": assumed,
             },
             "outcomes": outcomes,
         });
@@ -235,6 +253,15 @@ fn what_if(args: &Args, scenario: &std::path::Path) -> anyhow::Result<Exit> {
         println(&told)?;
     } else {
         println(&format!("FORCED: {told}; more than --max-error {}", args.max_error))?;
+    }
+    if let Some(mean) = assumed {
+        println(&format!(
+            "How long each request took was not recorded: exponential service with a mean of {}, which is what was in \
+             flight over what came, is an assumption, and latencies are no better than it. load.service in {} says what is \
+             known.",
+            Length(from_seconds(mean)),
+            scenario.display()
+        ))?;
     }
     if changes > 0 {
         println(&format!(

@@ -32,8 +32,9 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// What may be spent: a number of simulated requests, or a duration, which is 250 ns for each of them on one thread.
-    /// Where it is too small for the last checks, they are made even so.
+    /// What may be spent: a duration on one thread, or a number of simulated requests, of which each stands for 250 ns.
+    /// Work is counted, not timed, so that the answer is the same on any machine. Where it is too small for the last
+    /// checks, they are made even so.
     #[arg(long, value_name = "DURATION|REQUESTS", default_value = "60s", value_parser = budget)]
     budget: u64,
 
@@ -101,7 +102,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         threads,
     };
     let watch = Watch::default();
-    let tuning = progress::shown("tuning", None, &watch, || tune::tune(&case, &current, &options, &watch))?;
+    // The last checks may take a little more or less than the budget.
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let budget = args.budget as f64 * REQUEST_TAKES;
+    let part = || watch.took() / budget;
+    let tuning = progress::shown("tuning", &part, || tune::tune(&case, &current, &options, &watch))?;
     let written = match &args.output {
         Some(directory) => output::write(directory, &pages_of(&case, args, &tuning)?)?,
         None => Vec::new(),
@@ -134,6 +139,7 @@ fn json_of(case: &Case, tuning: &Tuning) -> anyhow::Result<String> {
         "sensitivity": tuning.sensitivity,
         "screened": tuning.screened,
         "tried": tuning.tried,
+        "cut_short": tuning.cut_short,
         "spent_requests": tuning.spent,
         "digest": pages::digest(&[tuning.training.as_slice(), tuning.held_back.as_slice()].concat()),
     });
@@ -164,9 +170,15 @@ fn expected(held_back: &Comparison) -> Option<String> {
     let share = |policy: &str| {
         held_back.policies.iter().find(|known| known.policy == policy).map(|it| it.get("violation_share"))
     };
+    // It is recommended only where what is in force breaks the promise.
+    let dearer = if cost.difference.is_above(0.0) {
+        " What you have breaks the promise, and nothing cheaper was found that keeps it."
+    } else {
+        ""
+    };
     Some(format!(
         "On the traffic that was held back it costs {} what you have, and {} of requests are slow or failed, where it \
-         was {}.",
+         was {}.{dearer}",
         cost.ratio.as_ref().map_or_else(|| "as much as".to_owned(), compare::cheaper),
         Unit::Share.told(share(TUNED)?.value),
         Unit::Share.told(share(CURRENT)?.value)
@@ -217,10 +229,11 @@ fn text(case: &Case, tuning: &Tuning) -> String {
     if !tuning.tried.is_empty() {
         writeln!(
             text,
-            "{} configurations were {} at first. All in all it took as much as {} simulated requests.",
+            "{} configurations were {} at first. All in all it took as much as {} simulated requests.{}",
             tuning.tried.len(),
             if tuning.screened { "screened, which is approximate," } else { "tried" },
-            tuning.spent
+            tuning.spent,
+            if tuning.cut_short { " The search ended with the --budget; a larger one may find more." } else { "" }
         )
         .expect("writing to a string");
     }

@@ -92,6 +92,20 @@ impl DurationUnit {
     }
 }
 
+/// Knows the last byte that was read.
+struct Ending<R> {
+    inner: R,
+    last: u8,
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.last = buffer[..read].last().copied().unwrap_or(self.last);
+        Ok(read)
+    }
+}
+
 /// What a trace holds.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Recorded {
@@ -168,7 +182,13 @@ impl Trace {
         let kind = Kind::of(&start);
         let text = BufReader::new(Cursor::new(start).chain(lines));
         let (recorded, notes) = match kind {
-            Kind::Table => (table::read(name, text, reading)?, Vec::new()),
+            Kind::Table => {
+                let mut text = Ending { inner: text, last: b'\n' };
+                let recorded = table::read(name, &mut text, reading)?;
+                // Many a program leaves it out, so that is no error.
+                let cut = "the last line has no end; if the file was cut short, its last number may be too";
+                (recorded, if text.last == b'\n' { Vec::new() } else { vec![cut.to_owned()] })
+            }
             Kind::Log(form) => access_log::read(name, text, form, reading)?,
             Kind::Prometheus => prometheus::read(name, text, reading)?,
         };

@@ -19,6 +19,9 @@ pub(super) fn read(name: &str, lines: impl Read, reading: &Reading<'_>) -> Resul
         read: 0,
     };
     let header = reader.header()?;
+    if header.is_empty() {
+        return Err(reader.whole("it is empty".to_owned()));
+    }
     let column = |wanted: &str| header.iter().position(|name| name == wanted);
     match (column("second"), column("minute"), column("requests"), column("at")) {
         (None, None, None, Some(at)) => reader.requests(at, column("duration")),

@@ -4,25 +4,30 @@
 //!
 //! The last part of the load is held back. On the rest:
 //!
-//! 1. 256 points of a scrambled Sobol sequence, the configuration in force and the defaults are [screened](super::screen)
-//!    on all of it. Where the load is so light that exact runs are cheaper, those are made. Where it cannot be screened,
-//!    they are run exactly on three hours: the worst, the median and the quietest one, weighted by what they stand for.
-//! 2. The best 16 are run on the whole training part, under 2 seeds.
+//! 1. Up to 256 points of a scrambled Sobol sequence, the configuration in force and the defaults are
+//!    [screened](super::screen) on all of it. Where the load is so light that exact runs are cheaper, or where it cannot be
+//!    screened, they are run exactly; where that is too dear on all of it, on three hours: the worst, the median and the
+//!    quietest one, weighted by what they stand for.
+//! 2. The best 16 are run exactly on the whole training part, or on the three hours, under 2 seeds.
 //! 3. From the best two, one setting is changed at a time, for as long as that is better.
-//! 4. Four are run under 8 seeds: the best two, and the best two with room to spare. Of those as cheap as the cheapest,
+//! 4. On the whole training part four are run under 8 seeds: the best two, and the best two with room to spare. Of those as cheap as the cheapest,
 //!    within the noise, the one with fewest changes comes first, then the one nearest to the defaults, then the others.
 //! 5. Each in turn is run on the held-back part, and there with more traffic, slower requests and slower pods, until
 //!    one passes.
 //!
-//! What the stages 4 and 5 need is kept out of the budget before the first three. No run is made twice.
+//! What the stages 4 and 5 need is kept out of the budget before the first three. These go on for as long as there is some of
+//! it left: what a few candidates took is known only after they were run, and is what the next ones are expected to take.
+//! No run is made twice.
 //!
-//! Every run meets the same requests as the others under its seed, and counts depend on the load and the budget only.
-//! So the answer is the same on any machine and any number of threads.
+//! Every run meets the same requests as the others under its seed, and what it takes is counted, not timed. So the answer
+//! is the same on any machine and any number of threads.
 //!
 //! # Decisions
 //!
-//! - 2026-11: a budget is simulated requests. One in seconds is turned into them at 250 ns each, because an answer that
-//!   depends on how fast a machine is cannot be checked on another.
+//! - 2026-11: a budget is simulated requests, at 250 ns each. What a run takes is what it had to do (see
+//!   [`Work`](super::outcome::Work)), each thing at what it took on one machine, because an answer that depends on how fast
+//!   a machine is cannot be checked on another. Requests alone do not tell: a configuration with a thousand pods takes many
+//!   times as long as one with ten under the same requests.
 //! - 2026-11: what screening says decides only who is run exactly. No number of it is in the answer, but for the points in
 //!   the plot of what was tried, which say so.
 
@@ -255,7 +260,9 @@ pub struct Tuning {
     pub tried: Vec<Tried>,
     /// What each step away from the choice does.
     pub sensitivity: Vec<Sensitivity>,
-    /// Simulated requests that were spent.
+    /// Whether the search ended with the budget, and not because nothing better was near.
+    pub cut_short: bool,
+    /// What was spent, in simulated requests.
     pub spent: u64,
 }
 

@@ -1,19 +1,22 @@
 //! The search itself, stage by stage.
 
 use super::space::{Candidate, Space};
-use super::{CURRENT, DEFAULTS, Obstacle, Options, Refusal, Sensitivity, TUNED, Tried, TuneError, Tuning};
+use super::{
+    CURRENT, DEFAULTS, Obstacle, Options, REQUEST_TAKES, Refusal, Sensitivity, TUNED, Tried, TuneError, Tuning,
+};
 use crate::sim::arrivals::{Arrivals, Part};
 use crate::sim::batch::{self, Job, Watch};
 use crate::sim::case::{Case, Strain};
 use crate::sim::oracle;
-use crate::sim::outcome::Outcome;
+use crate::sim::outcome::{Outcome, Work};
+use crate::sim::random::{Purpose, below, stream};
 use crate::sim::scenario::{Entry, Fixed, Kpa, Oracle, Scenario};
-use crate::sim::screen::unfit;
+use crate::sim::screen::{CELL, unfit};
 use crate::sim::stats::{average, paired, share_upper_bound, upper_bound};
 use crate::sim::time::{HOUR, Length, MINUTE, Micros, from_seconds, seconds};
 use crate::sim::world::Detail;
 use crate::units::count_f64;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Points that are tried first.
@@ -30,16 +33,24 @@ const FEW_SEEDS: u32 = 2;
 const SEEDS: u32 = 8;
 /// From so many seeds on, their spread says how sure a mean is.
 const ENOUGH_SEEDS: usize = 4;
-/// How often the neighbourhood is looked through.
-const ROUNDS: usize = 6;
+/// How many candidates are run before it is looked at what they took.
+const FEW: usize = 8;
+/// How often at most a few neighbours are tried.
+const STEPS: usize = 100;
 /// Fewest requests.
 const FEWEST_REQUESTS: u64 = 1000;
 /// Fewest requests from the hour on in which the held-back part begins.
 const FEWEST_HELD_BACK: u64 = 300;
-/// What a simulated second costs beside its requests, in requests: ticks, scrapes and reports.
-const SECOND_COSTS: f64 = 5.0;
-/// What a screened second costs, whatever its requests: ten cells, too.
-const SCREENED_SECOND_COSTS: f64 = 30.0;
+/// Events of a simulated second beside those of its requests: ticks, scrapes, reports and looks.
+const EVENTS_A_SECOND: f64 = 4.0;
+/// Groups of pods there are at a time, and activators.
+const GROUPS: f64 = 5.0;
+/// A run that takes so many times as much as that of what is in force is given up, and so much more, in simulated
+/// requests.
+const GIVEN_UP: f64 = 10.0;
+const IN_ANY_CASE: f64 = 400_000.0;
+/// Why it is.
+const ENDLESS: &str = ", under which it asks for pods without end";
 /// The seed of the points.
 const POINTS_SEED: u32 = 0x0ebb;
 
@@ -57,7 +68,7 @@ struct Score {
     shares: Vec<f64>,
     errors: Vec<f64>,
     flaps: Vec<f64>,
-    violations: u64,
+    /// Requests that ended, as they came.
     ended: u64,
 }
 
@@ -74,10 +85,20 @@ impl Score {
     /// spread of two numbers says next to nothing, and only ranks are asked of it there.
     fn bound(&self) -> f64 {
         if self.shares.len() < ENOUGH_SEEDS {
-            return share_upper_bound(self.violations, self.ended).max(self.share());
+            return self.counted_bound();
         }
-        let counted = if self.violations < 30 { share_upper_bound(self.violations, self.ended) } else { 0.0 };
+        let counted = if self.violations() < 30 { self.counted_bound() } else { 0.0 };
         counted.max(upper_bound(&self.shares))
+    }
+
+    /// The same, from how many requests there were. Pieces that stand for more than themselves weigh as much.
+    fn counted_bound(&self) -> f64 {
+        share_upper_bound(self.violations(), self.ended)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    fn violations(&self) -> u64 {
+        whole((self.share() * self.ended as f64).round())
     }
 
     /// The same of failed requests.
@@ -113,6 +134,14 @@ pub struct Search<'a> {
     promise: Promise,
     spent: u64,
     left: u64,
+    /// Whether a stage ended because nothing was left for it.
+    cut_short: bool,
+    /// What exact and screened runs took, and what they had been expected to.
+    prices: [Price; 2],
+    /// How many times as much as was expected what is in force took.
+    times: f64,
+    /// Candidates that ask for pods without end: their runs were given up.
+    endless: BTreeSet<Candidate>,
     split: Micros,
     /// Requests in each hour.
     counts: Vec<u64>,
@@ -121,6 +150,20 @@ pub struct Search<'a> {
 }
 
 type Scored = (Candidate, Score);
+
+/// What is told beside the answer.
+struct Said {
+    tried: Vec<Tried>,
+    screened: bool,
+    sensitivity: Vec<Sensitivity>,
+}
+
+/// What runs took, and what they had been expected to, in simulated requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Price {
+    took: f64,
+    expected: f64,
+}
 
 impl<'a> Search<'a> {
     /// A search that has not begun.
@@ -144,6 +187,10 @@ impl<'a> Search<'a> {
             promise,
             spent: 0,
             left: options.budget,
+            cut_short: false,
+            prices: [Price::default(); 2],
+            times: 1.0,
+            endless: BTreeSet::new(),
             split,
         })
     }
@@ -174,6 +221,7 @@ impl<'a> Search<'a> {
         let first = self.entry_of_current();
         let probe = self.run_jobs(&[(training.clone(), first, self.case.seed(0), Detail::Measures)])?;
         let peak = probe[0].cost.max_pods;
+        self.times = in_requests(&probe[0].work) / self.expected(&training, Detail::Measures).max(1.0);
         let space = Space::new(&self.case.scenario, &self.current, peak, &self.options.pins).map_err(TuneError::Pin)?;
         self.case.scenario = Arc::new(space.scenario().clone());
         let training = Case { scenario: Arc::clone(&self.case.scenario), ..training };
@@ -182,21 +230,23 @@ impl<'a> Search<'a> {
         let (current, defaults) = (space.current(), space.defaults());
         let slices = slices(&training, &self.counts);
         let whole = vec![Piece { case: training.clone(), weight: 1.0 }];
-        // Where the whole training part is too dear, the hours stand for it to the end.
-        let dear = self.price(&whole, Detail::Measures) * f64::from(FEW_SEEDS) * count_f64(FINALISTS * 4)
-            > self.remaining() * 0.6;
-        let training_pieces = if dear { slices.clone() } else { whole.clone() };
+        // Where the whole training part is too dear, the hours stand for it: in the search, or to the end.
+        let affordable = |search: &Self, runs: usize, part: f64| {
+            let dear = search.price(&whole, Detail::Measures) * count_f64(runs) > search.remaining() * part;
+            if dear { &slices } else { &whole }
+        };
+        let last_pieces = affordable(&self, (LAST + 2) * SEEDS as usize, 0.5);
+        self.reserve(&training, last_pieces);
+        let pieces = affordable(&self, FINALISTS * 4 * FEW_SEEDS as usize, 0.6);
 
         // 1. Many, on the whole training part or on three hours.
-        let (detail, first_pieces) = match self.first_detail(&training) {
-            Detail::Screened => (Detail::Screened, &whole),
-            exact if self.price(&whole, exact) <= self.price(&whole, Detail::Screened) => (exact, &whole),
-            exact => (exact, &slices),
-        };
-        self.reserve(&training, &training_pieces);
-        let points = self.affordable(first_pieces, 1, detail, 0.35, POINTS, 2 * FINALISTS);
-        let mut candidates = vec![current.clone(), defaults.clone()];
-        for index in 0..u32::try_from(points).unwrap_or(0) {
+        let detail = self.first_detail(&training);
+        let screened = detail == Detail::Screened;
+        let first_pieces = if screened { &whole } else { affordable(&self, POINTS, 0.35) };
+        // What is in force is never given up.
+        let anchors = [current.clone(), defaults.clone()];
+        let mut candidates = anchors.to_vec();
+        for index in 0..u32::try_from(POINTS).unwrap_or(0) {
             let numbers =
                 |place: usize| f64::from(sobol_burley::sample(index, u32::try_from(place).unwrap_or(0), POINTS_SEED));
             let candidate = space.sample(numbers);
@@ -204,7 +254,7 @@ impl<'a> Search<'a> {
                 candidates.push(candidate);
             }
         }
-        let mut first = self.score_in(&space, &candidates, first_pieces, 1, detail)?;
+        let mut first = self.score_within(&space, &candidates, first_pieces, (1, detail), 0.35, 2 * FINALISTS)?;
         let tried: Vec<Tried> = first.iter().map(|scored| tried(&space, scored)).collect();
         self.rank(&space, &mut first);
         let always = |ranked: &[Scored], most: usize| {
@@ -218,37 +268,35 @@ impl<'a> Search<'a> {
         };
 
         // 2. The best, on all of it.
-        let finalists = self.affordable(&training_pieces, FEW_SEEDS, Detail::Measures, 0.25, FINALISTS, LAST);
+        let exact = (FEW_SEEDS, Detail::Measures);
         let mut known: BTreeMap<Candidate, Score> = BTreeMap::new();
-        let second = self.score(&space, &always(&first, finalists), &training_pieces, FEW_SEEDS)?;
-        known.extend(second);
+        known.extend(self.score(&space, &anchors, pieces, FEW_SEEDS)?);
+        let finalists: Vec<Candidate> = first.iter().take(FINALISTS).map(|scored| scored.0.clone()).collect();
+        known.extend(self.score_within(&space, &finalists, pieces, exact, 0.3, LAST)?);
 
-        // 3. One setting at a time.
-        for _ in 0..ROUNDS {
+        // 3. One setting at a time: a few neighbours of the best two, in any order, until all of them are known.
+        let mut order = stream(u64::from(POINTS_SEED), Purpose::Resampling, "neighbours");
+        for _ in 0..STEPS {
             let mut ranked: Vec<Scored> =
                 known.iter().map(|(candidate, score)| (candidate.clone(), score.clone())).collect();
             self.rank(&space, &mut ranked);
+            let best = ranked.iter().take(2).flat_map(|(candidate, _)| space.neighbours(candidate));
             let mut around: Vec<Candidate> = Vec::new();
-            for (candidate, _) in ranked.iter().take(2) {
-                let fresh = space.neighbours(candidate).into_iter().filter(|it| !known.contains_key(it));
-                for neighbour in fresh {
-                    if !around.contains(&neighbour) {
-                        around.push(neighbour);
-                    }
+            for neighbour in best {
+                let fresh = !known.contains_key(&neighbour) && !self.endless.contains(&neighbour);
+                if fresh && !around.contains(&neighbour) && space.is_valid(&neighbour) {
+                    around.push(neighbour);
                 }
             }
-            let most = self.affordable(&training_pieces, FEW_SEEDS, Detail::Measures, 0.3, around.len(), 0);
-            around.truncate(most);
+            for place in 1..around.len() {
+                around.swap(place, below(&mut order, u32::try_from(place + 1).unwrap_or(1)) as usize);
+            }
+            around.truncate(FEW);
             if around.is_empty() {
                 break;
             }
-            let found = self.score(&space, &around, &training_pieces, FEW_SEEDS)?;
-            let before = ranked.swap_remove(0);
-            known.extend(found.iter().cloned());
-            let mut again = found;
-            again.push(before.clone());
-            self.rank(&space, &mut again);
-            if again[0].0 == before.0 {
+            known.extend(self.score_within(&space, &around, pieces, exact, 1.0, 0)?);
+            if self.cut_short {
                 break;
             }
         }
@@ -262,20 +310,20 @@ impl<'a> Search<'a> {
         let strict = Promise { violations: self.promise.violations * SPARE, ..self.promise };
         ranked.sort_by(|one, other| strict.missed_by(&one.1).total_cmp(&strict.missed_by(&other.1)));
         survivors.extend(ranked.into_iter().take(LAST / 2));
-        let mut last = self.score(&space, &always(&survivors, LAST), &training_pieces, SEEDS)?;
+        let mut last = self.score(&space, &always(&survivors, LAST), last_pieces, SEEDS)?;
         self.rank(&space, &mut last);
         let of_current =
             last.iter().find(|scored| scored.0 == current).map(|scored| scored.1.clone()).unwrap_or_default();
         let best = last[0].clone();
         if self.promise.missed_by(&best.1) > 0.0 {
-            let obstacle = self.obstacle(&space, &best.0, &training_pieces)?;
+            let obstacle = self.obstacle(&space, &best.0, last_pieces)?;
             let refusal = Refusal::NothingMeets {
                 nearest: owned(&space, &best.0),
                 violation_bound: best.1.bound(),
                 allowed: self.promise.violations,
                 obstacle,
             };
-            return self.finish(&space, &best.0, Err(refusal), tried, Vec::new());
+            return self.finish(&space, &best.0, Err(refusal), Said { tried, screened, sensitivity: Vec::new() });
         }
         // As cheap as the cheapest, within the noise, the plainest; then the others by cost.
         let needed = self.promise.missed_by(&of_current) > 0.0;
@@ -285,7 +333,7 @@ impl<'a> Search<'a> {
         last.sort_by_key(|scored| (dearer(scored), if dearer(scored) { (0, 0) } else { plain(scored) }));
         if last[0].0 == current {
             let sensitivity = sensitivity(&space, &last[0], &known);
-            return self.finish(&space, &current, Err(Refusal::WithinNoise), tried, sensitivity);
+            return self.finish(&space, &current, Err(Refusal::WithinNoise), Said { tried, screened, sensitivity });
         }
         let worthwhile = |scored: &Scored| needed || paired(&of_current.pod_hours, &scored.1.pod_hours).is_below(0.0);
         last.retain(|scored| scored.0 != current && worthwhile(scored));
@@ -293,13 +341,13 @@ impl<'a> Search<'a> {
         for scored in &last {
             let Some(refusal) = self.refuse(&space, &scored.0)? else {
                 let sensitivity = sensitivity(&space, scored, &known);
-                return self.finish(&space, &scored.0, Ok(()), tried, sensitivity);
+                return self.finish(&space, &scored.0, Ok(()), Said { tried, screened, sensitivity });
             };
             first_refusal.get_or_insert((scored.clone(), refusal));
         }
         let (scored, refusal) = first_refusal.unwrap_or_else(|| ((current.clone(), of_current), Refusal::WithinNoise));
         let sensitivity = sensitivity(&space, &scored, &known);
-        self.finish(&space, &scored.0, Err(refusal), tried, sensitivity)
+        self.finish(&space, &scored.0, Err(refusal), Said { tried, screened, sensitivity })
     }
 
     /// The held-back part of the load. What came before is played too, so that the pods there are at its start are
@@ -314,8 +362,10 @@ impl<'a> Search<'a> {
         let held_back = self.held_back();
         let pieces = [Piece { case: held_back.clone(), weight: 1.0 }];
         let both = self.score(space, &[space.current(), candidate.clone()], &pieces, SEEDS)?;
-        let [(_, current), (_, tuned)] = both.as_slice() else { return Ok(Some(Refusal::WithinNoise)) };
         let change = owned(space, candidate);
+        let [(_, current), (_, tuned)] = both.as_slice() else {
+            return Ok(Some(Refusal::Fragile { change, strain: format!("the traffic that was held back{ENDLESS}") }));
+        };
         if tuned.bound() > self.promise.violations || tuned.error_bound() > self.promise.errors {
             let (violation_bound, allowed) = (tuned.bound(), self.promise.violations);
             return Ok(Some(Refusal::HeldBackFails { change, violation_bound, allowed }));
@@ -333,17 +383,16 @@ impl<'a> Search<'a> {
         space: &Space,
         chosen: &Candidate,
         answer: Result<(), Refusal>,
-        tried: Vec<Tried>,
-        sensitivity: Vec<Sensitivity>,
+        Said { tried, screened, sensitivity }: Said,
     ) -> Result<Tuning, TuneError> {
         let (current, defaults) = (space.current(), space.defaults());
         let mut entries: Vec<Entry> = Vec::new();
         for (name, candidate) in [(CURRENT, &current), (DEFAULTS, &defaults), (TUNED, chosen)] {
-            let same = (name == DEFAULTS && defaults == current) || (name == TUNED && *chosen == current);
+            let same = (name == DEFAULTS && (defaults == current || self.endless.contains(&defaults)))
+                || (name == TUNED && *chosen == current);
             entries.extend(space.entry(name, candidate).filter(|_| !same));
         }
         let training = self.case.part(self.case.from, self.split, self.case.warm_up);
-        let screened = self.first_detail(&training) == Detail::Screened;
         let held_back = self.held_back();
         let mut held_entries = entries.clone();
         held_entries.push(Entry { name: "floor".to_owned(), oracle: Some(Oracle::default()), ..Entry::default() });
@@ -368,6 +417,7 @@ impl<'a> Search<'a> {
             held_back,
             tried,
             sensitivity,
+            cut_short: self.cut_short,
             spent: self.spent,
         })
     }
@@ -383,7 +433,7 @@ impl<'a> Search<'a> {
         ] {
             let pieces = [Piece { case: held_back.under(strain), weight: 1.0 }];
             let both = self.score(space, &[space.current(), chosen.clone()], &pieces, SEEDS)?;
-            let [(_, current), (_, tuned)] = both.as_slice() else { continue };
+            let [(_, current), (_, tuned)] = both.as_slice() else { return Ok(Some(format!("{name}{ENDLESS}"))) };
             if self.promise.missed_by(tuned) > 0.0 && paired(&current.shares, &tuned.shares).is_above(0.0) {
                 return Ok(Some(name.to_owned()));
             }
@@ -393,19 +443,20 @@ impl<'a> Search<'a> {
 
     /// Why even the best breaks the promise.
     fn obstacle(&mut self, space: &Space, best: &Candidate, pieces: &[Piece]) -> Result<Obstacle, TuneError> {
-        let Some(entry) = space.entry(TUNED, best) else { return Ok(Obstacle::Reaction) };
+        // Where nothing keeps it, the nearest may be near by chance only.
+        let configurations = [best, &space.current()].map(|candidate| space.entry(TUNED, candidate));
+        let configurations: Vec<Entry> = configurations.into_iter().flatten().collect();
         let plenty = Fixed { pods: self.plenty(pieces)?, ..Fixed::default() };
         let fixed = Entry { name: "plenty".to_owned(), fixed: Some(plenty), ..Entry::default() };
-        let mut unlimited = entry.clone();
-        if let Some(kpa) = &mut unlimited.kpa {
+        let mut unlimited = configurations.clone();
+        for kpa in unlimited.iter_mut().filter_map(|entry| entry.kpa.as_mut()) {
             kpa.annotations.remove("autoscaling.knative.dev/max-scale");
         }
-        let fast = Strain { startup: 0.1, ..Strain::default() };
-        for (entry, strain, room, obstacle) in [
-            (fixed, Strain::default(), true, Obstacle::ServiceTime),
-            (unlimited, Strain::default(), true, Obstacle::Limit),
-            (entry, fast, false, Obstacle::StartUpTime),
-        ] {
+        let (none, fast) = (Strain::default(), Strain { startup: 0.1, ..Strain::default() });
+        let trials = std::iter::once((fixed, none, true, Obstacle::ServiceTime))
+            .chain(unlimited.into_iter().map(|entry| (entry, none, true, Obstacle::Limit)))
+            .chain(configurations.into_iter().map(|entry| (entry, fast, false, Obstacle::StartUpTime)));
+        for (entry, strain, room, obstacle) in trials {
             let mut jobs = Vec::new();
             for piece in pieces {
                 let mut case = piece.case.under(strain);
@@ -418,9 +469,10 @@ impl<'a> Search<'a> {
                     jobs.push((case.clone(), entry.clone(), self.case.seed(repetition), Detail::Measures));
                 }
             }
-            let runs = self.run_jobs(&jobs)?;
+            let runs = self.run_within(&jobs, |_| true)?;
+            let Some(runs) = runs.iter().map(Option::as_ref).collect::<Option<Vec<&Outcome>>>() else { continue };
             let weights: Vec<f64> = pieces.iter().map(|piece| piece.weight).collect();
-            let missed = self.promise.missed_by(&score(&weights, &runs.iter().collect::<Vec<_>>())) > 0.0;
+            let missed = self.promise.missed_by(&score(&weights, &runs)) > 0.0;
             // Pods without end do not help against requests that are long; the others help if anything does.
             if missed == (obstacle == Obstacle::ServiceTime) {
                 return Ok(obstacle);
@@ -450,6 +502,7 @@ impl<'a> Search<'a> {
             held_back: Vec::new(),
             tried: Vec::new(),
             sensitivity: Vec::new(),
+            cut_short: false,
             spent: self.spent,
         }
     }
@@ -463,28 +516,58 @@ impl<'a> Search<'a> {
         self.left as f64
     }
 
-    /// What one run of these pieces costs, in requests: theirs, and what time itself costs.
+    /// What one run of these pieces takes, in simulated requests: what is expected of it, times how much more others took
+    /// than was expected of them.
     fn price(&self, pieces: &[Piece], detail: Detail) -> f64 {
-        if detail == Detail::Screened {
-            return pieces.iter().map(|piece| seconds(piece.case.length()) * SCREENED_SECOND_COSTS).sum();
-        }
-        let one = |case: &Case| {
+        let Price { took, expected } = self.prices[usize::from(detail == Detail::Screened)];
+        let times = if expected > 0.0 { took / expected } else { 1.0 };
+        pieces.iter().map(|piece| self.expected(&piece.case, detail)).sum::<f64>() * times
+    }
+
+    /// What is expected of a run before any was made.
+    fn expected(&self, case: &Case, detail: Detail) -> f64 {
+        let length = seconds(case.length());
+        let requests = {
             let hour = |at: Micros| usize::try_from((at - self.case.from) / HOUR).unwrap_or(usize::MAX);
             let (first, last) = (hour(case.from), hour(case.to.saturating_sub(1)).min(self.counts.len() - 1));
             let whole_hours = seconds(HOUR) * count_f64(last + 1 - first.min(last));
             #[expect(clippy::cast_precision_loss, reason = "for a budget")]
             let requests = self.counts[first.min(last)..=last].iter().sum::<u64>() as f64;
-            requests * (seconds(case.length()) / whole_hours).min(1.0) + seconds(case.length()) * SECOND_COSTS
+            requests * (length / whole_hours).min(1.0)
         };
-        pieces.iter().map(|piece| one(&piece.case)).sum()
+        let requests = whole(requests);
+        if detail == Detail::Screened {
+            let cells = length / seconds(CELL);
+            let (groups, events) = (whole(cells * GROUPS), whole(cells + length * EVENTS_A_SECOND));
+            let requests = requests.min(8 * whole(cells));
+            return in_requests(&Work { requests, events, cells: whole(cells), groups, ..Work::default() });
+        }
+        let events = requests + whole(length * EVENTS_A_SECOND);
+        in_requests(&Work { requests, events, ..Work::default() })
     }
 
-    /// How many candidates can be run with a part of what is left: from `least` to `most`.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count; `as` saturates")]
-    fn affordable(&self, pieces: &[Piece], seeds: u32, detail: Detail, part: f64, most: usize, least: usize) -> usize {
-        let each = self.price(pieces, detail) * f64::from(seeds);
-        let count = (self.remaining() * part / each.max(1.0)) as usize;
-        count.max(least).min(most)
+    /// Runs as many candidates as a part of what is left allows, a few at a time: what they take is known only then. So
+    /// many are run whatever they take.
+    fn score_within(
+        &mut self,
+        space: &Space,
+        candidates: &[Candidate],
+        pieces: &[Piece],
+        (seeds, detail): (u32, Detail),
+        part: f64,
+        least: usize,
+    ) -> Result<Vec<Scored>, TuneError> {
+        let keeps = self.remaining() * (1.0 - part);
+        let mut scored = Vec::new();
+        for (number, few) in candidates.chunks(FEW).enumerate() {
+            let takes = self.price(pieces, detail) * f64::from(seeds) * count_f64(few.len());
+            if number * FEW >= least && self.remaining() < keeps + takes {
+                self.cut_short = true;
+                break;
+            }
+            scored.extend(self.score_in(space, few, pieces, seeds, detail)?);
+        }
+        Ok(scored)
     }
 
     /// Runs candidates on pieces of the load, each under so many seeds. Those that admission would refuse are left out.
@@ -517,15 +600,34 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        let runs = self.run_jobs(&jobs)?;
+        let current = space.entry("candidate", &space.current());
+        let runs = self.run_within(&jobs, |entry| current.as_ref() != Some(entry))?;
         let weights: Vec<f64> = pieces.iter().map(|piece| piece.weight).collect();
         let each = pieces.len() * seeds as usize;
-        let scores = runs.chunks(each.max(1)).map(|runs| score(&weights, &runs.iter().collect::<Vec<_>>()));
-        Ok(valid.iter().map(|(candidate, _)| (*candidate).clone()).zip(scores).collect())
+        let mut scored = Vec::new();
+        for ((candidate, _), runs) in valid.iter().zip(runs.chunks(each.max(1))) {
+            let runs: Option<Vec<&Outcome>> = runs.iter().map(Option::as_ref).collect();
+            match runs {
+                Some(runs) => scored.push(((*candidate).clone(), score(&weights, &runs))),
+                None => {
+                    self.endless.insert((*candidate).clone());
+                }
+            }
+        }
+        Ok(scored)
     }
 
     /// Makes runs; of those that were made before, what came of them is known.
     fn run_jobs(&mut self, jobs: &[(Case, Entry, u64, Detail)]) -> Result<Vec<Outcome>, TuneError> {
+        Ok(self.run_within(jobs, |_| false)?.into_iter().flatten().collect())
+    }
+
+    /// The same; those of policies that `may_be_given_up` are where they take too much, and there is nothing of them.
+    fn run_within(
+        &mut self,
+        jobs: &[(Case, Entry, u64, Detail)],
+        may_be_given_up: impl Fn(&Entry) -> bool + Sync,
+    ) -> Result<Vec<Option<Outcome>>, TuneError> {
         let keys: Vec<String> =
             jobs.iter().map(|(case, policy, seed, detail)| key(case, policy, *seed, *detail)).collect();
         let mut fresh: Vec<Job> = Vec::new();
@@ -536,23 +638,33 @@ impl<'a> Search<'a> {
                 places.push(place);
             }
         }
-        let runs = batch::run(&fresh, self.options.threads, self.watch).ok_or(TuneError::Stopped)?;
+        let most = |job: &Job| {
+            if !may_be_given_up(&job.policy) {
+                return f64::INFINITY;
+            }
+            let times = if job.detail == Detail::Screened { 1.0 } else { self.times };
+            (self.expected(&job.case, job.detail) * times * GIVEN_UP + IN_ANY_CASE) * REQUEST_TAKES
+        };
+        let runs = batch::run_within(&fresh, self.options.threads, self.watch, most).ok_or(TuneError::Stopped)?;
         for ((job, place), run) in fresh.iter().zip(&places).zip(runs) {
-            let length = seconds(job.case.length());
-            let cost = if run.approximate {
-                whole(length * SCREENED_SECOND_COSTS)
-            } else {
-                run.requests.arrived + whole(length * SECOND_COSTS)
-            };
-            self.spent += cost;
-            self.left = self.left.saturating_sub(cost);
-            self.known.insert(keys[*place].clone(), run);
+            let took = in_requests(run.as_ref().map_or_else(|work| work, |run| &run.work));
+            if job.policy.kpa.is_some() {
+                let expected = self.expected(&job.case, job.detail);
+                let price = &mut self.prices[usize::from(job.detail == Detail::Screened)];
+                price.took += took;
+                price.expected += expected;
+            }
+            self.spent += whole(took);
+            self.left = self.left.saturating_sub(whole(took));
+            if let Ok(run) = run {
+                self.known.insert(keys[*place].clone(), run);
+            }
         }
-        let named = jobs.iter().zip(&keys).filter_map(|((_, policy, ..), key)| {
+        let named = |((_, policy, ..), key): (&(Case, Entry, u64, Detail), &String)| {
             Some(Outcome { policy: policy.name.clone(), ..self.known.get(key)?.clone() })
-        });
-        let mut runs: Vec<Outcome> = named.collect();
-        oracle::relate(&mut runs);
+        };
+        let mut runs: Vec<Option<Outcome>> = jobs.iter().zip(&keys).map(named).collect();
+        oracle::relate(runs.iter_mut().flatten());
         Ok(runs)
     }
 
@@ -563,16 +675,19 @@ impl<'a> Search<'a> {
         if cheaper && unfit(training, &self.entry_of_current()).is_none() { Detail::Screened } else { Detail::Measures }
     }
 
-    /// Keeps what the last stages need out of what may be spent before: the last few under many seeds, two of them checked
-    /// on the held-back part, and the answer. A quarter is left for the search whatever they need.
-    fn reserve(&mut self, training: &Case, training_pieces: &[Piece]) {
+    /// Keeps what the last stages need out of what may be spent before: the last few under many seeds, one of them checked
+    /// on the held-back part and under strain, and the answer. A third is left for the search whatever they need.
+    fn reserve(&mut self, training: &Case, last_pieces: &[Piece]) {
         let one = |case: &Case| [Piece { case: case.clone(), weight: 1.0 }];
-        let held_back = self.price(&one(&self.held_back()), Detail::Measures);
-        let more_seeds = f64::from(SEEDS - FEW_SEEDS) * count_f64(LAST + 2);
-        let last = self.price(training_pieces, Detail::Measures) * more_seeds;
+        let price = |pieces: &[Piece]| self.price(pieces, Detail::Measures);
+        let (training, held_back) = (price(&one(training)), price(&one(&self.held_back())));
+        let last = price(last_pieces) * f64::from(SEEDS) * count_f64(LAST + 2);
+        // What is in force and a candidate, four times.
         let checks = held_back * f64::from(SEEDS) * 2.0 * 4.0;
-        let answer = (self.price(&one(training), Detail::Measures) + held_back) * 4.0;
-        self.left = self.left.saturating_sub(whole(last + checks + answer)).max(self.options.budget / 4);
+        // The three of the answer are known there but for their series, unless hours stood for the whole.
+        let again = if last_pieces.len() > 1 { f64::from(SEEDS) } else { 1.0 };
+        let answer = (training * again + held_back * 2.0) * 3.0;
+        self.left = self.left.saturating_sub(whole(last + checks + answer)).max(self.options.budget / 3);
     }
 
     /// The best first: those that keep the promise by cost, then the others by how far they miss it.
@@ -614,7 +729,6 @@ fn score(weights: &[f64], runs: &[&Outcome]) -> Score {
         score.errors.push(share(sum(&|run| run.requests.failed as f64)));
         score.flaps.push(if hours > 0.0 { sum(&|run| run.scaling.flaps as f64) / hours } else { 0.0 });
     }
-    score.violations = runs.iter().map(|run| run.slo.violations).sum();
     score.ended = runs.iter().map(|run| run.requests.completed + run.requests.failed).sum();
     score
 }
@@ -695,6 +809,11 @@ fn slices(training: &Case, counts: &[u64]) -> Vec<Piece> {
             Piece { case: training.part(from - lead, from + HOUR, lead), weight }
         })
         .to_vec()
+}
+
+/// What a run takes, in simulated requests.
+fn in_requests(work: &Work) -> f64 {
+    work.seconds() / REQUEST_TAKES
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]

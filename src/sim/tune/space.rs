@@ -273,6 +273,11 @@ impl Space {
         scenario.check().is_empty().then_some(entry)
     }
 
+    /// Whether Knative's admission would take it.
+    pub fn is_valid(&self, candidate: &Candidate) -> bool {
+        self.entry("candidate", candidate).is_some()
+    }
+
     /// The scenario in which candidates say everything themselves.
     pub fn scenario(&self) -> &Scenario {
         &self.scenario

@@ -71,7 +71,12 @@ impl Activator {
                 self.room[place / 64] |= 1 << (place % 64);
             }
         }
-        if self.turn >= self.slice.len() {
+        self.begin_anew_beyond(self.slice.len());
+    }
+
+    /// The next round begins at the first pod, if it would begin beyond so many.
+    pub(crate) fn begin_anew_beyond(&mut self, pods: usize) {
+        if self.turn >= pods {
             self.turn = 0;
         }
     }

@@ -218,6 +218,10 @@ impl World<'_> {
         }
         let came = cells.counter.until(now);
         cells.came = came;
+        self.work.cells += 1;
+        self.work.groups += (cells.live.len() + cells.desks.len()) as u64;
+        // Where many come, their number is drawn, and larger numbers take longer to draw everywhere.
+        self.work.requests += u64::from(if came > 16 { 8 } else { came });
         if length > 0 {
             cells.demand = service.pass(&cells.demand, &mut cells.stream);
         }
@@ -571,6 +575,7 @@ impl World<'_> {
                 theirs.account.read(now);
                 mine.account.read(now);
                 mine.account.join(&theirs.account);
+                self.work.pods += self.pods.len() as u64;
                 for pod in &mut self.pods {
                     if pod.group == id {
                         pod.group = into;

@@ -16,7 +16,7 @@ use crate::sim::random::instant;
 use crate::sim::scenario::{
     Entry, Hpa, HpaMetric, KedaHttp, KedaMetric, Kpa, Prediction, Predictive, Scenario, Schedule,
 };
-use crate::sim::time::{HOUR, Micros, SECOND, micros, seconds, stamp};
+use crate::sim::time::{HOUR, Length, Micros, SECOND, micros, seconds, stamp};
 use crate::units::{Compat, Span, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -242,10 +242,12 @@ impl World<'_> {
         self.said.desired = first;
         self.set_replicas(first);
         self.agenda.add(super::LOOK, Event::Sample);
-        let (tick, scrape) = {
-            let phases = &mut self.streams.phases;
-            (instant(phases, micros(engine::revision::TICK)), instant(phases, SECOND))
+        let (known, from) = (self.case.scenario.world.phases, self.case.from);
+        let mut phase = |known: Option<Length>, period: Micros| {
+            let drawn = instant(&mut self.streams.phases, period);
+            known.map_or(drawn, |known| known.after(from, period))
         };
+        let (tick, scrape) = (phase(known.tick, micros(engine::revision::TICK)), phase(known.scrape, SECOND));
         match &self.scaler {
             Scaler::Kpa(_) => {
                 self.agenda.add(tick, Event::Tick);

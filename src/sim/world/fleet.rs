@@ -33,15 +33,30 @@ impl World<'_> {
         while self.live.len() < pods as usize {
             self.make_pod();
         }
-        while self.live.len() > pods as usize {
-            let rank = |pod: &Pod| match pod.phase {
+        let over = self.live.len().saturating_sub(pods as usize);
+        if over == 0 {
+            return;
+        }
+        let rank = |(place, id): (usize, &u32)| {
+            let pod = &self.pods[*id as usize];
+            let rank = match pod.phase {
                 Phase::Pending => (2, 0),
                 Phase::Starting => (1, 0),
                 _ => (0, pod.ready_at),
             };
-            let victim = self.live.iter().enumerate().max_by_key(|(_, id)| rank(&self.pods[**id as usize]));
-            let Some((place, _)) = victim else { return };
-            let id = self.live.remove(place);
+            (rank, place)
+        };
+        let mut ranked: Vec<_> = self.live.iter().enumerate().map(rank).collect();
+        // The last of those that are alike goes first.
+        ranked.sort_unstable_by(|one, other| other.cmp(one));
+        ranked.truncate(over);
+        self.work.pods += 4 * self.live.len() as u64;
+        let stopped: Vec<u32> = ranked.iter().map(|(_, place)| self.live[*place]).collect();
+        for (_, place) in ranked {
+            self.live[place] = NONE;
+        }
+        self.live.retain(|id| *id != NONE);
+        for id in stopped {
             self.stop_pod(id);
         }
     }
@@ -162,6 +177,7 @@ impl World<'_> {
         }
         self.pods[id as usize].usable = true;
         if let Err(place) = self.usable.binary_search(&id) {
+            self.work.pods += self.usable.len() as u64 / 16;
             self.usable.insert(place, id);
             self.count_reachable(id, true);
         }
@@ -191,25 +207,42 @@ impl World<'_> {
             }
         }
         if usable {
-            self.usable.retain(|other| *other != id);
+            if let Ok(place) = self.usable.binary_search(&id) {
+                self.usable.remove(place);
+            }
             self.share_pods();
         }
         self.bury(id);
     }
 
-    /// Gives each activator its pods anew, and what waits there goes on.
+    /// Each activator is to have its pods anew, and what waits there goes on. Where nothing waits, they are given when the
+    /// next request comes: of a thousand pods that start together, nearly all are.
     pub(super) fn share_pods(&mut self) {
+        let count = self.route.activators.max(1) as usize;
+        for (index, activator) in self.activators.iter_mut().enumerate() {
+            let (range, extra) = slice(self.usable.len(), index, count);
+            activator.begin_anew_beyond(range.len() + usize::from(extra.is_some()));
+        }
+        self.shared = false;
+        for at in 0..self.activators.len() {
+            self.hand_over(u32::try_from(at).unwrap_or(NONE));
+        }
+    }
+
+    /// Gives each activator its pods, if that was not done since they changed.
+    pub(super) fn give_pods(&mut self) {
+        if std::mem::replace(&mut self.shared, true) {
+            return;
+        }
         let (limit, count) = (self.activator_limit, self.route.activators.max(1) as usize);
         let seen = self.usable.len() as u64;
         let share = (u64::from(limit) * seen / count as u64).max(1);
+        self.work.pods += 2 * seen + 4 * self.activators.len() as u64;
         for (index, activator) in self.activators.iter_mut().enumerate() {
             let (range, extra) = slice(self.usable.len(), index, count);
             let mine = range.chain(extra).map(|place| self.usable[place]);
             activator.assign(mine, self.pods.len(), limit);
             activator.capacity = share;
-        }
-        for at in 0..self.activators.len() {
-            self.hand_over(u32::try_from(at).unwrap_or(NONE));
         }
     }
 

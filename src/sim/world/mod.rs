@@ -29,11 +29,11 @@ mod record;
 pub use record::Detail;
 
 use super::arrivals::{Arrival, Arrivals, Counter, Part};
-use super::batch::Watch;
+use super::batch::{Job, Watch};
 use super::case::Case;
 use super::law::{Law, Sampler, Written};
 use super::oracle;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Work};
 use super::queue::{Agenda, Event, Queue};
 use super::random::{Purpose, Stream, below, instant, stream};
 use super::scenario::{Balancing, Contention, Entry, Retries};
@@ -61,6 +61,19 @@ pub fn run_watched(case: &Case, policy: &Entry, seed: u64, detail: Detail, watch
     let mut world = World::new(case, policy, seed, detail, watch);
     world.play();
     world.finish(policy, seed)
+}
+
+/// The same, unless it takes longer than `most` seconds, as [`Work`] counts them: then how much there was to do until it was
+/// given up.
+pub(super) fn run_within(job: &Job, watch: &Watch, most: f64) -> Result<Outcome, Work> {
+    let Job { case, policy, seed, detail } = job;
+    if policy.oracle.is_some() {
+        return Ok(oracle::run(case, policy, *seed, watch));
+    }
+    let mut world = World::new(case, policy, *seed, *detail, watch);
+    world.most_work = most;
+    world.play();
+    if world.work.seconds() > most { Err(world.work) } else { Ok(world.finish(policy, *seed)) }
 }
 
 /// Where a request is.
@@ -191,9 +204,12 @@ struct World<'a> {
     /// Pods that activators may use, in order.
     usable: Vec<u32>,
     activators: Vec<Activator>,
+    /// Whether activators have the pods that are usable now.
+    shared: bool,
     route: Route,
     routes: VecDeque<(Micros, Route)>,
 
+    scraped: metrics::Scrape,
     late: VecDeque<metrics::Late>,
     /// Where requests are only counted.
     cells: Option<Box<Cells>>,
@@ -203,6 +219,9 @@ struct World<'a> {
     stays: Stays,
     record: Record,
     decisions: u64,
+    work: Work,
+    /// It is given up when it takes longer, in seconds.
+    most_work: f64,
 }
 
 impl<'a> World<'a> {
@@ -226,8 +245,11 @@ impl<'a> World<'a> {
             api: law(&world.api_latency, 1.0),
         };
         let mut phases = draw(Purpose::Phases);
-        let activators =
-            (0..world.activators).map(|_| Activator::new(Account::new(0, instant(&mut phases, SECOND)))).collect();
+        let report = world.phases.report.map(|report| report.after(case.from, SECOND));
+        let activators = (0..world.activators)
+            .map(|_| instant(&mut phases, SECOND))
+            .map(|drawn| Activator::new(Account::new(0, report.unwrap_or(drawn))))
+            .collect();
         let (scaler, limit, activator_limit) = Scaler::new(scenario, policy);
         let route = scaler.first_route(world.activators);
         let mut levels = Levels::new(yardstick(case));
@@ -280,8 +302,10 @@ impl<'a> World<'a> {
             turns: vec![0; world.ingress.workers as usize],
             usable: Vec::new(),
             activators,
+            shared: true,
             route,
             routes: VecDeque::new(),
+            scraped: metrics::Scrape::default(),
             late: VecDeque::new(),
             cells,
             scaler,
@@ -290,6 +314,8 @@ impl<'a> World<'a> {
             stays: Stays::default(),
             record,
             decisions: 0,
+            work: Work::default(),
+            most_work: f64::INFINITY,
         }
     }
 
@@ -314,9 +340,11 @@ impl<'a> World<'a> {
             self.levels.advance(at);
             if event_at <= arrival_at {
                 if let Some((_, event)) = self.agenda.pop() {
+                    self.work.events += 1;
                     self.happen(event);
                 }
             } else if let Some(arrival) = std::mem::replace(&mut next, self.arrivals.next()) {
+                self.work.requests += 1;
                 self.arrive(arrival);
             }
         }
@@ -350,7 +378,7 @@ impl<'a> World<'a> {
                 let created = self.live.len() as u64;
                 self.record.look(&self.levels, created, &self.said);
                 self.watch.went(LOOK);
-                if self.watch.is_stopped() {
+                if self.watch.is_stopped() || self.work.seconds() > self.most_work {
                     self.end = self.now;
                 }
                 self.agenda.add(self.now + LOOK, Event::Sample);
@@ -421,6 +449,7 @@ impl<'a> World<'a> {
         let at = if count == 1 { 0 } else { below(&mut self.streams.balancing, count) };
         self.requests[id as usize].activator = at;
         self.activator_arrival(at);
+        self.give_pods();
         let limit = self.activator_limit;
         let activator = &mut self.activators[at as usize];
         if activator.waiting == 0
@@ -446,6 +475,10 @@ impl<'a> World<'a> {
     /// An activator hands over as many as it may.
     fn hand_over(&mut self, at: u32) {
         let limit = self.activator_limit;
+        if self.activators[at as usize].waiting == 0 {
+            return;
+        }
+        self.give_pods();
         // A pod may refuse what it is handed, which makes room again.
         if std::mem::replace(&mut self.activators[at as usize].handing, true) {
             return;
@@ -495,6 +528,7 @@ impl<'a> World<'a> {
                 if load(other) < load(one) { other } else { one }
             }
             Balancing::LeastRequest => {
+                self.work.pods += u64::from(count);
                 // Equals take turns.
                 let start = below(stream, count);
                 (0..count).map(|step| (start + step) % count).min_by_key(|place| load(*place)).unwrap_or(0)
@@ -839,7 +873,8 @@ impl<'a> World<'a> {
         self.record.scaling.decisions = self.decisions;
         let prediction = self.scaler.prediction();
         let outcome = self.record.finish(&mut self.levels, &self.stays, (revision.cpu, revision.memory));
-        Outcome { policy: policy.name.clone(), kind: policy.kind().to_owned(), seed, prediction, ..outcome }
+        let work = self.work;
+        Outcome { policy: policy.name.clone(), kind: policy.kind().to_owned(), seed, prediction, work, ..outcome }
     }
 }
 

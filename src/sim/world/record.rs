@@ -5,8 +5,8 @@ use crate::engine::Reason;
 use crate::sim::case::Case;
 use crate::sim::histogram::Histogram;
 use crate::sim::outcome::{
-    Cold, Cost, Errors, Fit, Layer, Lengths, Outcome, Period, Requests, Scaling, Series, SloMeasures, Waited, area,
-    share,
+    Cold, Cost, Errors, Fit, Layer, Lengths, Outcome, Period, Requests, Scaling, Series, SloMeasures, Waited, Work,
+    area, share,
 };
 use crate::sim::random::{Stream, below};
 use crate::sim::screen::{PARTS, STRATA, Service, binomial};
@@ -629,6 +629,7 @@ impl Record {
             },
             scaling: self.scaling,
             prediction: None,
+            work: Work::default(),
             // Stays are not counted one by one in cells, so there is nothing to hold areas against.
             little: if self.detail == Detail::Screened {
                 Vec::new()

@@ -104,7 +104,7 @@ fn a_central_queue_waits_as_erlang_says() {
 }
 
 #[test]
-#[ignore = "230 million requests: CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --test it closed_form -- --include-ignored"]
+#[ignore = "230 million requests, 80 s of one core: cargo test --release --test it closed_form -- --include-ignored"]
 fn a_central_queue_waits_as_erlang_says_under_heavy_load() {
     central_queue(1, 0.9, 10e6);
     central_queue(50, 0.9, 60e6);

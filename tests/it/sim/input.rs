@@ -93,7 +93,7 @@ fn a_trace_that_cannot_be_right_is_refused_with_its_line() {
         ("second,minute,requests\n0,0,1\n", "both a second and a minute column"),
         ("minute,requests\n", "there is no bucket in it"),
         ("minute,requests\n0,0\n1,0\n", "there is no request in it"),
-        ("", "the columns are"),
+        ("", "t.csv: it is empty"),
         ("at,duration\n1,0.5\n0.5,1\n", "t.csv:3: time goes backwards"),
         ("at,duration\n1,-0.5\n", "t.csv:2: duration \"-0.5\" is not a number of seconds"),
     ] {
@@ -109,6 +109,14 @@ fn a_trace_that_cannot_be_right_is_refused_with_its_line() {
     assert!(error.to_string().contains("there is no function \"f9\" in it; there are f0"), "{error}");
     let error = Trace::read("t.csv", [0xff, 0xfe, 0x00, b'\n'].as_slice(), &Reading::default()).expect_err("not text");
     assert!(error.to_string().contains("not text"), "{error}");
+}
+
+#[test]
+fn a_last_line_without_an_end_is_told_since_its_number_may_be_cut() {
+    let notes = |text: &str| Trace::read("t.csv", text.as_bytes(), &Reading::default()).expect("a trace").notes;
+    assert_eq!(notes("minute,requests\n0,123\n1,45\n"), [] as [String; 0]);
+    let told = notes("minute,requests\n0,123\n1,4");
+    assert!(told.len() == 1 && told[0].contains("the last line has no end"), "{told:?}");
 }
 
 #[test]

@@ -13,6 +13,9 @@ const SEEDS: u32 = 4;
 const POD_SECONDS: f64 = 0.03;
 /// How far the share of requests that break the promise may be off.
 const VIOLATIONS: f64 = 0.02;
+/// Within such a part of that it need not say `exact_only`. Under four seeds the difference itself is sure to one or two
+/// percent, so near the edge either is right.
+const CLEARLY: f64 = 1.0 / 3.0;
 
 /// Means over seeds of pod-seconds and of the share of violations.
 fn means(case: &Case, policy: &Entry, detail: Detail) -> (f64, f64) {
@@ -32,19 +35,24 @@ fn means(case: &Case, policy: &Entry, detail: Detail) -> (f64, f64) {
 
 #[test]
 fn screening_is_near_to_the_truth_on_every_scenario_that_does_not_say_otherwise() {
-    let mut compared = 0;
+    let (mut near, mut far) = (0, 0);
     let mut wrong = Vec::new();
     for (name, case) in library() {
         let mut case = case.part(0, 2 * HOUR, 10 * MINUTE);
         let exact_only = case.scenario.exact_only;
         Arc::make_mut(&mut case.scenario).exact_only = false;
-        let mut off = Vec::new();
+        let (mut off, mut clearly_near) = (Vec::new(), true);
+        let mut fit = 0;
         for policy in &case.scenario.policies {
+            // One policy that is far off is reason enough to say so.
+            if exact_only && !off.is_empty() {
+                break;
+            }
             if let Some(reason) = unfit(&case, policy) {
                 eprintln!("{name}, {}: not screened, {reason}", policy.name);
                 continue;
             }
-            compared += 1;
+            fit += 1;
             let (exact, exact_share) = means(&case, policy, Detail::Measures);
             let (screened, share) = means(&case, policy, Detail::Screened);
             let told = format!(
@@ -58,14 +66,19 @@ fn screening_is_near_to_the_truth_on_every_scenario_that_does_not_say_otherwise(
             if (screened - exact).abs() > POD_SECONDS * exact || (share - exact_share).abs() > VIOLATIONS {
                 off.push(told);
             }
+            clearly_near &= (screened - exact).abs() <= POD_SECONDS * CLEARLY * exact;
+            clearly_near &= (share - exact_share).abs() <= VIOLATIONS * CLEARLY;
         }
-        if exact_only && off.is_empty() {
+        if exact_only && clearly_near {
             wrong.push(format!("{name} says exact_only and need not"));
-        } else if !exact_only {
+        } else if exact_only {
+            far += usize::from(!off.is_empty());
+        } else {
             wrong.extend(off);
+            near += fit;
         }
     }
-    assert!(compared >= 20, "only {compared} were compared");
+    assert!(near >= 9 && far >= 2, "only {near} policies were found near, and {far} scenarios far off");
     assert!(
         wrong.is_empty(),
         "too far off; if that cannot be helped, the scenario says exact_only:\n{}",
