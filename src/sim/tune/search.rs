@@ -453,6 +453,8 @@ impl<'a> Search<'a> {
             kpa.annotations.remove("autoscaling.knative.dev/max-scale");
         }
         let (none, fast) = (Strain::default(), Strain { startup: 0.1, ..Strain::default() });
+        // How often the scale turns is no matter of room or time.
+        let promise = Promise { flaps: f64::MAX, ..self.promise };
         let trials = std::iter::once((fixed, none, true, Obstacle::ServiceTime))
             .chain(unlimited.into_iter().map(|entry| (entry, none, true, Obstacle::Limit)))
             .chain(configurations.into_iter().map(|entry| (entry, fast, false, Obstacle::StartUpTime)));
@@ -472,7 +474,7 @@ impl<'a> Search<'a> {
             let runs = self.run_within(&jobs, |_| true)?;
             let Some(runs) = runs.iter().map(Option::as_ref).collect::<Option<Vec<&Outcome>>>() else { continue };
             let weights: Vec<f64> = pieces.iter().map(|piece| piece.weight).collect();
-            let missed = self.promise.missed_by(&score(&weights, &runs)) > 0.0;
+            let missed = promise.missed_by(&score(&weights, &runs)) > 0.0;
             // Pods without end do not help against requests that are long; the others help if anything does.
             if missed == (obstacle == Obstacle::ServiceTime) {
                 return Ok(obstacle);
