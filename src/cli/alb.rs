@@ -317,7 +317,7 @@ impl Input {
             claims: &self.claims,
             ..Context::new(&self.ingresses, &self.settings)
         };
-        plan(&context, &Existing { ingresses: &self.existing, balancers: &self.balancers })
+        plan(&context, &Existing { ingresses: &self.existing, balancers: &self.balancers, quotas: None })
     }
 
     /// Adds the KIngresses that Knative would make for the Services there are none of yet. What has no KIngress is told.

@@ -6,7 +6,9 @@
 //! expressed, and what would lead to a Service that does not exist, keeps what it has.
 
 use crate::api::alb_config::AlbConfig;
-use crate::api::conditions::{Conditions, INGRESS, from_jiff, same_but_for_time, settle_times, to_jiff};
+use crate::api::conditions::{
+    Conditions, INGRESS, READY, Status, find, from_jiff, same_but_for_time, settle_times, to_jiff,
+};
 use crate::api::ingress::{Ingress as KIngress, IngressStatus};
 use crate::api::names::INGRESS_CLASS_ANNOTATION;
 use crate::api::serverless_service::ServerlessService;
@@ -23,7 +25,7 @@ use crate::routing::delegate::Gateways;
 use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
-use crate::routing::model::{CLASS, Mode, Probe, Settings, Side, digest};
+use crate::routing::model::{CLASS, Mode, Probe, Remark, Settings, Side, digest};
 use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
 use crate::routing::port;
 use crate::routing::probe::Vips;
@@ -32,6 +34,7 @@ use crate::routing::translate::{Context, Part, Selectors, groups_of_rule, revisi
 use crate::units::{RevisionKey, Span, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, ObjectReference, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
@@ -70,6 +73,9 @@ const SECRET: &str = "select-secret";
 const SECRET_LASTS: Span = Span::from_seconds(24 * 3600);
 /// Events of one KIngress that were told; beyond that they may be told again.
 const MOST_TOLD: usize = 10_000;
+/// What the load balancer's controller complained of counts so long after it did last, where the load balancer was seen to
+/// follow all the same. It says again what is still wrong.
+const COMPLAINT_LASTS: Span = Span::from_seconds(10 * 60);
 
 /// What the controller works with.
 pub struct Setup {
@@ -126,13 +132,29 @@ struct State {
     scope: Option<Scope>,
     /// What was told of each KIngress in which generation.
     told: BTreeSet<(RevisionKey, &'static str, i64)>,
-    /// When the Ingresses were written, and what the load balancer's controller complained of since.
+    /// When Ebb's Ingresses were written, and what the load balancer's controller complained of last.
     written: HashMap<RevisionKey, Timestamp>,
+    complaints: HashMap<RevisionKey, Complaint>,
+    /// Classes of our names that somebody else made and that lead elsewhere.
+    foreign_classes: BTreeSet<String>,
     /// Since when Ingresses are left of KIngresses that another class has now.
     left_behind: HashMap<RevisionKey, Timestamp>,
-    complaints: HashMap<RevisionKey, (Timestamp, String)>,
     /// Revisions for which no port is left.
     without_port: BTreeSet<RevisionKey>,
+}
+
+/// What the load balancer's controller says of an Ingress.
+struct Complaint {
+    at: Timestamp,
+    text: String,
+    /// The event that says so.
+    event: RevisionKey,
+}
+
+impl Complaint {
+    fn is_of_quota(&self) -> bool {
+        self.text.to_ascii_lowercase().contains("quota")
+    }
 }
 
 /// Why a look ended early.
@@ -349,7 +371,15 @@ impl Controller {
         let config = watcher::Config::default().fields("involvedObject.kind=Ingress,type=Warning");
         let this = Arc::clone(&self);
         follow(api, config, cancel, move |change| {
-            let Change::Put(_, event) = change else { return };
+            let (key, event) = match change {
+                Change::Put(key, event) => (key, event),
+                // Forgotten by the API server, an hour after it was said last.
+                Change::Gone(key) => {
+                    this.lock().complaints.retain(|_, complaint| complaint.event != key);
+                    return this.queue.add(this.key.clone(), Lane::Fast);
+                }
+                Change::Synced => return,
+            };
             let about = &event.involved_object;
             if !about.api_version.as_deref().unwrap_or_default().starts_with("networking.k8s.io/") {
                 return;
@@ -359,7 +389,12 @@ impl Controller {
             let Some(at) = at.map(|at| from_jiff(at.0)) else { return };
             let text =
                 format!("{}: {}", event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default());
-            this.lock().complaints.insert(RevisionKey::new(namespace, name), (at, text));
+            let about = RevisionKey::new(namespace, name);
+            let mut state = this.lock();
+            if state.complaints.get(&about).is_none_or(|known| known.at <= at) {
+                state.complaints.insert(about, Complaint { at, text, event: key });
+            }
+            drop(state);
             this.queue.add(this.key.clone(), Lane::Fast);
         })
         .await;
@@ -392,6 +427,7 @@ impl Controller {
         if let Some((keeper, _)) = &self.gates {
             keeper.name(named(&ours, &others, &existing));
         }
+        self.forget_what_is_gone(&ours, &existing);
         if ours.is_empty() && !existing.iter().any(plan::is_made_here) {
             if let Some((keeper, _)) = &self.gates {
                 keeper.take(Routes { mode: settings.mode, ..Routes::default() });
@@ -401,10 +437,12 @@ impl Controller {
         let balancers = self.balancers(&settings).await?;
         let claims = self.claims().await?;
         let (modes, changing) = self.modes(&settings);
-        let secret = self.secret(&settings).await?;
+        let by_port = settings.mode == Mode::Port || modes.values().any(|mode| *mode == Mode::Port);
+        let secret = if by_port { self.secret().await? } else { None };
         let context = Context {
             modes: &modes,
             selectors: secret.as_deref().map_or(Selectors::Off, Selectors::Rules),
+            balancers: &[],
             ingresses: &ours,
             others: &others,
             routes: &routes,
@@ -414,7 +452,10 @@ impl Controller {
             settings: &settings,
         };
         let known = balancers.as_deref().unwrap_or_default();
-        let mut plan = plan::plan(&context, &Existing { ingresses: &existing, balancers: known });
+        let quotas = self.quotas(&existing, &settings);
+        let there = Existing { ingresses: &existing, balancers: known, quotas: Some(&quotas) };
+        let mut plan = plan::plan(&context, &there);
+        let classes = self.classes(&plan).await?;
         plan.stale.extend(self.left_behind(&others, &existing, &plan));
         let missing = missing(&plan, &services);
         let unready = self.unready(&plan, changing);
@@ -431,7 +472,8 @@ impl Controller {
                 (RevisionKey::new(&one.namespace().unwrap_or_default(), &one.name_any()), one.metadata.generation)
             })
             .collect();
-        let write = self.write(&plan, &generations, &existing, (&missing, &unready), &settings, balancers.as_deref());
+        let there = (existing.as_slice(), balancers.as_deref(), classes.as_slice());
+        let write = self.write(&plan, &generations, there, (&missing, &unready), &settings);
         // Of another's load balancers nothing is written.
         self.ownership.act(&self.key, write).await.unwrap_or(Ok(Turn::Done))
     }
@@ -440,10 +482,9 @@ impl Controller {
         &self,
         plan: &Plan,
         generations: &HashMap<RevisionKey, Option<i64>>,
-        existing: &[Ingress],
+        (existing, balancers, classes): (&[Ingress], Option<&[AlbConfig]>, &[IngressClass]),
         absent: (&Absent, &Absent),
         settings: &Settings,
-        balancers: Option<&[AlbConfig]>,
     ) -> Result<Turn, LookError> {
         let known = balancers.unwrap_or_default();
         let mut unwritten = None;
@@ -459,7 +500,7 @@ impl Controller {
                 Err(error) => unwritten = Some(LookError::from(error)),
             }
         }
-        if let Err(error) = self.apply(plan, existing, absent, balancers).await {
+        if let Err(error) = self.apply(plan, (existing, balancers, classes), absent).await {
             unwritten = Some(error);
         }
         let mut turn = Turn::Done;
@@ -622,8 +663,8 @@ impl Controller {
 
     /// What the rules that select members of splits ask for: random, and another each day. Whoever owns the load balancer
     /// makes it; it is written down, so that all replicas plan the same.
-    async fn secret(&self, settings: &Settings) -> Result<Option<String>, LookError> {
-        if self.gates.is_none() || settings.mode != Mode::Port {
+    async fn secret(&self) -> Result<Option<String>, LookError> {
+        if self.gates.is_none() {
             return Ok(None);
         }
         let now = self.clock.now();
@@ -690,13 +731,18 @@ impl Controller {
                 routes.pinned.extend(private.map(|name| RevisionKey::new(&outcome.namespace, name)));
                 Published { key, ways: before, before: Vec::new(), live: false, askable: true, written: true }
             } else {
+                let live = *progress == Progress::Ready;
+                let proven = live && self.live.is_proven(&key);
                 Published {
-                    key,
                     ways: ways(&outcome.parts),
                     before,
-                    live: *progress == Progress::Ready,
-                    askable: settings.probe != Probe::None,
-                    written: !matches!(progress, Progress::WaitingForServices(_) | Progress::WaitingForServers(_)),
+                    live: proven,
+                    askable: settings.probe != Probe::None && (proven || !live),
+                    written: !matches!(
+                        progress,
+                        Progress::WaitingForServices(_) | Progress::WaitingForServers(_) | Progress::Refused(_)
+                    ),
+                    key,
                 }
             };
             routes.kingresses.push(published);
@@ -768,14 +814,16 @@ impl Controller {
     async fn apply(
         &self,
         plan: &Plan,
-        existing: &[Ingress],
+        (existing, balancers, classes): (&[Ingress], Option<&[AlbConfig]>, &[IngressClass]),
         absent: (&Absent, &Absent),
-        balancers: Option<&[AlbConfig]>,
     ) -> Result<(), LookError> {
-        let mut outcome = self.apply_balancers(plan, balancers).await;
+        let mut outcome = self.apply_balancers(plan, balancers, classes).await;
+        let foreign = self.lock().foreign_classes.clone();
         for object in &plan.ingresses {
             let key = RevisionKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
-            if absent.0.contains_key(&key) || absent.1.contains_key(&key) {
+            let class = object.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref());
+            let elsewhere = class.is_some_and(|class| foreign.contains(class));
+            if elsewhere || absent.0.contains_key(&key) || absent.1.contains_key(&key) {
                 continue;
             }
             if let Err(error) = self.apply_ingress(&key, object, existing).await {
@@ -796,7 +844,12 @@ impl Controller {
         outcome
     }
 
-    async fn apply_balancers(&self, plan: &Plan, balancers: Option<&[AlbConfig]>) -> Result<(), LookError> {
+    async fn apply_balancers(
+        &self,
+        plan: &Plan,
+        balancers: Option<&[AlbConfig]>,
+        classes: &[IngressClass],
+    ) -> Result<(), LookError> {
         if let (Some(known), Some(api)) = (balancers, self.balancer_api().await?) {
             for balancer in &plan.balancers {
                 let planned = serde_json::to_value(balancer)?;
@@ -815,28 +868,97 @@ impl Controller {
                 }
             }
         }
-        let classes: Api<IngressClass> = Api::all(self.flow.client().clone());
+        let api: Api<IngressClass> = Api::all(self.flow.client().clone());
         for class in &plan.classes {
             let (name, planned) = (class.name_any(), serde_json::to_value(class)?);
-            let live = classes.get_opt(&name).await?;
+            let live = classes.iter().find(|live| live.name_any() == name);
+            // What somebody else made is used as it is, or not at all.
+            if live.is_some_and(|live| !plan::is_labelled(&live.metadata)) {
+                continue;
+            }
             if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
                 continue;
             }
-            self.put(&classes, &name, &planned, true).await?;
+            self.put(&api, &name, &planned, live.is_some()).await?;
         }
         Ok(())
+    }
+
+    /// The classes there are of those that are planned. Which of them are somebody else's and lead elsewhere is noted, and
+    /// told once.
+    async fn classes(&self, plan: &Plan) -> Result<Vec<IngressClass>, kube::Error> {
+        let api: Api<IngressClass> = Api::all(self.flow.client().clone());
+        let (mut found, mut foreign) = (Vec::new(), BTreeSet::new());
+        for class in &plan.classes {
+            let Some(live) = api.get_opt(&class.name_any()).await? else { continue };
+            if !plan::is_labelled(&live.metadata) && !plan::leads_alike(&live, class) {
+                foreign.insert(class.name_any());
+            }
+            found.push(live);
+        }
+        let fresh: Vec<String> = {
+            let mut state = self.lock();
+            let fresh = foreign.difference(&state.foreign_classes).cloned().collect();
+            state.foreign_classes = foreign;
+            fresh
+        };
+        for class in found.iter().filter(|class| fresh.contains(&class.name_any())) {
+            let note = "Ebb did not make it, and it leads to another load balancer; nothing is published by it";
+            warn!(class = class.name_any(), note, "IngressClass not taken over");
+            self.events.warn(class.object_ref(&()), "NotOwned", note);
+        }
+        Ok(found)
+    }
+
+    /// Rules that load balancers took no more than: as many as those have that nothing is complained of, where the cloud says
+    /// that there is no room.
+    fn quotas(&self, existing: &[Ingress], settings: &Settings) -> BTreeMap<String, usize> {
+        let state = self.lock();
+        let complains = |object: &&Ingress| {
+            let key = RevisionKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+            let complaint = state.complaints.get(&key).filter(|complaint| complaint.is_of_quota());
+            // What was said before the present version was written is not about it.
+            complaint.is_some_and(|complaint| state.written.get(&key).is_none_or(|written| *written <= complaint.at))
+        };
+        let ours = || existing.iter().filter(|object| plan::is_made_here(object));
+        let full: BTreeSet<String> =
+            ours().filter(complains).filter_map(|object| plan::balancer_of(object, settings)).collect();
+        let mut held = plan::rules_held(ours().filter(|object| !complains(object)), settings);
+        held.retain(|balancer, _| full.contains(balancer));
+        held
+    }
+
+    /// Forgets what is known of KIngresses and Ingresses that are gone, and of Ingresses of others.
+    fn forget_what_is_gone(&self, ours: &[KIngress], existing: &[Ingress]) {
+        let key = |meta: &ObjectMeta| {
+            RevisionKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+        };
+        let kingresses: BTreeSet<RevisionKey> = ours.iter().map(|one| key(&one.metadata)).collect();
+        self.live.keep(&kingresses);
+        let made = existing.iter().filter(|object| plan::is_made_here(object));
+        let made: BTreeSet<RevisionKey> = made.map(|object| key(&object.metadata)).collect();
+        let mut state = self.lock();
+        state.written.retain(|key, _| made.contains(key));
+        state.complaints.retain(|key, _| made.contains(key));
+        state.told.retain(|(key, ..)| kingresses.contains(key));
     }
 
     async fn apply_ingress(&self, key: &RevisionKey, object: &Ingress, existing: &[Ingress]) -> Result<(), LookError> {
         let planned = serde_json::to_value(object)?;
         let same =
             |live: &&Ingress| live.metadata.name == object.metadata.name && live.namespace() == object.namespace();
-        let live = existing.iter().find(same).map(serde_json::to_value).transpose()?;
-        if live.is_some_and(|live| is_applied(&live, &planned)) {
+        let live = existing.iter().find(same);
+        if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
+            return Ok(());
+        }
+        // The answer for hosts nobody serves has no KIngress to be told of; those of KIngresses were refused before.
+        if live.is_some_and(|live| !plan::is_made_here(live)) {
+            warn!(ingress = %key, "there is an Ingress of this name that Ebb did not make; it is left alone");
             return Ok(());
         }
         let api: Api<Ingress> = Api::namespaced(self.flow.client().clone(), key.namespace());
-        let written = self.put(&api, key.name(), &planned, true).await?;
+        // One that is not known here may be somebody else's, made a moment ago; then there is a conflict, and it is refused.
+        let written = self.put(&api, key.name(), &planned, live.is_some()).await?;
         info!(ingress = %key, "written for the load balancer");
         self.lock().written.insert(key.clone(), self.clock.now());
         self.ingresses.note_written(key, written);
@@ -864,6 +986,16 @@ impl Controller {
         if let Some(refused) = &outcome.refused {
             return Progress::Refused(refused.clone());
         }
+        let foreign = self.lock().foreign_classes.clone();
+        if let Some(class) =
+            outcome.parts.iter().map(|(_, part)| part.side.class_name()).find(|it| foreign.contains(it))
+        {
+            let message = format!(
+                "the IngressClass {class} was not made by Ebb and leads to another load balancer; remove it, or name that \
+                 load balancer with albconfig"
+            );
+            return Progress::Refused(Remark::new("NotOwned", message));
+        }
         // All of its names are at the gateway in the cluster.
         if outcome.parts.is_empty() {
             return Progress::Ready;
@@ -886,22 +1018,32 @@ impl Controller {
             let message = "AlbConfig is no kind of this cluster; install the ALB Ingress controller";
             return Progress::ProgrammingFailed(message.to_owned());
         }
-        let state = self.lock();
+        let names = self.names(outcome, settings, balancers);
+        let seen = names.map(|names| self.live.look(&key, &outcome.parts, &names, settings.probe == Probe::None));
+        let (now, state) = (self.clock.now(), self.lock());
         for key in &keys {
-            let Some((at, complaint)) = state.complaints.get(key) else { continue };
-            // What was said before the present version was written is not about it.
-            if state.written.get(key).is_none_or(|written| *written <= *at) {
-                let quota = complaint.to_ascii_lowercase().contains("quota");
-                let complaint = complaint.clone();
-                return if quota { Progress::Quota(complaint) } else { Progress::ProgrammingFailed(complaint) };
+            let Some(complaint) = state.complaints.get(key) else { continue };
+            // What was said before the present version was written is not about it, …
+            if state.written.get(key).is_some_and(|written| complaint.at < *written) {
+                continue;
             }
+            // … and what is not said again while the load balancer follows is over.
+            let until = complaint.at + COMPLAINT_LASTS;
+            if matches!(seen, Some(Seen::Live | Seen::Taken)) && until <= now {
+                continue;
+            }
+            if now < until {
+                self.queue.add_after(self.key.clone(), until.since(now));
+            }
+            let text = complaint.text.clone();
+            return if complaint.is_of_quota() { Progress::Quota(text) } else { Progress::ProgrammingFailed(text) };
         }
         drop(state);
-        let Some(names) = self.names(outcome, settings, balancers) else { return Progress::WaitingForAddress };
-        match self.live.look(&key, &outcome.parts, &names, settings.probe == Probe::None) {
-            Seen::NotYet => Progress::Probing,
-            Seen::Late => Progress::ProbeTimeout,
-            Seen::Live => Progress::Ready,
+        match seen {
+            None => Progress::WaitingForAddress,
+            Some(Seen::NotYet) => Progress::Probing,
+            Some(Seen::Late) => Progress::ProbeTimeout,
+            Some(Seen::Taken | Seen::Live) => Progress::Ready,
         }
     }
 
@@ -944,7 +1086,15 @@ impl Controller {
     /// Remarks and refusals, once for each generation.
     fn tell(&self, key: &RevisionKey, kingress: &KIngress, outcome: &Outcome) {
         let generation = kingress.metadata.generation.unwrap_or(0);
+        let mut remarks: Vec<Remark> = Vec::new();
         for remark in outcome.refused.iter().chain(&outcome.remarks) {
+            // Of several things of one kind all are told.
+            match remarks.iter_mut().find(|before| before.reason == remark.reason) {
+                Some(before) => before.message = format!("{}; {}", before.message, remark.message),
+                None => remarks.push(remark.clone()),
+            }
+        }
+        for remark in &remarks {
             let mut state = self.lock();
             if state.told.len() >= MOST_TOLD {
                 state.told.clear();
@@ -982,7 +1132,13 @@ impl Controller {
         let mut status =
             IngressStatus { observed_generation: kingress.metadata.generation.unwrap_or(0), ..stored.clone() };
         let mut conditions = Conditions::of(&INGRESS, &mut status.conditions, now);
-        progress.mark(&mut conditions);
+        // Rules that change while the spec does not, as the secret of those that ask does each day, take nothing from what is
+        // served. What does not come into force in time is told.
+        let was_ready = stored.observed_generation == status.observed_generation
+            && find(&stored.conditions, READY).is_some_and(|ready| ready.status == Status::True);
+        if !(was_ready && matches!(progress, Progress::New | Progress::Probing)) {
+            progress.mark(&mut conditions);
+        }
         settle_times(&mut status.conditions, &stored.conditions, now);
         let names = self.names(outcome, settings, balancers).unwrap_or_default();
         if outcome.refused.is_none()
@@ -1038,15 +1194,23 @@ type Absent = BTreeMap<RevisionKey, BTreeSet<String>>;
 
 /// The Services each planned Ingress leads to and that do not exist. An empty server group answers 503.
 fn missing(plan: &Plan, services: &[Service]) -> Absent {
-    let present: BTreeSet<(Option<&String>, Option<&String>)> =
-        services.iter().map(|service| (service.metadata.namespace.as_ref(), service.metadata.name.as_ref())).collect();
+    let known: HashMap<(Option<&str>, Option<&str>), &Service> = services
+        .iter()
+        .map(|service| ((service.metadata.namespace.as_deref(), service.metadata.name.as_deref()), service))
+        .collect();
     let mut missing = BTreeMap::new();
     for outcome in &plan.outcomes {
+        // One of a name Ebb gives that somebody else made leads to whoever they say.
+        let is_ours = |service: &str| {
+            let revision = service.strip_suffix("-alb").filter(|revision| outcome.routed.contains(*revision));
+            revision.is_some() || outcome.delegated.contains_key(service)
+        };
+        let is_there = |service: &str| {
+            let found = known.get(&(Some(outcome.namespace.as_str()), Some(service)));
+            found.is_some_and(|found| !is_ours(service) || plan::is_labelled(&found.metadata))
+        };
         for (name, part) in &outcome.parts {
-            let absent: BTreeSet<String> = services_of(part)
-                .filter(|service| !present.contains(&(Some(&outcome.namespace), Some(*service))))
-                .cloned()
-                .collect();
+            let absent: BTreeSet<String> = services_of(part).filter(|service| !is_there(service)).cloned().collect();
             if !absent.is_empty() {
                 missing.insert(RevisionKey::new(&outcome.namespace, name), absent);
             }

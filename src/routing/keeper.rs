@@ -17,7 +17,9 @@
 //! - A revision that an earlier gate knew as routed, and that no rule leads to any more, waits until every rule of its
 //!   namespace was seen in force, or the horizon has passed.
 //! - A rule taken out of a plan leads on until every address has shown the plan without it. Where that cannot be asked
-//!   (`alb-probe: none`, a KIngress that is gone) the horizon must do.
+//!   (`alb-probe: none`, a KIngress that is gone, a backend that does not say which version it was reached by), or where an
+//!   earlier plan that may still be in force had the same version, the horizon must do.
+//! - An answer that may be another revision's, since rules are changing, counts for nobody.
 //! - Probes under way are bounded; one that finds no place is sent with the next step.
 
 use crate::api::serverless_service::ServerlessService;
@@ -25,13 +27,13 @@ use crate::clock::Clock;
 use crate::observe::metrics::{Page, Source, count};
 use crate::ownership::class::Classes;
 use crate::routing::gate::contract::{Asked, Keep, Leave, Notice};
-use crate::routing::gate::rules::{Leads, Rules};
+use crate::routing::gate::rules::{Ask, Leads, Plan, Rules};
 use crate::routing::gate::{
     Answer, Decision, Gate, Members, Path, Probe, Reason, Seen, State as GateState, Target, Timers,
 };
 use crate::routing::model::{Mode, Rule, digest};
 use crate::routing::probe::{Question, Topic, Vips};
-use crate::routing::translate::{groups_of_rule, is_selector, revision_of_service};
+use crate::routing::translate::{groups_of_rule, hash_of, is_selector, revision_of_service};
 use crate::units::{RevisionKey, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -48,8 +50,6 @@ const MOST_PROBES: usize = 64;
 const LOOK_UP_SOON: Span = Span::from_seconds(2);
 /// … and those with.
 const LOOK_UP: Span = Span::from_seconds(30);
-/// How often an address has to show a version, as [`Rules`] counts.
-const SHOWN: usize = 3;
 
 /// The rules of a KIngress on one listener of a load balancer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,12 +184,14 @@ struct Route {
     number: u64,
     listeners: BTreeMap<(String, bool), Rules>,
     questions: HashMap<Arc<str>, Question>,
+    /// When its latest version was written.
+    since: Option<Timestamp>,
     /// From when on it is taken for settled although it cannot be asked; `None` when it is or can be.
     unasked_until: Option<Timestamp>,
     settled: bool,
     gone: bool,
-    /// Whether any of its rules may have been published.
-    written: bool,
+    /// The number of the latest version that may have been published.
+    written: u64,
 }
 
 struct Entry {
@@ -326,14 +328,16 @@ impl Keeper {
     }
 
     /// What is written of a revision that is reached by a port.
-    pub(super) fn set_group(&self, key: &RevisionKey, group: Group) {
+    pub(super) fn set_group(&self, key: &RevisionKey, group: Group, written: Option<Timestamp>) {
         let now = self.inner.clock.now();
         let mut state = self.lock();
         let before = state.groups.get(key).copied();
         if before.is_some_and(|(before, _)| before == group) {
             return;
         }
-        let since = before.filter(|(before, _)| before.members == group.members).map_or(now, |(_, since)| since);
+        let known = before.filter(|(before, _)| before.members == group.members).map(|(_, since)| since);
+        // What stands there since before this process is as old as it says.
+        let since = known.or(written.filter(|at| before.is_none() && *at <= now)).unwrap_or(now);
         state.groups.insert(key.clone(), (group, since));
         let last = state.gates.get(key).and_then(|entry| entry.last.clone());
         let probes = self.step(&mut state, key, now);
@@ -571,6 +575,11 @@ impl Keeper {
         }
         let now = self.inner.clock.now();
         let mut state = self.lock();
+        let is_certain = matches!(answer, Answer::Activator | Answer::Pod) && state.is_certain(key, &probe.target);
+        let answer = match answer {
+            Answer::Activator | Answer::Pod if !is_certain => Answer::Elsewhere,
+            other => other,
+        };
         let Some(entry) = state.gates.get_mut(key) else { return };
         let before = entry.last.clone();
         entry.gate.answer(now, probe, answer);
@@ -703,12 +712,8 @@ impl State {
         let Published { key, ways, before, live, askable, written } = published;
         let mut touched = BTreeSet::new();
         let route = self.routes.entry(key.clone()).or_default();
-        let was = route.written;
-        route.written |= written || !before.is_empty();
-        if route.written != was {
-            touched.extend(route.listeners.values().flat_map(Rules::revisions).cloned());
-        }
         let first = if route.number == 0 && !before.is_empty() { Some(before) } else { None };
+        let there = first.is_some();
         for ways in first.into_iter().chain([ways]) {
             let version = digest(format!("{ways:?}").as_bytes(), 16);
             if route.version == version && route.number > 0 {
@@ -718,12 +723,24 @@ impl State {
             touched.extend(route.listeners.values().flat_map(Rules::revisions).cloned());
             route.publish(&key, &ways, &self.addresses);
             touched.extend(route.listeners.values().flat_map(Rules::revisions).cloned());
-            route.unasked_until = (!askable).then_some(now + horizon);
+            route.unasked_until = None;
+            if there && route.number == 1 {
+                route.written = 1;
+            }
         }
         let number = route.number;
-        let settles = live && askable && !route.settled;
+        if written && route.written < number {
+            (route.written, route.since) = (number, Some(now));
+            touched.extend(route.listeners.values().flat_map(Rules::revisions).cloned());
+        }
+        let told = route.listeners.values().all(|rules| rules.tells_apart(number));
+        let settles = live && askable && told && !route.settled;
         if settles {
             route.settle(number);
+        } else if !route.settled && route.written == number && (!askable || live) {
+            // Nothing that is seen tells whether an earlier version may still be in force.
+            let since = route.since.unwrap_or(now);
+            route.unasked_until = route.unasked_until.or(Some(since + horizon));
         }
         if settles || !touched.is_empty() {
             touched.extend(self.index(&key));
@@ -796,12 +813,24 @@ impl State {
     /// Whether a rule that leads to a revision may have been published.
     fn is_published(&self, key: &RevisionKey) -> bool {
         let kingresses = self.by_revision.get(key).into_iter().flatten();
-        kingresses.filter_map(|kingress| self.routes.get(kingress)).any(|route| route.written)
+        kingresses
+            .filter_map(|kingress| self.routes.get(kingress))
+            .any(|route| route.listeners.values().any(|rules| rules.routes(key, route.written)))
     }
 
     fn question(&self, key: &RevisionKey, target: &Target) -> Option<Question> {
         let kingresses = self.by_revision.get(key)?;
         kingresses.iter().find_map(|kingress| self.routes.get(kingress)?.questions.get(&target.rule).cloned())
+    }
+
+    /// Whether an answer by this way is the revision's own.
+    fn is_certain(&self, key: &RevisionKey, target: &Target) -> bool {
+        let kingresses = self.by_revision.get(key).into_iter().flatten();
+        let mut listeners = kingresses
+            .filter_map(|kingress| self.routes.get(kingress))
+            .filter(|route| route.questions.contains_key(&target.rule))
+            .flat_map(|route| route.listeners.values());
+        listeners.any(|rules| rules.is_certain(target, key))
     }
 
     /// Whether a rule may lead to a revision, as long as the rules are not known.
@@ -865,18 +894,21 @@ impl Route {
     fn publish(&mut self, key: &RevisionKey, ways: &[Way], addresses: &HashMap<(String, bool), BTreeSet<SocketAddr>>) {
         self.number += 1;
         (self.settled, self.gone) = (false, false);
-        let mut leads: BTreeMap<(String, bool), BTreeSet<Leads>> = BTreeMap::new();
+        let version: Option<Arc<str>> = ways.iter().flat_map(|way| &way.rules).find_map(hash_of).map(Arc::from);
+        let plan = || Plan { number: self.number, version: version.clone(), ..Plan::default() };
+        let mut plans: BTreeMap<(String, bool), Plan> = BTreeMap::new();
         for way in ways {
             let listener = (way.balancer.clone().unwrap_or_default(), way.secure);
-            let of_listener = leads.entry(listener).or_default();
+            let of_listener = plans.entry(listener).or_insert_with(plan);
+            of_listener.rules.push(way.rules.clone());
             for rule in &way.rules {
                 for lead in leads_of(key, way, rule) {
                     self.questions.insert(Arc::clone(&lead.rule), Question::of(rule, way.secure, way.grpc));
-                    of_listener.insert(lead);
+                    of_listener.leads.insert(lead);
                 }
             }
         }
-        for listener in leads.keys() {
+        for listener in plans.keys() {
             self.listeners.entry(listener.clone()).or_insert_with(|| {
                 let mut rules = Rules::default();
                 rules.set_addresses(addresses.get(listener).unwrap_or(&BTreeSet::new()));
@@ -884,7 +916,7 @@ impl Route {
             });
         }
         for (listener, rules) in &mut self.listeners {
-            rules.publish(self.number, leads.remove(listener).unwrap_or_default());
+            rules.publish(plans.remove(listener).unwrap_or_else(plan));
         }
         // A load balancer without a name has not taken a rule yet.
         if self.listeners.keys().any(|(name, _)| !name.is_empty()) {
@@ -896,7 +928,7 @@ impl Route {
     fn settle(&mut self, number: u64) {
         self.settled = true;
         for rules in self.listeners.values_mut() {
-            rules.show_everywhere(number, SHOWN);
+            rules.pass(number);
         }
         let used: HashSet<Arc<str>> = self.listeners.values().flat_map(Rules::names).cloned().collect();
         self.questions.retain(|rule, _| used.contains(rule));
@@ -912,6 +944,7 @@ fn leads_of(kingress: &RevisionKey, way: &Way, rule: &Rule) -> Vec<Leads> {
     let name: Arc<str> =
         format!("{}/{} {} ({scheme}://{host}{} {said})", kingress.namespace(), way.ingress, rule.name, rule.path)
             .into();
+    let ask = Ask::of(rule);
     // A rule that selects a member shows its servers; the rule with all of them would show whomever chance picks.
     let selected = |service: &str| {
         let is = |other: &&Rule| is_selector(other) && groups_of_rule(other).any(|group| group.service_name == service);
@@ -923,6 +956,7 @@ fn leads_of(kingress: &RevisionKey, way: &Way, rule: &Rule) -> Vec<Leads> {
             revision: RevisionKey::new(kingress.namespace(), revision_of_service(&group.service_name)),
             rule: Arc::clone(&name),
             group: format!("{}/{}:{}", way.ingress, group.service_name, group.service_port).into(),
+            ask: ask.clone(),
         })
         .collect()
 }

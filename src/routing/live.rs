@@ -6,9 +6,9 @@
 use crate::clock::Clock;
 use crate::routing::model::{Action, Rule, Side, digest};
 use crate::routing::probe::{Question, Reply, Topic, Vips};
-use crate::routing::translate::Part;
+use crate::routing::translate::{Part, hash_of};
 use crate::units::{RevisionKey, Span, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
@@ -33,6 +33,8 @@ pub enum Seen {
     NotYet,
     /// The same, for too long.
     Late,
+    /// It is taken to follow: nothing can be asked, or backends do not say by which version they were reached.
+    Taken,
     /// It follows.
     Live,
 }
@@ -76,6 +78,18 @@ impl Live {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Asks no more about any but these.
+    pub fn keep(&self, keys: &BTreeSet<RevisionKey>) {
+        let mut entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|key, _| keys.contains(key));
+    }
+
+    /// Whether it was told, and not only taken, that the load balancer has the version last looked at.
+    pub fn is_proven(&self, key: &RevisionKey) -> bool {
+        let entries = self.shared.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).is_some_and(|entry| entry.seen == Seen::Live)
+    }
+
     /// What is known of the present version of `key`; a new one is asked about from now on. With `unasked` time alone
     /// decides.
     pub fn look(
@@ -111,17 +125,18 @@ impl Shared {
     async fn ask(&self, key: &RevisionKey, version: &str, targets: &[Target]) {
         if targets.is_empty() {
             tokio::time::sleep(UNSEEN.to_std()).await;
-            return self.tell(key, version, Seen::Live);
+            return self.tell(key, version, Seen::Taken);
         }
         let since = self.clock.now();
-        let (mut good, mut pause, mut late) = (0, PAUSE_FIRST, false);
+        let (mut good, mut proven, mut pause, mut late) = (0, true, PAUSE_FIRST, false);
         while good < IN_A_ROW {
-            if self.round(targets, since).await {
+            if let Some(told) = self.round(targets, since).await {
                 good += 1;
+                proven &= told;
                 pause = PAUSE_FIRST;
                 continue;
             }
-            good = 0;
+            (good, proven) = (0, true);
             if !late && self.clock.now().since(since) >= LATE {
                 late = true;
                 self.tell(key, version, Seen::Late);
@@ -129,36 +144,42 @@ impl Shared {
             tokio::time::sleep(pause.to_std()).await;
             pause = Span::from_nanos(pause.nanos().saturating_mul(2)).min(PAUSE_MOST);
         }
-        self.tell(key, version, Seen::Live);
+        self.tell(key, version, if proven { Seen::Live } else { Seen::Taken });
     }
 
-    /// One question to each address through each rule.
-    async fn round(&self, targets: &[Target], since: Timestamp) -> bool {
+    /// One question to each address through each rule: `None` where one does not follow, and otherwise whether all said so.
+    async fn round(&self, targets: &[Target], since: Timestamp) -> Option<bool> {
+        let mut told = true;
         for target in targets {
             let resolved = self.vips.resolve(&target.balancer, target.question.secure).await;
-            let Ok(addresses) = resolved else { return false };
+            let addresses = resolved.ok()?;
             if addresses.is_empty() {
-                return false;
+                return None;
             }
             for address in addresses {
                 let patient = self.clock.now().since(since) < SILENT;
                 let answer = target.question.ask(address, Topic::Version).await;
                 let good = match &answer {
-                    Ok(Reply { status: 200, hash, .. }) => {
-                        hash.as_ref() == Some(&target.hash) || (hash.is_none() && !patient)
+                    Ok(Reply { status: 200, hash: Some(hash), .. }) => *hash == target.hash,
+                    Ok(Reply { status: 200, hash: None, .. }) => {
+                        told = false;
+                        !patient
                     }
                     // No such route, or nobody behind it yet.
                     Ok(Reply { status: 404 | 503, .. }) | Err(_) => false,
                     // Whatever it is, it was not the load balancer that had no rule.
-                    Ok(_) => true,
+                    Ok(_) => {
+                        told = false;
+                        true
+                    }
                 };
                 if !good {
                     debug!(%address, host = target.question.host, ?answer, "the load balancer does not follow yet");
-                    return false;
+                    return None;
                 }
             }
         }
-        true
+        Some(told)
     }
 
     fn tell(&self, key: &RevisionKey, version: &str, seen: Seen) {
@@ -189,9 +210,6 @@ fn target(rule: &Rule, balancer: &str, secure: bool, grpc: bool) -> Option<Targe
         return None;
     }
     // Where versions are told by rules of their own, those are the ones to ask.
-    let hash = rule.actions.iter().find_map(|action| match action {
-        Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
-        _ => None,
-    })?;
+    let hash = hash_of(rule)?.to_owned();
     Some(Target { balancer: balancer.to_owned(), question: Question::of(rule, secure, grpc), hash })
 }

@@ -78,6 +78,8 @@ pub struct Existing<'a> {
     pub ingresses: &'a [Ingress],
     /// Load balancers, which keep their listeners.
     pub balancers: &'a [AlbConfig],
+    /// Rules that load balancers were seen to take no more than, by name; `None` where none complained.
+    pub quotas: Option<&'a BTreeMap<String, usize>>,
 }
 
 /// How far a KIngress has come, for its status.
@@ -167,6 +169,7 @@ struct Placed {
 ///
 /// What a refused KIngress was given before stays in force, so its hosts and the room its rules take stay its own.
 pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
+    let context = &Context { balancers: existing.balancers, ..*context };
     let mut ingresses: Vec<&KIngress> = context.ingresses.iter().collect();
     ingresses.sort_by_key(|ingress| {
         let meta = &ingress.metadata;
@@ -317,9 +320,29 @@ pub fn owned_by(kingresses: &[KIngress], existing: &[Ingress]) -> Vec<(String, S
     owned.filter_map(|object| Some((object.metadata.namespace.clone()?, object.metadata.name.clone()?))).collect()
 }
 
+/// The rules that Ingresses have on each load balancer.
+pub fn rules_held<'a>(
+    ingresses: impl IntoIterator<Item = &'a Ingress>,
+    settings: &Settings,
+) -> BTreeMap<String, usize> {
+    let mut held = BTreeMap::new();
+    for object in ingresses {
+        let Some(side) = side_of(object) else { continue };
+        let rules = object.spec.iter().flat_map(|spec| spec.rules.iter().flatten()).count();
+        *held.entry(settings.balancer(side)).or_default() += rules * listeners_of(object);
+    }
+    held
+}
+
+/// The load balancer an Ingress is on.
+pub fn balancer_of(object: &Ingress, settings: &Settings) -> Option<String> {
+    Some(settings.balancer(side_of(object)?))
+}
+
 /// What is taken already, by load balancer.
 struct Room<'a> {
     settings: &'a Settings,
+    quotas: Option<&'a BTreeMap<String, usize>>,
     claims: &'a BTreeMap<String, String>,
     existing: &'a [Ingress],
     /// By host: the namespace that has it, and the paths in use.
@@ -340,6 +363,7 @@ impl<'a> Room<'a> {
         let all = existing.ingresses;
         let mut this = Self {
             settings: context.settings,
+            quotas: existing.quotas,
             claims: context.claims,
             existing: all,
             hosts: BTreeMap::new(),
@@ -366,13 +390,7 @@ impl<'a> Room<'a> {
 
     /// The rules they have, by load balancer.
     fn held(&self, ingress: &KIngress) -> BTreeMap<String, usize> {
-        let mut held = BTreeMap::new();
-        for object in self.of(ingress) {
-            let Some(side) = side_of(object) else { continue };
-            let rules = object.spec.iter().flat_map(|spec| spec.rules.iter().flatten()).count();
-            *held.entry(self.settings.balancer(side)).or_default() += rules * listeners_of(object);
-        }
-        held
+        rules_held(self.of(ingress), self.settings)
     }
 
     fn release(&mut self, ingress: &KIngress) -> BTreeMap<String, usize> {
@@ -443,6 +461,7 @@ impl<'a> Room<'a> {
         self.hosts_are_free(&namespace, parts)?;
         let (mut rules, mut secure) = (self.rules.clone(), self.secure.clone());
         let held = self.held(ingress);
+        let mut added: BTreeMap<String, usize> = BTreeMap::new();
         for part in parts {
             let balancer = self.settings.balancer(part.side);
             let used = rules.entry(balancer.clone()).or_insert(1);
@@ -450,18 +469,24 @@ impl<'a> Room<'a> {
                 // The answer for hosts nobody serves stands on this listener too.
                 *used += 1;
             }
-            *used += part.rules.len() * (usize::from(part.http) + usize::from(part.https));
+            let of_part = part.rules.len() * (usize::from(part.http) + usize::from(part.https));
+            *used += of_part;
+            *added.entry(balancer).or_default() += of_part;
         }
         for (balancer, used) in &rules {
             let get = |map: &BTreeMap<String, usize>| map.get(balancer).copied().unwrap_or(0);
             let others = get(&self.reserved).saturating_sub(get(&held));
             let needed = used + others;
-            let grows = *used > get(&self.rules) + get(&held);
-            if grows && needed > self.settings.rule_budget {
-                let message = format!(
-                    "{needed} rules are needed on the load balancer {balancer} and alb-rule-budget is {}",
-                    self.settings.rule_budget
-                );
+            // What there is stays, also where there is less room than there was.
+            let grows = get(&added) > get(&held);
+            let quota = self.quotas.and_then(|quotas| quotas.get(balancer)).copied();
+            let budget = self.settings.rule_budget.min(quota.unwrap_or(usize::MAX));
+            if grows && needed > budget {
+                let why = match quota.filter(|quota| *quota < self.settings.rule_budget) {
+                    Some(quota) => format!("and the cloud took no more than {quota}"),
+                    None => format!("and alb-rule-budget is {budget}"),
+                };
+                let message = format!("{needed} rules are needed on the load balancer {balancer} {why}");
                 return Err(Remark::new("RuleBudgetExceeded", message));
             }
         }
@@ -552,7 +577,20 @@ pub fn present(existing: &[Ingress], ingress: &KIngress) -> Vec<(String, Part)> 
 
 /// Whether an Ingress says it was made here.
 pub fn is_made_here(object: &Ingress) -> bool {
-    object.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
+    is_labelled(&object.metadata)
+}
+
+/// Whether an object says it was made here.
+pub fn is_labelled(meta: &ObjectMeta) -> bool {
+    meta.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
+}
+
+/// Whether an IngressClass that somebody else made leads where ours would.
+pub fn leads_alike(theirs: &IngressClass, ours: &IngressClass) -> bool {
+    match (serde_json::to_value(&theirs.spec), serde_json::to_value(&ours.spec)) {
+        (Ok(theirs), Ok(ours)) => covers(&theirs, &ours),
+        _ => false,
+    }
 }
 
 /// Whether a live object is what is planned: it has all of that, and no annotation of ours beside it.
@@ -909,7 +947,8 @@ fn class(side: Side, settings: &Settings) -> IngressClass {
 
 fn load_balancer(side: Side, https: bool, settings: &Settings, known: Option<&AlbConfig>) -> Option<AlbConfig> {
     let name = settings.balancer(side);
-    let foreign = settings.existing(side).is_some();
+    // One of our name that somebody else made is theirs, too.
+    let foreign = settings.existing(side).is_some() || known.is_some_and(|known| !is_labelled(&known.metadata));
     let listener = |port, protocol: &str| Listener {
         port,
         protocol: protocol.to_owned(),
@@ -936,13 +975,17 @@ fn load_balancer(side: Side, https: bool, settings: &Settings, known: Option<&Al
         }
         None
     } else {
-        let vswitches = settings.vswitches.as_ref()?;
+        let zone_mappings = match settings.vswitches.as_ref()? {
+            ids if ids.len() > 1 => ids.iter().map(|id| ZoneMapping { v_switch_id: id.clone() }).collect(),
+            // One there is stays where it is.
+            _ => known?.spec.config.as_ref()?.zone_mappings.clone(),
+        };
         Some(LoadBalancer {
             name: name.clone(),
             address_type: if side == Side::Internet { "Internet" } else { "Intranet" }.to_owned(),
             address_allocated_mode: "Dynamic".to_owned(),
             edition: settings.edition.clone(),
-            zone_mappings: vswitches.iter().map(|id| ZoneMapping { v_switch_id: id.clone() }).collect(),
+            zone_mappings,
             billing_config: Billing { pay_type: "PostPay".to_owned() },
             tags: settings.cluster_id.iter().map(|id| Tag { key: MANAGER.to_owned(), value: id.clone() }).collect(),
         })

@@ -34,6 +34,8 @@ pub const BOOK: &str = "ebb-alb";
 pub const PORT_ANNOTATION: &str = "knative-alb/activation-port";
 /// Annotation: seconds after which the load balancer gives a request up.
 pub const TIMEOUT_ANNOTATION: &str = "knative-alb/request-timeout";
+/// Annotation of Endpoints: since when they hold the kinds of servers they hold; RFC 3339.
+const SINCE_ANNOTATION: &str = "knative-alb/members-since";
 /// Label of what is written here.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "knative-alb");
 /// The name under which servers of both kinds stand.
@@ -239,6 +241,19 @@ pub fn members_of(endpoints: &Endpoints, port: u16) -> Option<Members> {
     }
 }
 
+/// Since when Endpoints hold the kinds of servers they hold, as far as that is written down.
+pub fn members_since(endpoints: &Endpoints) -> Option<Timestamp> {
+    let text = endpoints.metadata.annotations.as_ref()?.get(SINCE_ANNOTATION)?;
+    text.parse().ok().map(from_jiff)
+}
+
+/// Writes down since when: from now on, unless `live` holds the same kinds.
+pub fn note_since(planned: &mut Endpoints, live: Option<&Endpoints>, port: u16, now: Timestamp) {
+    let same = live.filter(|live| members_of(live, port) == members_of(planned, port));
+    let since = same.and_then(members_since).unwrap_or(now);
+    planned.metadata.annotations = Some([(SINCE_ANNOTATION.to_owned(), to_jiff(since).to_string())].into());
+}
+
 /// Whether Endpoints lead to the same servers.
 pub fn same_servers(live: &Endpoints, planned: &Endpoints) -> bool {
     fn lines(endpoints: &Endpoints) -> BTreeSet<(&str, i32, Option<&str>)> {
@@ -354,6 +369,13 @@ mod tests {
         let cold = endpoints(&sks(), 20_017, Members::Activators, &pods, &activators).expect("somebody");
         assert_eq!(members_of(&cold, 20_017), Some(Members::Activators));
         assert!(same_servers(&cold, &cold) && !same_servers(&cold, &both));
+
+        // It is written down since when, for who comes after.
+        let (mut first, mut fewer, mut other) = (both.clone(), both, cold);
+        note_since(&mut first, None, 20_017, at(1));
+        note_since(&mut fewer, Some(&first), 20_017, at(2));
+        note_since(&mut other, Some(&fewer), 20_017, at(3));
+        assert_eq!([&first, &fewer, &other].map(members_since), [Some(at(1)), Some(at(1)), Some(at(3))]);
     }
 
     proptest! {

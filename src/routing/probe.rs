@@ -6,7 +6,8 @@
 
 use crate::api::names::{AUTOSCALER_PROBE_AGENT, NETWORK_PROBE_HEADER};
 use crate::routing::gate::Answer;
-use crate::routing::model::{Condition, Rule};
+use crate::routing::gate::rules::Ask;
+use crate::routing::model::Rule;
 use crate::units::{RevisionKey, Span};
 use futures::future::BoxFuture;
 use http::header::{CONNECTION, HOST, USER_AGENT};
@@ -94,25 +95,8 @@ pub struct Reply {
 impl Question {
     /// A request that this rule takes, with whatever value its conditions leave open.
     pub fn of(rule: &Rule, secure: bool, http2: bool) -> Self {
-        let host = rule.hosts().next().unwrap_or("probe.invalid").replacen('*', "probe", 1);
-        let (mut headers, mut cookies) = (Vec::new(), Vec::new());
-        for condition in &rule.conditions {
-            match condition {
-                // Any of the values will do, and whatever stands for a wildcard.
-                Condition::Header { config } => {
-                    let value = config.values.first().map(|value| value.replace(['*', '?'], "x"));
-                    headers.push((config.key.clone(), value.unwrap_or_default()));
-                }
-                Condition::Cookie { config } => {
-                    cookies.extend(config.values.first().map(|cookie| format!("{}={}", cookie.key, cookie.value)));
-                }
-                Condition::Host { .. } => {}
-            }
-        }
-        if !cookies.is_empty() {
-            headers.push(("Cookie".to_owned(), cookies.join("; ")));
-        }
-        Self { secure, http2, host, path: format!("{}/healthz", rule.path.trim_end_matches('/')), headers }
+        let Ask { host, path, headers } = Ask::of(rule);
+        Self { secure, http2, host, path, headers }
     }
 
     /// Asks it of an address.

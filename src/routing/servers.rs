@@ -32,8 +32,10 @@ use tracing::{debug, info, warn};
 
 /// Groups written at once.
 const WORKERS: Workers = Workers::each(8);
-/// How soon an activator that did not answer for a revision is asked again.
+/// How soon an activator that did not answer for a revision is asked again, at first …
 const AGAIN: Span = Span::from_millis(500);
+/// … and at most: one that is not Ebb's never answers.
+const AGAIN_MOST: Span = Span::from_seconds(30);
 
 /// The servers there are. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -61,8 +63,24 @@ struct State {
     of_service: HashMap<RevisionKey, BTreeSet<RevisionKey>>,
     /// By slice.
     activators: HashMap<RevisionKey, BTreeSet<Server>>,
-    /// By revision, its port and the activators that answered for it there.
-    answered: HashMap<RevisionKey, (u16, BTreeSet<Server>)>,
+    answered: HashMap<RevisionKey, Answered>,
+}
+
+/// Who answered for a revision.
+struct Answered {
+    /// At this port.
+    port: u16,
+    servers: BTreeSet<Server>,
+    /// Who has not, and was asked.
+    silent: BTreeSet<Server>,
+    /// For how long those are left alone.
+    pause: Span,
+}
+
+impl Answered {
+    fn at(port: u16) -> Self {
+        Self { port, servers: BTreeSet::new(), silent: BTreeSet::new(), pause: AGAIN }
+    }
 }
 
 /// What [`Servers`] works with.
@@ -236,14 +254,14 @@ impl Servers {
             self.inner.keeper.drop_group(key);
             return Turn::Done;
         };
-        let all = self.ask_activators(key, port).await;
+        let pause = self.ask_activators(key, port).await;
         let (pods, activators) = {
             let state = self.lock();
             let private = RevisionKey::new(key.namespace(), &format!("{}-private", key.name()));
             let slices = state.of_service.get(&private).into_iter().flatten();
             let pods: BTreeSet<Server> =
                 slices.filter_map(|slice| state.slices.get(slice)).flat_map(|(_, servers)| servers.clone()).collect();
-            (pods, state.answered.get(key).map(|(_, activators)| activators.clone()).unwrap_or_default())
+            (pods, state.answered.get(key).map(|answered| answered.servers.clone()).unwrap_or_default())
         };
         let live = self.inner.endpoints.get(&name);
         let group = |endpoints: Option<&Endpoints>| Group {
@@ -251,16 +269,17 @@ impl Servers {
             activators: u32::try_from(activators.len()).unwrap_or(u32::MAX),
         };
         // What there is comes first: by that the gate decides.
-        self.inner.keeper.set_group(key, group(live.as_deref()));
+        self.inner.keeper.set_group(key, group(live.as_deref()), live.as_deref().and_then(port::members_since));
         let members = self.inner.keeper.members(key).unwrap_or({
             // Nobody has asked the gate yet.
             if pods.is_empty() { Members::Activators } else { Members::Pods }
         });
-        if !all {
-            self.inner.queue.add_after(key.clone(), AGAIN);
+        if let Some(pause) = pause {
+            self.inner.queue.add_after(key.clone(), pause);
         }
         // Neither kind: what there is stays, since an empty group answers 503.
-        let Some(planned) = port::endpoints(&sks, port, members, &pods, &activators) else { return Turn::Done };
+        let Some(mut planned) = port::endpoints(&sks, port, members, &pods, &activators) else { return Turn::Done };
+        port::note_since(&mut planned, live.as_deref(), port, self.inner.clock.now());
         if live.as_deref().is_some_and(|live| port::same_servers(live, &planned)) {
             return Turn::Done;
         }
@@ -279,7 +298,7 @@ impl Servers {
         match written {
             Ok(written) => {
                 info!(revision = %key, members = ?port::members_of(&written, port), "servers written");
-                self.inner.keeper.set_group(key, group(Some(&written)));
+                self.inner.keeper.set_group(key, group(Some(&written)), None);
                 self.inner.endpoints.note_written(&name, written);
                 Turn::Done
             }
@@ -290,17 +309,18 @@ impl Servers {
         }
     }
 
-    /// Asks those activators that have not answered for the revision at its port yet; whether all have by now.
-    async fn ask_activators(&self, key: &RevisionKey, port: u16) -> bool {
+    /// Asks those activators that have not answered for the revision at its port yet; when the silent ones are to be asked
+    /// again, if there are any.
+    async fn ask_activators(&self, key: &RevisionKey, port: u16) -> Option<Span> {
         let there: BTreeSet<Server> = self.lock().activators.values().flatten().cloned().collect();
         let open: Vec<Server> = {
             let mut state = self.lock();
-            let known = state.answered.entry(key.clone()).or_insert_with(|| (port, BTreeSet::new()));
-            if known.0 != port {
-                *known = (port, BTreeSet::new());
+            let known = state.answered.entry(key.clone()).or_insert_with(|| Answered::at(port));
+            if known.port != port {
+                *known = Answered::at(port);
             }
-            known.1.retain(|server| there.contains(server));
-            there.difference(&known.1).cloned().collect()
+            known.servers.retain(|server| there.contains(server));
+            there.difference(&known.servers).cloned().collect()
         };
         let question = Question {
             secure: false,
@@ -323,11 +343,16 @@ impl Servers {
         }))
         .await;
         let answered: Vec<Server> = answers.into_iter().flatten().collect();
-        let all = answered.len() == open.len();
-        if let Some(known) = self.lock().answered.get_mut(key) {
-            known.1.extend(answered);
-        }
-        all
+        let silent: BTreeSet<Server> = open.into_iter().filter(|server| !answered.contains(server)).collect();
+        let mut state = self.lock();
+        let known = state.answered.get_mut(key)?;
+        known.servers.extend(answered);
+        // Whoever is new is asked as soon as at first.
+        let same = !silent.is_empty() && silent.is_subset(&known.silent);
+        known.pause =
+            if same { Span::from_nanos(known.pause.nanos().saturating_mul(2)).min(AGAIN_MOST) } else { AGAIN };
+        known.silent = silent;
+        (!known.silent.is_empty()).then_some(known.pause)
     }
 
     /// Makes the Services of these revisions where they are missing, each with a port of its own. Gives those for which

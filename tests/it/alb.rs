@@ -4,6 +4,7 @@ use crate::apiserver::Served;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use ebb::api::alb_config::AlbConfig;
+use ebb::api::conditions::to_jiff;
 use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit, IngressTls};
 use ebb::api::serving::Revision;
 use ebb::clock::Clock;
@@ -14,6 +15,7 @@ use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings}
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
 use ebb::routing::probe::Vips;
 use ebb::routing::translate::Context;
+use ebb::units::Span;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::core::v1::Service as CoreService;
@@ -21,7 +23,7 @@ use k8s_openapi::api::networking::v1::Ingress as Published;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::discovery::Scope;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -504,7 +506,7 @@ fn what_is_published_keeps_its_room_and_its_hosts() {
     // Room for the answer for nobody and two rules.
     let settings = Settings { rule_budget: 3, ..Settings::default() };
     let with = |ingresses: &[Ingress], existing: &[Published], settings: &Settings| {
-        plan(&Context::new(ingresses, settings), &Existing { ingresses: existing, balancers: &[] })
+        plan(&Context::new(ingresses, settings), &Existing { ingresses: existing, balancers: &[], quotas: None })
     };
     // The younger has its rule already; what the older wants beyond that must wait.
     let mut grown = old.clone();
@@ -557,7 +559,8 @@ fn one_load_balancer_for_both_sides_has_one_answer_for_nobody() {
             "spec": {"config": {"name": "x"}, "listeners": [{"port": 80, "protocol": "HTTP", "aclConfig": {"aclIds": ["acl-1"]}}]}}))
         .expect("an AlbConfig");
         let balancers = [theirs];
-        let plan = plan(&Context::new(&ingresses, &settings), &Existing { ingresses: &[], balancers: &balancers });
+        let plan =
+            plan(&Context::new(&ingresses, &settings), &Existing { balancers: &balancers, ..Existing::default() });
         assert_eq!(self::names(&plan), names);
         plan
     };
@@ -583,7 +586,7 @@ fn listeners_of_our_own_are_never_taken_away() {
         ..Settings::default()
     };
     let make = |balancers: &[AlbConfig]| {
-        plan(&Context::new(&ingresses, &settings), &Existing { ingresses: &[], balancers }).balancers
+        plan(&Context::new(&ingresses, &settings), &Existing { balancers, ..Existing::default() }).balancers
     };
     let first = make(&[]);
     assert_eq!(
@@ -870,11 +873,17 @@ async fn a_live_cluster_is_compared_with_what_it_should_be() {
         ]
     );
 
-    // What cannot be expressed keeps what it has.
+    // A load balancer that is there needs no vSwitches, and stays where it is.
     create(&served, &map("vsw-a")).await;
+    let (text, told, _) = diff(&served).await;
+    assert!(!told.contains("VSwitchMissing") && !text.contains("AlbConfig"), "{told}{text}");
+
+    // What cannot be expressed keeps what it has.
+    let plain = kingress("a", &[("a-1", 100)], None, false, true);
+    create(&served, &annotated(plain, "alicloud.serving.knative.dev/headers", "nonsense")).await;
     let (text, told, code) = diff(&served).await;
     assert_eq!(code, Some(1));
-    assert!(told.contains("error: default/a: VSwitchMissing"), "{told}");
+    assert!(told.contains("error: default/a: ") && told.contains("InvalidCanaryAnnotation"), "{told}");
     assert!(!text.contains("Ingress default/a"), "{text}");
 }
 
@@ -957,7 +966,7 @@ proptest! {
         let albconfig = shared.then(|| "theirs".to_owned());
         let settings = Settings { mode, probe, redirect, rule_budget, albconfig, ..Settings::default() };
         let planned = |existing: &[Published]| {
-            plan(&Context::new(&ingresses, &settings), &Existing { ingresses: existing, balancers: &[] })
+            plan(&Context::new(&ingresses, &settings), &Existing { ingresses: existing, balancers: &[], quotas: None })
         };
         let plan = planned(&[]);
         prop_assert_eq!(&plan, &planned(&[]));
@@ -1160,6 +1169,20 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
         "type": "Warning", "reason": "FailedBuildModel", "message": "no vSwitch", "lastTimestamp": "2099-01-01T00:00:00Z"});
     create(&served, &complaint).await;
     settles(&served, "a", ["True", "False ALBProgrammingFailed"]).await;
+    // The event is forgotten, as the API server does after an hour.
+    let events: Api<Event> = Api::namespaced(served.client(), "default");
+    events.delete("a.1", &DeleteParams::default()).await.expect("deleted");
+    settles(&served, "a", ["True", "True"]).await;
+    // One that is not repeated while the load balancer follows is over by itself.
+    let mut once = complaint;
+    once["metadata"]["name"] = json!("a.2");
+    once["lastTimestamp"] = json!(to_jiff(Clock::system().now() + Span::SECOND).to_string());
+    create(&served, &once).await;
+    settles(&served, "a", ["True", "False ALBProgrammingFailed"]).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(11)).await;
+    tokio::time::resume();
+    settles(&served, "a", ["True", "True"]).await;
 
     let events: Api<Event> = Api::namespaced(served.client(), "default");
     let told = events.list(&ListParams::default()).await.expect("events").items;

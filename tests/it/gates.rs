@@ -2,6 +2,7 @@
 //! autoscaler, the controller and the gates, real pods, real sockets.
 
 use crate::apiserver::Served;
+use ebb::api::ingress::Ingress as KIngress;
 use ebb::api::serving::Revision;
 use ebb::app::{Autoscaler, Listen, Options};
 use ebb::clock::Clock;
@@ -33,7 +34,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -387,16 +388,22 @@ struct Report {
 /// Six services for a while, each asked now and then: three reached directly, one with a split, two that grow. It lasts at
 /// least so long, and until there is enough to judge by.
 async fn cycles(network: u8, mode: &str, gated: bool, lasting: Duration, enough: fn(&Report) -> bool) -> Report {
-    let late = Span::ZERO..=Span::from_seconds(6);
+    // A port takes a move of its own to zero and back, so addresses that follow twice as soon leave about the same time for it.
+    let late = Span::ZERO..=Span::from_seconds(if mode == "port" { 3 } else { 6 });
     let manners = Manners { membership: late, rules: Span::ZERO..=Span::from_millis(500), ..Manners::default() };
     let network_map = json!({"alb-data-plane": mode});
     // With ports a revision that grows has its pods behind the load balancer. One pod fewer is none of the gate's concern:
     // it serves until the load balancer has noticed.
-    let quiet = Duration::from_millis(if mode == "port" { 7_000 } else { 250 });
+    let quiet = Duration::from_millis(if mode == "port" { 15_000 } else { 250 });
     let system = System::start(Plan { addresses: 2, manners, gated, quiet, network_map, ..Plan::new(network) }).await;
-    let one = format!("{DIRECT}, autoscaling.knative.dev/max-scale: \"1\"");
-    for name in ["one-a", "one-b", "one-c", "split"] {
+    let most = "autoscaling.knative.dev/max-scale: \"1\"";
+    let one = format!("{DIRECT}, {most}");
+    for name in ["one-a", "split"] {
         system.apply(&service(name, &one, "")).await;
+    }
+    // With a port and room for bursts only with activators beside the pods, as is the default, the way to zero takes one move.
+    for name in ["one-b", "one-c"] {
+        system.apply(&service(name, if mode == "port" { most } else { &one }, "")).await;
     }
     for name in ["many-a", "many-b"] {
         system.apply(&service(name, "autoscaling.knative.dev/target: \"2\"", "")).await;
@@ -460,15 +467,14 @@ async fn no_request_is_lost_on_the_way_to_zero_and_back_and_without_the_gates_so
     let lasting = Duration::from_secs(seconds);
     let (header, port, reckless) = tokio::join!(
         cycles(171, "header", true, lasting, |report| report.to_zero >= 1),
-        cycles(177, "port", true, lasting, |report| report.requests >= 50),
+        cycles(177, "port", true, lasting, |report| report.to_zero >= 1),
         cycles(172, "header", false, lasting.min(Duration::from_mins(1)), |report| !report.lost.is_empty())
     );
     eprintln!("header: {header:#?}\nport: {port:#?}\nheader without the gates: {reckless:#?}");
     assert_eq!(header.lost, BTreeMap::new());
     assert!(header.to_zero >= 1, "{header:?}");
-    // Addresses that follow this late, twice on each way, leave a port no time for zero between these requests; that it goes
-    // there is tested where they follow soon.
     assert_eq!(port.lost, BTreeMap::new());
+    assert!(port.to_zero >= 1, "{port:?}");
     assert!(!reckless.lost.is_empty(), "or the judge is blind: {reckless:?}");
 }
 
@@ -503,6 +509,36 @@ async fn an_address_that_does_not_follow_keeps_the_last_pod_and_is_named() {
     for address in 0..2 {
         system.get(address, "web", "/").await.expect("an answer");
     }
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_two_classes_lead_to_is_kept_by_the_stricter() {
+    let system = System::start(Plan::new(184)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    let kingresses: Api<KIngress> = Api::namespaced(system.served.client(), "default");
+    let mut other = kingresses.get("web").await.expect("a KIngress");
+    // Kourier's, ready, and without a load balancer in the way.
+    other.metadata = serde_json::from_value(json!({"name": "by-kourier", "namespace": "default", "annotations":
+        {"networking.knative.dev/ingress.class": "kourier.ingress.networking.knative.dev"}}))
+    .expect("metadata");
+    other.spec.rules.iter_mut().for_each(|rule| rule.hosts = vec!["kourier.example.com".to_owned()]);
+    kingresses.create(&PostParams::default(), &other).await.expect("created");
+    eventually("the gate has seen the pod", async || match system.metric("ebb_alb_probes_total{answer=\"pod\"}") {
+        Some(15.0..) => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+    system.balancer().set_stuck(0, true);
+    eventually("the event", async || match system.events("web-00001", "ScaleToZeroHeld").await {
+        told if told.is_empty() => Err(system.marks("web-00001").await),
+        _ => Ok(()),
+    })
+    .await;
+    assert_eq!(system.replicas("web-00001").await, 1);
+    // The load balancer follows: both agree.
+    system.balancer().set_stuck(0, false);
+    system.goes_to("web-00001", 0).await;
     system.stop().await;
 }
 
@@ -547,7 +583,8 @@ async fn with_a_port_each_members_of_a_split_go_to_zero_and_every_request_is_ans
     let system = System::start(Plan { addresses: 2, ..by_port(175) }).await;
     system.apply(&service("web", DIRECT, "")).await;
     let split = "[{revisionName: web-00001, percent: 50}, {revisionName: web-00002, percent: 50}]";
-    system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), split)).await;
+    // The second has activators beside its pods, as is the default, from when the route first leads to it.
+    system.apply(&service("web", "test/version: \"2\"", split)).await;
     let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
     let text = serde_json::to_string(&ingresses.get("web").await.expect("an Ingress")).expect("JSON");
     assert!(text.contains("web-00001-alb") && text.contains("K-Alb-Select"), "{text}");
@@ -581,14 +618,22 @@ async fn with_a_port_each_members_of_a_split_go_to_zero_and_every_request_is_ans
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revision_changes_over_to_a_port_with_a_pod_and_without_a_lost_request() {
     let system = System::start(Plan::new(176)).await;
-    system.apply(&service("web", DIRECT, "")).await;
-    system.goes_to("web-00001", 0).await;
+    // One whose pods are reached directly, and one with activators beside them, as is the default.
+    let names = ["web", "burst"];
+    for (name, annotations) in names.into_iter().zip([DIRECT, "test/version: \"1\""]) {
+        system.apply(&service(name, annotations, "")).await;
+    }
+    for name in names {
+        system.goes_to(&format!("{name}-00001"), 0).await;
+    }
     let asking = CancellationToken::new();
     let lost = Mutex::new(Vec::new());
     let ask = async {
         while !asking.is_cancelled() {
-            if let Err(error) = system.get(0, "web", "/").await {
-                lost.lock().expect("no panic above").push(error);
+            for name in names {
+                if let Err(error) = system.get(0, name, "/").await {
+                    lost.lock().expect("no panic above").push(error);
+                }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -598,19 +643,24 @@ async fn a_revision_changes_over_to_a_port_with_a_pod_and_without_a_lost_request
         map["data"] = json!({"alb-data-plane": "port"});
         put(&system.served.client(), "v1", "ConfigMap", map).await;
         let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
-        eventually("the rule leads to the port", async || {
-            let ingress = ingresses.get("web").await.map_err(|error| error.to_string())?;
-            let text = serde_json::to_string(&ingress).expect("JSON");
-            if text.contains("web-00001-alb") { Ok(()) } else { Err(system.marks("web-00001").await) }
-        })
-        .await;
+        for name in names {
+            eventually("the rule leads to the port", async || {
+                let ingress = ingresses.get(name).await.map_err(|error| error.to_string())?;
+                let text = serde_json::to_string(&ingress).expect("JSON");
+                let port = format!("{name}-00001-alb");
+                if text.contains(&port) { Ok(()) } else { Err(system.marks(&format!("{name}-00001")).await) }
+            })
+            .await;
+        }
         tokio::time::sleep(Duration::from_secs(2)).await;
         asking.cancel();
     };
     tokio::join!(ask, change);
     assert_eq!(*lost.lock().expect("no panic above"), Vec::<String>::new());
-    system.goes_to("web-00001", 0).await;
-    system.get(0, "web", "/").await.expect("an answer");
+    for name in names {
+        system.goes_to(&format!("{name}-00001"), 0).await;
+        system.get(0, name, "/").await.expect("an answer");
+    }
     system.stop().await;
 }
 

@@ -5,7 +5,7 @@ use ebb::clock::Clock;
 use ebb::routing::gate::contract::{Asked, Keep as _, Leave, Marked};
 use ebb::routing::gate::{Answer, Members, Path, Pods, Reason, State, Timers};
 use ebb::routing::keeper::{Keeper, Published, Routes, Way};
-use ebb::routing::model::{Action, Forward, Mode, Rule, ServerGroup};
+use ebb::routing::model::{Action, Forward, InsertHeader, Mode, Rule, ServerGroup};
 use ebb::routing::probe::{Question, Topic, Vips};
 use ebb::units::{RevisionKey, Span, Timestamp};
 use futures::future::BoxFuture;
@@ -104,7 +104,17 @@ fn rule(service: &str) -> Rule {
         host: Some("web.default.example.com".to_owned()),
         path: "/".to_owned(),
         conditions: Vec::new(),
-        actions: vec![Action::ForwardGroup { config: Forward { server_groups: vec![group] } }],
+        actions: vec![
+            Action::InsertHeader {
+                config: InsertHeader {
+                    key: "K-Network-Hash".to_owned(),
+                    value: service.to_owned(),
+                    value_type: "UserDefined".to_owned(),
+                    cover_enabled: true,
+                },
+            },
+            Action::ForwardGroup { config: Forward { server_groups: vec![group] } },
+        ],
     }
 }
 

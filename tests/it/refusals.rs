@@ -4,10 +4,11 @@
 use crate::alb::{Fixed, create, definition, kingress, published, settles, setup};
 use crate::apiserver::Served;
 use crate::patience::eventually;
+use ebb::api::alb_config::AlbConfig;
 use ebb::routing::controller::Controller;
 use ebb::routing::model::{COOKIES_ANNOTATION, HEADERS_ANNOTATION};
 use k8s_openapi::api::core::v1::Event;
-use k8s_openapi::api::networking::v1::Ingress as Published;
+use k8s_openapi::api::networking::v1::{Ingress as Published, IngressClass};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -369,8 +370,58 @@ async fn what_the_load_balancers_controller_complains_of_is_told_where_the_owner
         let balancer = told.conditions.iter().find(|condition| condition.type_ == "LoadBalancerReady").expect("it");
         assert!(balancer.message.contains(message), "{}", balancer.message);
         settles(&rig.served, "good", PUBLISHED).await;
+        // Where the cloud takes no more, what comes later waits, and nothing that works is put at risk by it.
+        create(&rig.served, &kingress("late", &[("a-1", 100)], None, false, true)).await;
+        let late = if reason == "FailedDeployModel" { ["False RuleBudgetExceeded", "Unknown"] } else { PUBLISHED };
+        settles(&rig.served, "late", late).await;
         rig.stop().await;
     }
+}
+
+#[tokio::test]
+async fn classes_and_load_balancers_of_others_are_used_or_left_alone() {
+    let rig = Rig::start(&json!({})).await;
+    rig.service("a-1").await;
+    // A load balancer of the name that is there already: it needs no vSwitches, and is not changed.
+    let theirs = json!({"apiVersion": "alibabacloud.com/v1", "kind": "AlbConfig", "metadata": {"name": "knative-internet"},
+        "spec": {"config": {"name": "theirs", "addressType": "Internet", "addressAllocatedMode": "Dynamic",
+            "edition": "StandardWithWaf", "zoneMappings": [{"vSwitchId": "vsw-x"}, {"vSwitchId": "vsw-y"}],
+            "billingConfig": {"payType": "PostPay"}}, "listeners": [{"port": 80, "protocol": "HTTP"}]}});
+    create(&rig.served, &theirs).await;
+    // Classes and an Ingress of Ebb's names that it did not make.
+    let class = |leads_to: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": "knative-alb-ingress-internet", "labels": {"whose": "theirs"}},
+            "spec": {"controller": "ingress.k8s.alibabacloud/alb",
+                "parameters": {"apiGroup": "alibabacloud.com", "kind": "AlbConfig", "name": leads_to}}})
+    };
+    create(&rig.served, &class("elsewhere")).await;
+    let nobody = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "knative-alb-default-internet", "namespace": "knative-serving"},
+        "spec": {"rules": [{"host": "theirs.example.com"}]}});
+    create(&rig.served, &nobody).await;
+    let classes: Api<IngressClass> = Api::all(rig.served.client());
+    let before = classes.get("knative-alb-ingress-internet").await.expect("their class");
+
+    create(&rig.served, &good()).await;
+    settles(&rig.served, "a", ["False NotOwned", "Unknown"]).await;
+    assert!(published(&rig.served, "a").await.is_none(), "nothing is published on somebody else's load balancer");
+    assert_eq!(classes.get("knative-alb-ingress-internet").await.expect("their class"), before);
+
+    // One that leads where Ebb's would is used as it is.
+    create(&rig.served, &class("knative-internet")).await;
+    create(&rig.served, &kingress("b", &[("a-1", 100)], None, false, true)).await;
+    settles(&rig.served, "a", PUBLISHED).await;
+    let after = classes.get("knative-alb-ingress-internet").await.expect("their class");
+    assert_eq!(after.metadata.labels, before.metadata.labels);
+    let ingresses: Api<Published> = Api::namespaced(rig.served.client(), "knative-serving");
+    let nobody = ingresses.get("knative-alb-default-internet").await.expect("their Ingress");
+    assert!(nobody.metadata.annotations.is_none() && nobody.metadata.labels.is_none(), "{nobody:?}");
+    let balancers: Api<AlbConfig> = Api::all(rig.served.client());
+    let balancer = balancers.get("knative-internet").await.expect("their AlbConfig");
+    assert_eq!(json!(balancer.spec.config)["edition"], "StandardWithWaf");
+    assert_eq!(balancer.metadata.labels, None);
+    rig.stop().await;
 }
 
 #[tokio::test]

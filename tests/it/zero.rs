@@ -2,15 +2,19 @@
 //! virtual time, with requests at every tick. The judge looks at every server a request meets; one that is gone, or an
 //! empty group, is a request lost.
 //!
+//! Nothing is easier here than in a cluster: a pod does not say whose it is, rules answer with what they say and not with a
+//! number, and half of the revisions have no room for a burst.
+//!
 //! Pods leave only to zero here: what a pod that is one too many owes to requests on their way is its own drain, not the
 //! gate's.
 
 use ebb::local::alb::balancer::{Balancer, GroupKey, Manners, Outcome, compile, groups};
-use ebb::routing::gate::rules::{Leads, Rules};
+use ebb::routing::gate::rules::{Ask, Leads, Plan, Rules};
 use ebb::routing::gate::{Answer, Decision, Gate, Members, Path, Pods, Probe, Seen, State, Timers};
-use ebb::routing::model::Mode;
+use ebb::routing::model::{Mode, Rule};
+use ebb::routing::plan::rules_of;
 use ebb::units::{RevisionKey, Span, Timestamp};
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use k8s_openapi::api::networking::v1::Ingress;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -24,7 +28,6 @@ const TICK: Span = Span::from_millis(500);
 const REVISIONS: usize = 3;
 const ADDRESSES: usize = 2;
 const HOST: &str = "web.default.example.com";
-const SELECT: &str = "k-alb-select";
 const HASH: &str = "k-network-hash";
 const ACTIVATORS: u8 = 2;
 /// Requests to each address at each tick.
@@ -60,6 +63,10 @@ struct World {
     now: Timestamp,
     balancer: Balancer,
     rules: Rules,
+    /// What each rule is asked by.
+    asks: BTreeMap<Arc<str>, Ask>,
+    /// When the latest plan was published.
+    published: Timestamp,
     /// The number of the latest plan, its members and weights, and whether it is published.
     plan: (u64, Vec<(usize, u32)>, bool),
     revisions: Vec<Revision>,
@@ -87,6 +94,8 @@ impl World {
             now,
             balancer: Balancer::new(ADDRESSES, Manners::default(), seed),
             rules: Rules::default(),
+            asks: BTreeMap::new(),
+            published: now,
             plan: (0, Vec::new(), true),
             revisions: revisions.collect(),
             gated,
@@ -103,12 +112,19 @@ impl World {
             return;
         }
         let number = self.plan.0 + 1;
-        let leads = members.iter().map(|(revision, _)| Leads {
-            revision: self.revisions[*revision].key.clone(),
-            rule: format!("to-{revision}").into(),
-            group: format!("web-{revision}-alb").into(),
+        let rules = rules_of(&ingress(&members));
+        let leads = members.iter().map(|(revision, _)| {
+            // The rule that selects it, or the only one.
+            let selects = |rule: &&Rule| rule.name == format!("select-{revision}");
+            let rule = rules.iter().find(selects).or(rules.last()).expect("a rule");
+            let name: Arc<str> = format!("{} to {revision} of {:?}", rule.name, rule.conditions).into();
+            let ask = Ask::of(rule);
+            self.asks.insert(Arc::clone(&name), ask.clone());
+            let group = format!("web-{revision}-alb").into();
+            Leads { revision: self.revisions[*revision].key.clone(), rule: name, group, ask }
         });
-        self.rules.publish(number, leads.collect());
+        let (version, leads) = (Some(version(&members).into()), leads.collect());
+        self.rules.publish(Plan { number, version, leads, rules: vec![rules] });
         self.plan = (number, members, false);
         self.report.plans += 1;
     }
@@ -125,9 +141,12 @@ impl World {
                 self.request(address);
             }
             if !self.rules.is_settled() {
-                let shown = self.ask(address, None).1;
-                self.rules.show(self::address(address), shown);
+                let shown = self.ask(address, &[]).1;
+                self.rules.show(self::address(address), shown.as_deref());
             }
+        }
+        if self.plan.2 && !self.rules.is_settled() && self.published + Timers::default().horizon <= self.now {
+            self.rules.pass(self.plan.0);
         }
     }
 
@@ -142,7 +161,8 @@ impl World {
         });
         if !self.plan.2 && may {
             self.plan.2 = true;
-            let ingress = Arc::new(ingress(self.plan.0, &self.plan.1));
+            self.published = self.now;
+            let ingress = Arc::new(ingress(&self.plan.1));
             let rules = compile(&[ingress], &[("HTTP".to_owned(), 80)], 100).expect("what is written is right");
             let members = self.members(groups(&rules));
             self.balancer.want(self.now, rules, members);
@@ -178,7 +198,7 @@ impl World {
     fn step(&mut self, number: usize) {
         let now = self.now;
         let targets = self.rules.targets(&self.revisions[number].key);
-        let routed = self.rules.routes(&self.revisions[number].key);
+        let routed = self.rules.routes(&self.revisions[number].key, self.plan.0);
         let revision = &mut self.revisions[number];
         if revision.pods.all > 0 && revision.ready_at <= now {
             revision.pods.ready = revision.pods.all;
@@ -195,6 +215,7 @@ impl World {
             pods: revision.pods,
             activators: u32::from(ACTIVATORS),
             traffic: revision.traffic,
+            room: number % 2 == 0,
             ..Seen::new(Mode::Port, &targets)
         };
         let decision = revision.gate.step(now, &seen);
@@ -231,23 +252,32 @@ impl World {
 
     fn probe(&mut self, number: usize, probe: &Probe) -> Answer {
         let address = (0..ADDRESSES).find(|one| address(*one) == probe.target.address).expect("a known address");
-        match self.ask(address, Some(number)).0 {
-            Outcome::Forward { server, group, .. } if number_of(&group) == number => {
-                match self.living(number, server) {
-                    Some(Members::Activators) => Answer::Activator,
+        let headers = self.asks[&probe.target.rule].headers.clone();
+        let answer = match self.ask(address, &headers).0 {
+            Outcome::Forward { server, group, .. } => {
+                let of = number_of(&group);
+                match self.living(of, server) {
+                    Some(Members::Activators) if of == number => Answer::Activator,
+                    Some(Members::Activators) => Answer::Elsewhere,
+                    // Whose pod it is, it does not say.
                     Some(_) => Answer::Pod,
                     None => Answer::Failed,
                 }
             }
-            Outcome::Forward { .. } => Answer::Elsewhere,
             Outcome::Empty(_) => Answer::Unavailable,
             _ => Answer::NoRoute,
+        };
+        match answer {
+            Answer::Pod | Answer::Activator if !self.rules.is_certain(&probe.target, &self.revisions[number].key) => {
+                Answer::Elsewhere
+            }
+            answer => answer,
         }
     }
 
     /// A request of a client.
     fn request(&mut self, address: usize) {
-        let (outcome, _) = self.ask(address, None);
+        let (outcome, _) = self.ask(address, &[]);
         let (number, fault) = match outcome {
             Outcome::Forward { group, server, .. } => {
                 let number = number_of(&group);
@@ -264,10 +294,11 @@ impl World {
         }
     }
 
-    fn ask(&mut self, address: usize, select: Option<usize>) -> (Outcome, Option<u64>) {
+    fn ask(&mut self, address: usize, asked: &[(String, String)]) -> (Outcome, Option<String>) {
         let mut headers = HeaderMap::new();
-        if let Some(number) = select {
-            headers.insert(SELECT, HeaderValue::from_str(&format!("web-{number}.token")).expect("a value"));
+        for (name, value) in asked {
+            let name: HeaderName = name.parse().expect("a name");
+            headers.insert(name, HeaderValue::from_str(value).expect("a value"));
         }
         let uri = Uri::from_static("/healthz");
         let dice = (self.random.random_range(0.0..1.0), self.random.random_range(0.0..1.0));
@@ -277,7 +308,7 @@ impl World {
             Outcome::Forward { set, .. } => set
                 .iter()
                 .find(|(name, ..)| name == HASH)
-                .and_then(|(_, value, _)| value.as_ref()?.to_str().ok()?.parse().ok()),
+                .and_then(|(_, value, _)| Some(value.as_ref()?.to_str().ok()?.to_owned())),
             _ => None,
         };
         (outcome, hash)
@@ -338,9 +369,14 @@ fn number_of(group: &GroupKey) -> usize {
     group.service.trim_start_matches("web-").trim_end_matches("-alb").parse().expect("web-NUMBER-alb")
 }
 
-/// The Ingress of a split: for members of more than one a rule that selects each, and the rule of the split. Each sets the
-/// number of the plan.
-fn ingress(plan: u64, members: &[(usize, u32)]) -> Ingress {
+/// What rules of a split answer with: what they say, as the hash of a KIngress is. The same split has the same later.
+fn version(members: &[(usize, u32)]) -> String {
+    format!("{members:?}").replace(|letter: char| !letter.is_ascii_digit(), "-")
+}
+
+/// The Ingress of a split: for members of more than one a rule that selects each, and the rule of the split. Each sets its
+/// version.
+fn ingress(members: &[(usize, u32)]) -> Ingress {
     let prefix = "alb.ingress.kubernetes.io/";
     let mut annotations = BTreeMap::from([(format!("{prefix}order"), "101".to_owned())]);
     let mut rules = Vec::new();
@@ -350,7 +386,7 @@ fn ingress(plan: u64, members: &[(usize, u32)]) -> Ingress {
         );
         let actions = json!([
             {"type": "InsertHeader", "InsertHeaderConfig":
-                {"key": "K-Network-Hash", "value": plan.to_string(), "valueType": "UserDefined", "coverEnabled": true}},
+                {"key": "K-Network-Hash", "value": version(members), "valueType": "UserDefined", "coverEnabled": true}},
             {"type": "ForwardGroup", "ForwardConfig": {"ServerGroups": groups.collect::<Vec<_>>()}},
         ]);
         annotations.insert(format!("{prefix}actions.{name}"), actions.to_string());

@@ -79,9 +79,14 @@ impl Belief {
         {
             let first = self.versions.is_empty();
             if first && !fresh {
-                // What was written before the first look is not known, so it may have been anything.
-                for earlier in [Members::Activators, Members::Both] {
-                    self.append(earlier, since);
+                // What was written before the first look is not known, so it may have been anything; and both kinds, as they
+                // are in now, may be in from before activators were alone.
+                let unknown: &[Members] = match members {
+                    Members::Both => &[Members::Activators, Members::Both, Members::Activators],
+                    Members::Pods | Members::Activators => &[Members::Activators, Members::Both],
+                };
+                for earlier in unknown {
+                    self.append(*earlier, since);
                 }
             }
             self.append(members, if first { since } else { now });
@@ -96,8 +101,9 @@ impl Belief {
             self.versions.pop_front();
         }
         let oldest = self.versions.front().map_or(0, |version| version.number);
-        for sight in self.sights.values_mut() {
-            sight.first = sight.first.max(oldest);
+        for sight in self.sights.values_mut().filter(|sight| sight.first < oldest) {
+            // Time tells what cannot be in use any more; that the next is in use, only answers do.
+            (sight.first, sight.known) = (oldest, false);
         }
         self.sights.retain(|target, _| targets.contains(target));
         for target in targets {

@@ -408,6 +408,53 @@ fn the_mode_changes_over_with_pods_only() {
     let ready = Pods { all: 1, ready: 1 };
     let decision = gate.step(now + Span::SECOND, &seen(ready, Members::Activators, &targets));
     assert_eq!((decision.mode, decision.state), (Mode::Port, State::BridgingUp));
+
+    // One without room for a burst is never `warm`, and changes over all the same.
+    let mut gate = Gate::new(Mode::Header, Timers::default());
+    let crowded = |mode, written| Seen {
+        pods: ready,
+        written: Some((written, START)),
+        activators: 2,
+        room: false,
+        ..Seen::new(mode, &targets)
+    };
+    assert_eq!(gate.step(now, &crowded(Mode::Header, Members::Pods)).state, State::Burst);
+    let decision = gate.step(now, &crowded(Mode::Port, Members::Activators));
+    assert_eq!((decision.mode, decision.members), (Mode::Port, Some(Members::Both)));
+}
+
+#[test]
+fn what_was_begun_is_seen_before_it_is_taken_back() {
+    // Requests come and go while an address follows late: what is written then is seen, and the horizon is not waited for.
+    for seed in 0..20 {
+        let mut world = World::new(seed, Mode::Port, 2, 1);
+        world.room = false;
+        (world.delay, world.want) = (Span::from_seconds(40), Path::Cold);
+        let draining = |world: &World| world.state() == State::Draining && world.written.0.0 == Members::Activators;
+        assert_eq!(world.run_until(PATIENCE, draining), Ok(true), "seed {seed}");
+        (world.traffic, world.want) = (Some(world.now), Path::Warm);
+        world.run(Span::SECOND).expect("nothing is lost");
+        world.want = Path::Cold;
+        let come = world.run_until(Span::from_seconds(300), |world| world.state() == State::Cold);
+        assert_eq!(come, Ok(true), "seed {seed}: {:?}", world.last);
+    }
+}
+
+#[test]
+fn an_address_that_follows_again_keeps_no_pod_for_the_horizon() {
+    let mut world = World::new(3, Mode::Port, 2, 1);
+    world.want = Path::Cold;
+    let draining = |world: &World| world.state() == State::Draining && world.written.0.0 == Members::Activators;
+    assert_eq!(world.run_until(PATIENCE, draining), Ok(true));
+    let mut stuck = Vec::new();
+    for _ in 0..4_000 {
+        world.tick().expect("nothing is lost");
+        stuck.append(&mut world.addresses[1].coming);
+    }
+    assert_eq!(world.zeros, 0);
+    world.addresses[1].coming = stuck;
+    let come = world.run_until(Span::from_seconds(300 + 60), |world| world.state() == State::Cold);
+    assert_eq!(come, Ok(true), "{:?}", world.last);
 }
 
 #[test]

@@ -21,14 +21,21 @@
 //! | `unrouted` | nobody asks | yes |
 //! | `warm` | pods | no |
 //! | `burst` | pods and activators | no |
-//! | `bridging-down`, `bridging-up`, `held` | pods and activators | no |
+//! | `bridging-down` | pods and activators | no |
+//! | `bridging-up` | activators until that was seen, then pods too | no |
+//! | `held` | what it held before | no |
 //! | `draining` | activators | no |
 //! | `cold-confirmed` | activators | yes, while the proof is fresh and for the epoch that was asked for |
 //! | `cold`, `waking` | activators | no: what is there was not seen yet |
 //!
 //! In the mode `header` the group is the revision's public Service, which holds either kind and never both; then `burst`
-//! holds activators, and `bridging-down` is left out: both kinds live until the proof. `held` keeps the activators in: put
-//! back and taken out again, nobody could tell whether those that are seen are in from the attempt before.
+//! holds activators, and `bridging-down` is left out: both kinds live until the proof.
+//!
+//! One change at a time: what was written is seen before something else is written, since nobody could tell by answers
+//! whether pods and activators are in from before a change in between or from after it, and only the horizon would. So
+//! `held` changes nothing, and a revision that is wanted again on its way down is served by its activators until each
+//! address has followed, at most for as long as a bridge may take. Two moves back and forth while an address follows
+//! neither would otherwise keep a pod for the whole horizon.
 //!
 //! # Units and edges
 //!
@@ -622,7 +629,9 @@ impl Gate {
             }
             (self.state, self.since, self.because) = (state, now, because);
         }
-        if self.state == State::Warm || self.state == State::Unrouted || self.mode == Mode::Hold {
+        // With pods that serve, which stay until all of the new way is proven. A revision whose pods have no room for a burst
+        // is never `warm`.
+        if matches!(self.state, State::Warm | State::Burst | State::Unrouted) || self.mode == Mode::Hold {
             self.mode = seen.mode;
         }
         self.decision(now, seen, &aim)
@@ -690,7 +699,8 @@ impl Gate {
         let mixed = self.mode != Mode::Header;
         let (ready, any) = (seen.pods.ready > 0, seen.pods.all > 0);
         let lost = !ready && seen.activators > 0;
-        let settled = || self.belief.written() == self.members(self.state, seen) && self.belief.unsettled().is_none();
+        let settled =
+            || self.belief.written() == self.members(now, self.state, seen) && self.belief.unsettled().is_none();
         let late = |limit: Span, from: Timestamp| limit <= now.since(from);
         match self.state {
             Unrouted => Some(match (ready, any) {
@@ -704,7 +714,10 @@ impl Gate {
                 Some((if self.state == Burst { Draining } else { BridgingDown }, Reason::NotWritten))
             }
             Warm | Burst if down && late(self.timers.bridging, self.since.max(self.asked)) => Some(self.held(now)),
-            Warm if !seen.room && !down => Some((Burst, Reason::Room)),
+            // In the mode `header` both kinds live on, so nothing has to be seen first.
+            Warm if !seen.room && !down && (!mixed || settled() || late(self.timers.bridging, self.since)) => {
+                Some((Burst, Reason::Room))
+            }
             Burst if seen.room && !down && (!mixed || settled()) => Some((Warm, Reason::Room)),
             BridgingDown if !down => Some((BridgingUp, because())),
             BridgingDown if settled() => Some((Draining, Reason::NotWritten)),
@@ -717,19 +730,26 @@ impl Gate {
                 _ => None,
             },
             ColdConfirmed if !any => Some((Cold, Reason::NoPods)),
-            ColdConfirmed if self.quiet_from(seen).is_none() => Some((Draining, self.missing(seen))),
+            ColdConfirmed if self.quiet_from(seen).is_none() => Some((Draining, self.missing(now, seen))),
             Cold if any || !down => Some((Waking, because_waking(aim))),
             Waking if ready && (!down || mixed) => Some((BridgingUp, because())),
             Waking if !any && down => Some((Cold, Reason::NoPods)),
             Waking if down => Some((Draining, Reason::NotWritten)),
             BridgingUp if down && !mixed => Some((Draining, Reason::NotWritten)),
-            BridgingUp if down && settled() => Some((Draining, Reason::NotWritten)),
+            BridgingUp if down && (settled() || self.belief.written() == Some(Members::Activators)) => {
+                Some((Draining, Reason::NotWritten))
+            }
             BridgingUp if down && late(self.timers.bridging, self.since.max(self.asked)) => Some(self.held(now)),
             BridgingUp if !down && !mixed => Some((if seen.room { Warm } else { Burst }, because())),
             BridgingUp if !down && settled() => Some((if seen.room { Warm } else { Burst }, because())),
             Held if !down => Some((BridgingUp, because())),
             Held if late(self.back_off(), self.since) => {
-                Some((if mixed { BridgingDown } else { Draining }, Reason::NotWritten))
+                let state = match self.belief.written() {
+                    Some(Members::Pods) if mixed => Warm,
+                    Some(Members::Both) if mixed => BridgingDown,
+                    _ => Draining,
+                };
+                Some((state, Reason::NotWritten))
             }
             _ => None,
         }
@@ -737,7 +757,7 @@ impl Gate {
 
     fn decision(&mut self, now: Timestamp, seen: &Seen<'_>, aim: &Result<(), Reason>) -> Decision {
         use State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
-        let members = self.members(self.state, seen);
+        let members = self.members(now, self.state, seen);
         let down = aim.is_ok();
         let proving = match self.state {
             Waking => down,
@@ -759,6 +779,7 @@ impl Gate {
             if proving && is_written { self.belief.due(now, refresh, &self.timers) } else { (Vec::new(), None) };
         let deadline = match self.state {
             Warm | Burst | BridgingUp if down => Some(self.since.max(self.asked) + self.timers.bridging),
+            Warm | BridgingUp => Some(self.since + self.timers.bridging),
             BridgingDown => Some(self.since + self.timers.bridging),
             Draining => Some(self.quiet_from(seen).unwrap_or(self.since + self.timers.draining)),
             Held => Some(self.since + self.back_off()),
@@ -769,7 +790,7 @@ impl Gate {
         }
         let zero = self.zero(now);
         let because = match self.state {
-            Warm | Burst | BridgingDown | BridgingUp | Draining if down => self.missing(seen),
+            Warm | Burst | BridgingDown | BridgingUp | Draining if down => self.missing(now, seen),
             Warm | Burst | BridgingUp | Waking => aim.clone().err().unwrap_or(self.because.clone()),
             _ => self.because.clone(),
         };
@@ -792,16 +813,26 @@ impl Gate {
         }
     }
 
-    fn members(&self, state: State, seen: &Seen<'_>) -> Option<Members> {
+    fn members(&self, now: Timestamp, state: State, seen: &Seen<'_>) -> Option<Members> {
         use State::{BridgingDown, BridgingUp, Burst, Cold, ColdConfirmed, Draining, Held, Unrouted, Waking, Warm};
+        let written = self.belief.written();
         let members = match (self.mode, state) {
             (Mode::Hold, _) | (_, Unrouted | Warm) | (Mode::Header, BridgingUp) => Members::Pods,
             (_, Draining | ColdConfirmed | Cold | Waking) | (Mode::Header, Burst | BridgingDown | Held) => {
                 Members::Activators
             }
-            (Mode::Port, Burst | BridgingDown | BridgingUp | Held) => Members::Both,
+            (Mode::Port, Held) => written.unwrap_or(Members::Both),
+            (Mode::Port, BridgingUp) if self.finishes(now) => Members::Activators,
+            (Mode::Port, Burst | BridgingDown | BridgingUp) => Members::Both,
         };
         members.living(seen.pods.ready > 0, seen.activators > 0)
+    }
+
+    /// Whether activators alone are on their way to some address still, and there is time to see them come.
+    fn finishes(&self, now: Timestamp) -> bool {
+        self.belief.written() == Some(Members::Activators)
+            && self.belief.unsettled().is_some()
+            && now < self.since + self.timers.bridging
     }
 
     fn zero(&self, now: Timestamp) -> Result<(), Reason> {
@@ -822,8 +853,8 @@ impl Gate {
     }
 
     /// What is still to be seen.
-    fn missing(&self, seen: &Seen<'_>) -> Reason {
-        if seen.written.map(|(members, _)| members) != self.members(self.state, seen) {
+    fn missing(&self, now: Timestamp, seen: &Seen<'_>) -> Reason {
+        if seen.written.map(|(members, _)| members) != self.members(now, self.state, seen) {
             return Reason::NotWritten;
         }
         match self.belief.unsettled() {

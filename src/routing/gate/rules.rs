@@ -1,10 +1,17 @@
 //! Which rules may be in force, at each address: those of the latest plan, and those of earlier ones until the load
 //! balancer was seen to follow a later one there.
 //!
-//! Each plan of an Ingress has a number that grows, and its rules answer a probe with it. A rule that was taken out of the
-//! plan leads on until an address has shown a later plan, three times in a row; an address that never does keeps it.
+//! Each plan of an Ingress has a number that grows, and its rules answer a probe with its version. A rule that was taken
+//! out of the plan leads on until an address has shown a later plan, three times in a row; an address that never does keeps
+//! it. A version that an earlier plan had too, which may still be in force, shows that plan and no later one: whoever
+//! changes something and back again has to wait.
+//!
+//! Pods do not say whose they are, and neither do Knative's activators. So an answer counts for a revision only where every
+//! plan that may be in force at the address leads the question to that revision, or nowhere ([`Rules::is_certain`]).
 
 use super::Target;
+use crate::routing::model::{Condition, Rule};
+use crate::routing::translate::{groups_of_rule, revision_of_service};
 use crate::units::RevisionKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -24,12 +31,107 @@ pub struct Leads {
     pub rule: Arc<str>,
     /// The server group.
     pub group: Arc<str>,
+    /// What it is asked by.
+    pub ask: Ask,
+}
+
+/// A request that a rule takes, with whatever value its conditions leave open.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ask {
+    /// The host.
+    pub host: String,
+    /// The path.
+    pub path: String,
+    /// Headers the rule asks for, cookies among them.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Ask {
+    /// Of a rule.
+    pub fn of(rule: &Rule) -> Self {
+        let host = rule.hosts().next().unwrap_or("probe.invalid").replacen('*', "probe", 1);
+        let (mut headers, mut cookies) = (Vec::new(), Vec::new());
+        for condition in &rule.conditions {
+            match condition {
+                // Any of the values will do, and whatever stands for a wildcard.
+                Condition::Header { config } => {
+                    let value = config.values.first().map(|value| value.replace(['*', '?'], "x"));
+                    headers.push((config.key.clone(), value.unwrap_or_default()));
+                }
+                Condition::Cookie { config } => {
+                    cookies.extend(config.values.first().map(|cookie| format!("{}={}", cookie.key, cookie.value)));
+                }
+                Condition::Host { .. } => {}
+            }
+        }
+        if !cookies.is_empty() {
+            headers.push(("Cookie".to_owned(), cookies.join("; ")));
+        }
+        Self { host, path: format!("{}/healthz", rule.path.trim_end_matches('/')), headers }
+    }
+
+    /// Whether `rule` takes it, were it the first.
+    pub fn is_taken_by(&self, rule: &Rule) -> bool {
+        let header = |key: &str| self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        let cookies = || {
+            let all = header("Cookie").map_or("", |(_, value)| value.as_str());
+            all.split("; ").filter_map(|cookie| cookie.split_once('='))
+        };
+        let mut hosts = rule.hosts().peekable();
+        (hosts.peek().is_none() || hosts.any(|host| is_like(&self.host, host)))
+            && self.path.starts_with(&rule.path)
+            && rule.conditions.iter().all(|condition| match condition {
+                Condition::Host { .. } => true,
+                Condition::Header { config } => header(&config.key)
+                    .is_some_and(|(_, value)| config.values.iter().any(|wanted| is_like(value, wanted))),
+                Condition::Cookie { config } => config.values.iter().any(|wanted| {
+                    cookies().any(|(key, value)| key == wanted.key && value.eq_ignore_ascii_case(&wanted.value))
+                }),
+            })
+    }
+}
+
+/// Whether `text` is what `pattern` says, in which `*` stands for any letters and `?` for one.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
+    // Where the last `*` was, and how far the text was when it was met.
+    let (mut at, mut of, mut star) = (0, 0, None);
+    while at < text.len() {
+        match pattern.get(of) {
+            Some('*') => {
+                star = Some((of, at));
+                of += 1;
+            }
+            Some(letter) if *letter == '?' || letter.eq_ignore_ascii_case(&text[at]) => (at, of) = (at + 1, of + 1),
+            _ => {
+                let Some((star_of, taken)) = star else { return false };
+                star = Some((star_of, taken + 1));
+                (at, of) = (taken + 1, star_of + 1);
+            }
+        }
+    }
+    pattern[of..].iter().all(|letter| *letter == '*')
+}
+
+/// A plan of one Ingress, or of several on one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Larger than that of the plan before.
+    pub number: u64,
+    /// What its rules answer a probe with; `None` where they answer with nothing.
+    pub version: Option<Arc<str>>,
+    /// Its rules that lead to revisions.
+    pub leads: BTreeSet<Leads>,
+    /// All its rules in their order, by Ingress.
+    pub rules: Vec<Vec<Rule>>,
 }
 
 /// The plans of one Ingress.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    plans: VecDeque<(u64, BTreeSet<Leads>)>,
+    plans: VecDeque<Plan>,
+    /// The plan that stands for older ones too, of which is not known any more what they answered.
+    blurred: Option<u64>,
     addresses: BTreeMap<SocketAddr, Shown>,
 }
 
@@ -42,16 +144,18 @@ struct Shown {
 
 impl Rules {
     /// A plan is about to be published. Numbers grow; one that is not larger than the latest is not taken.
-    pub fn publish(&mut self, number: u64, leads: BTreeSet<Leads>) {
-        if self.plans.back().is_some_and(|(latest, _)| number <= *latest) {
+    pub fn publish(&mut self, plan: Plan) {
+        if self.plans.back().is_some_and(|latest| plan.number <= latest.number) {
             return;
         }
-        self.plans.push_back((number, leads));
+        self.plans.push_back(plan);
         if self.plans.len() > MOST_PLANS
-            && let Some((_, oldest)) = self.plans.pop_front()
-            && let Some((_, next)) = self.plans.front_mut()
+            && let Some(oldest) = self.plans.pop_front()
+            && let Some(next) = self.plans.front_mut()
         {
-            next.extend(oldest);
+            next.leads.extend(oldest.leads);
+            next.rules.extend(oldest.rules);
+            self.blurred = Some(next.number);
         }
     }
 
@@ -63,43 +167,69 @@ impl Rules {
         }
     }
 
-    /// An address answered with a plan's number, or with nothing to tell it by.
-    pub fn show(&mut self, address: SocketAddr, plan: Option<u64>) {
+    /// An address answered with a version, or with nothing to tell it by.
+    pub fn show(&mut self, address: SocketAddr, version: Option<&str>) {
         let Some(shown) = self.addresses.get_mut(&address) else { return };
-        let Some(plan) = plan else {
+        let of_version = |plan: &&Plan| shown.plan <= plan.number && plan.version.as_deref() == version;
+        let Some(plan) = self.plans.iter().find(of_version).filter(|_| version.is_some()) else {
             shown.row.1 = 0;
             return;
         };
+        let plan = plan.number;
         shown.row = if shown.row.0 == plan { (plan, shown.row.1.saturating_add(1)) } else { (plan, 1) };
         if IN_A_ROW <= shown.row.1 {
             shown.plan = shown.plan.max(plan);
         }
+        self.forget_what_has_passed();
+    }
+
+    /// Every address is past the plans before this one.
+    pub fn pass(&mut self, plan: u64) {
+        for shown in self.addresses.values_mut() {
+            shown.plan = shown.plan.max(plan);
+        }
+        self.forget_what_has_passed();
+        // Nobody is left who could have another.
+        if self.addresses.is_empty() {
+            self.plans.retain(|of| plan <= of.number);
+        }
+    }
+
+    /// Whether an address that shows the version of this plan has it, and not an earlier one of the same version.
+    pub fn tells_apart(&self, plan: u64) -> bool {
+        let version = self.plans.iter().find(|of| of.number == plan).and_then(|of| of.version.as_ref());
+        let is_alike = |of: &Plan| of.version.as_ref() == version || self.blurred == Some(of.number);
+        version.is_some() && !self.plans.iter().any(|of| of.number < plan && is_alike(of))
+    }
+
+    fn forget_what_has_passed(&mut self) {
         let passed = self.addresses.values().map(|shown| shown.plan).min().unwrap_or(0);
-        while self.plans.len() > 1 && self.plans[0].0 < passed {
+        while self.plans.len() > 1 && self.plans[0].number < passed {
             self.plans.pop_front();
         }
     }
 
-    /// Every address has shown a plan, in so many answers.
-    pub fn show_everywhere(&mut self, plan: u64, answers: usize) {
-        let addresses: Vec<SocketAddr> = self.addresses.keys().copied().collect();
-        for address in addresses {
-            (0..answers).for_each(|_| self.show(address, Some(plan)));
-        }
-        // Nobody is left who could have another.
-        if self.addresses.is_empty() {
-            self.plans.retain(|(number, _)| plan <= *number);
-        }
+    /// Whether an answer by this way is the revision's own, whatever plan is in force at the address: all that may be lead
+    /// the question to the revision alone, or nowhere.
+    pub fn is_certain(&self, target: &Target, revision: &RevisionKey) -> bool {
+        let Some(shown) = self.addresses.get(&target.address) else { return false };
+        let leads = self.plans.iter().flat_map(|plan| &plan.leads).find(|leads| leads.rule == target.rule);
+        let Some(Leads { ask, .. }) = leads else { return false };
+        self.plans.iter().filter(|plan| shown.plan <= plan.number).all(|plan| {
+            let firsts = plan.rules.iter().filter_map(|rules| rules.iter().find(|rule| ask.is_taken_by(rule)));
+            let mut services = firsts.flat_map(|rule| groups_of_rule(rule).filter(|group| group.weight > 0));
+            services.all(|group| revision_of_service(&group.service_name) == revision.name())
+        })
     }
 
     /// Every revision a rule leads to, or may.
     pub fn revisions(&self) -> impl Iterator<Item = &RevisionKey> {
-        self.plans.iter().flat_map(|(_, leads)| leads).map(|leads| &leads.revision)
+        self.plans.iter().flat_map(|plan| &plan.leads).map(|leads| &leads.revision)
     }
 
     /// Every rule that is in force, or may be.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.plans.iter().flat_map(|(_, leads)| leads).map(|leads| &leads.rule)
+        self.plans.iter().flat_map(|plan| &plan.leads).map(|leads| &leads.rule)
     }
 
     /// The plan that every address has shown.
@@ -109,20 +239,21 @@ impl Rules {
 
     /// Whether every address has shown the latest plan.
     pub fn is_settled(&self) -> bool {
-        self.plans.back().map(|(number, _)| *number) == self.in_force()
+        self.plans.back().map(|plan| plan.number) == self.in_force()
     }
 
-    /// Whether a rule leads to the revision, or may.
-    pub fn routes(&self, revision: &RevisionKey) -> bool {
-        self.plans.iter().any(|(_, leads)| leads.iter().any(|leads| leads.revision == *revision))
+    /// Whether a rule of a plan up to this one leads to the revision, or may.
+    pub fn routes(&self, revision: &RevisionKey, up_to: u64) -> bool {
+        let mut plans = self.plans.iter().filter(|plan| plan.number <= up_to);
+        plans.any(|plan| plan.leads.iter().any(|leads| leads.revision == *revision))
     }
 
     /// Every way that leads to the revision, or may.
     pub fn targets(&self, revision: &RevisionKey) -> BTreeSet<Target> {
         let mut targets = BTreeSet::new();
         for (address, shown) in &self.addresses {
-            for (_, leads) in self.plans.iter().filter(|(number, _)| shown.plan <= *number) {
-                for leads in leads.iter().filter(|leads| leads.revision == *revision) {
+            for plan in self.plans.iter().filter(|plan| shown.plan <= plan.number) {
+                for leads in plan.leads.iter().filter(|leads| leads.revision == *revision) {
                     let (rule, group) = (Arc::clone(&leads.rule), Arc::clone(&leads.group));
                     targets.insert(Target { address: *address, rule, group });
                 }
@@ -135,31 +266,121 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    const ADDRESSES: [&str; 2] = ["127.0.0.1:80", "127.0.0.2:80"];
+
+    fn address(number: usize) -> SocketAddr {
+        ADDRESSES[number].parse().expect("an address")
+    }
+
+    fn rule(service: &str, select: Option<&str>) -> Rule {
+        let conditions = select.map(|value| {
+            json!([{"type": "Header", "headerConfig": {"key": "K-Alb-Select", "values": [value]}}]).to_string()
+        });
+        let actions = json!([{"type": "ForwardGroup", "ForwardConfig": {"ServerGroups":
+            [{"ServiceName": service, "ServicePort": 80, "Weight": 100}]}}]);
+        let (conditions, actions) =
+            Rule::reparse(&conditions.unwrap_or("[]".to_owned()), &actions.to_string()).expect("a rule");
+        let (name, host, path) = (service.to_owned(), Some("web.example.com".to_owned()), "/".to_owned());
+        Rule { name, host, path, conditions, actions }
+    }
+
+    fn plan(number: u64, version: &str, rules: &[Rule]) -> Plan {
+        let leads = rules.iter().map(|rule| {
+            let service = &groups_of_rule(rule).next().expect("a group").service_name;
+            Leads {
+                revision: RevisionKey::new("default", revision_of_service(service)),
+                rule: format!("{} {:?}", rule.name, rule.conditions).into(),
+                group: service.as_str().into(),
+                ask: Ask::of(rule),
+            }
+        });
+        Plan { number, version: Some(version.into()), leads: leads.collect(), rules: vec![rules.to_vec()] }
+    }
+
+    fn rules() -> Rules {
+        let mut rules = Rules::default();
+        rules.set_addresses(&[address(0), address(1)].into());
+        rules
+    }
 
     #[test]
     fn a_rule_taken_out_leads_on_until_each_address_was_seen_past_it() {
         let (one, two) = (RevisionKey::new("default", "one"), RevisionKey::new("default", "two"));
-        let leads = |revision: &RevisionKey| {
-            BTreeSet::from([Leads { revision: revision.clone(), rule: revision.name().into(), group: "web".into() }])
-        };
-        let addresses = [SocketAddr::from(([127, 0, 0, 1], 80)), SocketAddr::from(([127, 0, 0, 2], 80))];
-        let mut rules = Rules::default();
-        rules.set_addresses(&addresses.into());
-        rules.publish(1, leads(&one));
+        let mut rules = rules();
+        rules.publish(plan(1, "a", &[rule("one", None)]));
         assert_eq!((rules.targets(&one).len(), rules.in_force()), (2, None));
-        for address in addresses {
-            (0..3).for_each(|_| rules.show(address, Some(1)));
+        for number in 0..2 {
+            (0..3).for_each(|_| rules.show(address(number), Some("a")));
         }
         assert!(rules.is_settled());
-        rules.publish(2, leads(&two));
+        rules.publish(plan(2, "b", &[rule("two", None)]));
+        assert!(!rules.routes(&two, 1) && rules.routes(&two, 2));
         // An answer that tells nothing breaks the row.
-        rules.show(addresses[0], Some(2));
-        rules.show(addresses[0], Some(2));
-        rules.show(addresses[0], None);
+        rules.show(address(0), Some("b"));
+        rules.show(address(0), Some("b"));
+        rules.show(address(0), None);
         assert_eq!((rules.targets(&one).len(), rules.targets(&two).len()), (2, 2));
-        (0..3).for_each(|_| rules.show(addresses[0], Some(2)));
-        assert_eq!((rules.targets(&one).len(), rules.routes(&one)), (1, true), "one address may still use it");
-        (0..3).for_each(|_| rules.show(addresses[1], Some(2)));
-        assert_eq!((rules.targets(&one).len(), rules.routes(&one), rules.is_settled()), (0, false, true));
+        (0..3).for_each(|_| rules.show(address(0), Some("b")));
+        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2)), (1, true), "one address may still use it");
+        (0..3).for_each(|_| rules.show(address(1), Some("b")));
+        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2), rules.is_settled()), (0, false, true));
+    }
+
+    #[test]
+    fn who_changes_back_cannot_tell_before_from_after() {
+        let two = RevisionKey::new("default", "two");
+        let mut rules = rules();
+        rules.publish(plan(1, "a", &[rule("one", None)]));
+        rules.pass(1);
+        rules.publish(plan(2, "b", &[rule("two", None)]));
+        rules.publish(plan(3, "a", &[rule("one", None)]));
+        assert!(!rules.tells_apart(3) && rules.tells_apart(2));
+        for number in 0..2 {
+            (0..9).for_each(|_| rules.show(address(number), Some("a")));
+        }
+        assert_eq!((rules.targets(&two).len(), rules.is_settled()), (2, false), "the plan between may still come");
+        // Seen between, there is no doubt afterwards.
+        for number in 0..2 {
+            (0..3).for_each(|_| rules.show(address(number), Some("b")));
+            (0..3).for_each(|_| rules.show(address(number), Some("a")));
+        }
+        assert_eq!((rules.targets(&two).len(), rules.is_settled()), (0, true));
+    }
+
+    #[test]
+    fn an_answer_counts_where_no_plan_leads_the_question_to_somebody_else() {
+        let (one, two) = (RevisionKey::new("default", "one"), RevisionKey::new("default", "two"));
+        let mut rules = rules();
+        let select = |name: &str| rule(&format!("{name}-alb"), Some(name));
+        rules.publish(plan(1, "a", &[select("one"), rule("one-alb", None)]));
+        rules.pass(1);
+        let certain = |rules: &Rules, revision: &RevisionKey| {
+            let all: BTreeSet<bool> =
+                rules.targets(revision).iter().map(|target| rules.is_certain(target, revision)).collect();
+            all.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(certain(&rules, &one), [true]);
+        // Its own rule selects the second, once it is in force; before, the rule for everybody takes the question.
+        rules.publish(plan(2, "b", &[select("one"), select("two"), rule("one-alb", None)]));
+        assert_eq!((certain(&rules, &one), certain(&rules, &two)), (vec![true], vec![false]));
+        rules.pass(2);
+        assert_eq!((certain(&rules, &one), certain(&rules, &two)), (vec![true], vec![true]));
+    }
+
+    #[test]
+    fn patterns_are_those_of_the_load_balancer() {
+        for (text, pattern, like) in [
+            ("a.example.com", "*.example.com", true),
+            ("example.com", "*.example.com", false),
+            ("abc", "a?c", true),
+            ("abc", "a?", false),
+            ("abcabd", "*ab?", true),
+            ("", "*", true),
+            ("x", "", false),
+        ] {
+            assert_eq!(is_like(text, pattern), like, "{text} {pattern}");
+        }
     }
 }

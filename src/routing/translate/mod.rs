@@ -5,6 +5,7 @@
 
 pub mod canary;
 
+use crate::api::alb_config::AlbConfig;
 use crate::api::ingress::{HttpPath, Ingress, IngressRule, IngressSplit, IngressTls};
 use crate::api::names::{DEFAULT_ROUTE_HEADER, NAMESPACE_HEADER, REVISION_HEADER, TAG_HEADER};
 use crate::api::serving::{Revision, Route};
@@ -55,6 +56,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// Revisions that are reached in another way than the settings say.
     pub modes: &'a BTreeMap<RevisionKey, Mode>,
+    /// Load balancers there are.
+    pub balancers: &'a [AlbConfig],
     /// How members of a split are asked one by one.
     pub selectors: Selectors<'a>,
 }
@@ -85,6 +88,7 @@ impl<'a> Context<'a> {
             claims: &NO_CLAIMS,
             settings,
             modes: &NO_MODES,
+            balancers: &[],
             selectors: Selectors::Off,
         }
     }
@@ -238,14 +242,16 @@ pub fn translate(ingress: &Ingress, context: &Context<'_>) -> Result<Translation
     let drafts = work.drafts()?;
     let parts = work.place(drafts)?;
     for part in &parts {
-        balancer(context.settings, part.side)?;
+        balancer(context, part.side)?;
     }
     work.timeouts();
     Ok(Translation { parts, ..work.done })
 }
 
 /// Whether there can be a load balancer of this side.
-fn balancer(settings: &Settings, side: Side) -> Result<(), Remark> {
+fn balancer(context: &Context<'_>, side: Side) -> Result<(), Remark> {
+    let settings = context.settings;
+    let is_there = |known: &AlbConfig| known.metadata.name.as_ref() == Some(&settings.balancer(side));
     if settings.existing(side).is_some() {
         return Ok(());
     }
@@ -254,7 +260,8 @@ fn balancer(settings: &Settings, side: Side) -> Result<(), Remark> {
         return Err(Remark::new("EditionUnsupported", message));
     }
     match &settings.vswitches {
-        Some(ids) if ids.len() < 2 => {
+        // Only one that is to be made has to be told where.
+        Some(ids) if ids.len() < 2 && !context.balancers.iter().any(is_there) => {
             let message = format!(
                 "vswitch-ids names {} and a load balancer needs vSwitches in two zones; name two, or an existing \
                  AlbConfig with albconfig",
@@ -835,6 +842,10 @@ impl Work<'_> {
             for drafts in placed.values() {
                 rules.extend(rules_of(drafts, None, self.context.settings)?.0);
             }
+            // With another secret the rules are others, and it must be seen that they are in force.
+            if let Selectors::Rules(secret) = self.context.selectors {
+                rules.splice(0..0, selectors(&rules, secret));
+            }
             let bytes = serde_json::to_vec(&rules).expect("rules are JSON");
             hash = format!("{hash}.{}", digest(&bytes, 8));
         }
@@ -874,6 +885,14 @@ fn selectors(rules: &[Rule], secret: &str) -> Vec<Rule> {
         }
     }
     selectors
+}
+
+/// What a rule says which version of the rules it is of; `None` when it says nothing.
+pub fn hash_of(rule: &Rule) -> Option<&str> {
+    rule.actions.iter().find_map(|action| match action {
+        Action::InsertHeader { config } if config.key == HASH_HEADER => Some(config.value.as_str()),
+        _ => None,
+    })
 }
 
 /// Whether a rule is there to ask one member of a split.
