@@ -779,8 +779,7 @@ impl Gate {
             if proving && is_written { self.belief.due(now, refresh, &self.timers) } else { (Vec::new(), None) };
         let deadline = match self.state {
             Warm | Burst | BridgingUp if down => Some(self.since.max(self.asked) + self.timers.bridging),
-            Warm | BridgingUp => Some(self.since + self.timers.bridging),
-            BridgingDown => Some(self.since + self.timers.bridging),
+            Warm | BridgingUp | BridgingDown => Some(self.since + self.timers.bridging),
             Draining => Some(self.quiet_from(seen).unwrap_or(self.since + self.timers.draining)),
             Held => Some(self.since + self.back_off()),
             _ => None,
