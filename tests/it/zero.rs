@@ -215,7 +215,7 @@ impl World {
             pods: revision.pods,
             activators: u32::from(ACTIVATORS),
             traffic: revision.traffic,
-            room: number % 2 == 0,
+            room: number.is_multiple_of(2),
             ..Seen::new(Mode::Port, &targets)
         };
         let decision = revision.gate.step(now, &seen);
