@@ -28,7 +28,7 @@ pub struct Job {
 #[derive(Debug, Default)]
 pub struct Watch {
     simulated: AtomicU64,
-    /// What runs that ended took, in nanoseconds as [`Work`](super::outcome::Work) counts them.
+    /// What runs that ended took, in nanoseconds as [`Work`] counts them.
     took: AtomicU64,
     stop: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl Watch {
         self.simulated.load(Ordering::Relaxed)
     }
 
-    /// What the runs that ended took, in seconds as [`Work`](super::outcome::Work) counts them.
+    /// What the runs that ended took, in seconds as [`Work`] counts them.
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub fn took(&self) -> f64 {
         self.took.load(Ordering::Relaxed) as f64 * 1e-9
