@@ -22,12 +22,17 @@ const WATCHED: u64 = 250;
 /// How often the series is looked at.
 const TICK: u64 = 2;
 
+/// How long nothing happens before the simulated load, in seconds: as in the cluster, the first pod goes, and what is left is
+/// a revision at zero that has been known for a while. A multiple of the scaler's period, which keeps its phases.
+const QUIET: u64 = 90;
+
 /// Seeds of the simulator, whose mean is held against what was seen.
 const SEEDS: u64 = 8;
 
 const SCENARIO: &str = "
 apiVersion: sim/v1
 name: live
+warm_up: WARM_UP
 load:
   trace: { file: live }
 revision:
@@ -91,8 +96,8 @@ struct Seen {
     /// How long each pod took to be ready, rising: given to the simulator, which knows nothing of this machine.
     started: Vec<f64>,
     /// When the scaler decides, pods are scraped and the activator reports, in seconds since the load began. Given to the
-    /// simulator too: what comes of a burst depends on it, and of its own seeds every second one is further from their mean than
-    /// is allowed here.
+    /// simulator too: what comes of a burst depends on it, and of its own seeds every second one is further from their mean
+    /// than is allowed here.
     phases: [f64; 3],
 }
 
@@ -203,21 +208,22 @@ fn simulated(started: &[f64], phases: [f64; 3]) -> Seen {
     let [tick, scrape, report] = phases;
     let phased = format!("{{ tick: {tick:.3}s, scrape: {scrape:.3}s, report: {report:.3}s }}");
     let text = SCENARIO.replace("STARTED", &format!("{{ {} }}", percentiles.join(", "))).replace("PHASES", &phased);
+    let text = text.replace("WARM_UP", &format!("{QUIET}s"));
     let scenario = scenario::parse("live.yaml", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
     let took = Some(u64::try_from(SERVED.as_micros()).expect("short"));
-    let mut requests: Vec<Request> = load().into_iter().map(|at| Request { at: at * 1000, took }).collect();
+    let mut requests: Vec<Request> =
+        load().into_iter().map(|at| Request { at: (QUIET * 1000 + at) * 1000, took }).collect();
     // The trace is as long as the load is watched.
-    let end = Request { at: WATCHED * 1_000_000, took };
+    let end = Request { at: (QUIET + WATCHED) * 1_000_000, took };
     requests.push(end);
     let trace = Trace { name: "live".to_owned(), recorded: Recorded::Requests(requests), notes: Vec::new() };
     let case = Case::new(scenario, Some(trace)).expect("a case");
-    // As in the cluster, a while passes before the first request comes, and the first pod goes.
     let policy = case.scenario.policies[0].clone();
     let runs: Vec<Outcome> = (0..SEEDS).map(|seed| run(&case, &policy, seed, Detail::Series)).collect();
     let mean = |of: &dyn Fn(&Outcome) -> f64| runs.iter().map(of).sum::<f64>() / seconds(SEEDS);
-    let lines = usize::try_from(WATCHED / TICK).expect("few") - 1;
+    let [first, end] = [QUIET / TICK, (QUIET + WATCHED) / TICK - 1].map(|line| usize::try_from(line).expect("few"));
     Seen {
-        ready: (0..lines)
+        ready: (first..end)
             .map(|line| mean(&|run| run.series.as_ref().map_or(0.0, |series| f64::from(series.ready[line]))))
             .collect(),
         cold: mean(&|run| seconds(run.cold.starts)),
