@@ -102,10 +102,11 @@ pub(in crate::observe) async fn profile(
         let why = "a profile is being taken for somebody else; there can be one at a time\n";
         return (StatusCode::SERVICE_UNAVAILABLE, again, why).into_response();
     };
-    // The first one reads the program's own unwind tables.
-    let started = tokio::task::spawn_blocking(|| ProfilerGuardBuilder::default().frequency(FREQUENCY).build()).await;
-    let guard = match started {
-        Ok(Ok(guard)) => guard,
+    // The first one reads the program's own unwind tables. Whoever asked may go meanwhile; the turn ends with the profiler.
+    let start = move || Ok((ProfilerGuardBuilder::default().frequency(FREQUENCY).build()?, turn));
+    let started: Result<rpprof::Result<_>, _> = tokio::task::spawn_blocking(start).await;
+    let (turn, guard) = match started {
+        Ok(Ok((guard, turn))) => (turn, guard),
         Ok(Err(error)) => return refused(StatusCode::SERVICE_UNAVAILABLE, &cannot(&error.to_string())),
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, &cannot(&error.to_string())),
     };

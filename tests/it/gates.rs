@@ -2,6 +2,7 @@
 //! autoscaler, the controller and the gates, real pods, real sockets.
 
 use crate::apiserver::Served;
+use crate::system::service_alone;
 use ebb::api::ingress::Ingress as KIngress;
 use ebb::api::serving::Revision;
 use ebb::app::{Autoscaler, Listen, Options};
@@ -350,23 +351,9 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, Stri
     }
 }
 
-/// A service with a window of 6 s whose pods are reached directly.
+/// A service of the sample app with a window of 6 s, and with `traffic` where it is not all for the latest revision.
 fn service(name: &str, annotations: &str, traffic: &str) -> String {
-    let mut text = format!(
-        r"
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata: {{name: {name}, namespace: default}}
-spec:
-  template:
-    metadata:
-      annotations: {{autoscaling.knative.dev/window: 6s, {annotations}}}
-    spec:
-      containerConcurrency: 10
-      containers:
-      - image: ebb.local/hello
-"
-    );
+    let mut text = service_alone(name, annotations);
     if !traffic.is_empty() {
         writeln!(text, "  traffic: {traffic}").expect("writing to a string");
     }

@@ -157,13 +157,19 @@ fn wait(child: &mut Child) -> std::process::ExitStatus {
 
 /// A service of the sample app, with settings that go to zero within seconds.
 pub(crate) fn service(name: &str, annotations: &str) -> String {
-    format!(
-        r"
+    let settings = "
 apiVersion: v1
 kind: ConfigMap
-metadata: {{name: config-autoscaler, namespace: knative-serving}}
-data: {{scale-to-zero-grace-period: 1s}}
----
+metadata: {name: config-autoscaler, namespace: knative-serving}
+data: {scale-to-zero-grace-period: 1s}
+---";
+    format!("{settings}{}", service_alone(name, annotations))
+}
+
+/// A service of the sample app with a window of 6 s.
+pub(crate) fn service_alone(name: &str, annotations: &str) -> String {
+    format!(
+        r"
 apiVersion: serving.knative.dev/v1
 kind: Service
 metadata: {{name: {name}, namespace: default}}
