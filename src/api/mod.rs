@@ -17,3 +17,4 @@ pub mod pods;
 pub mod serverless_service;
 pub mod serving;
 pub mod setting;
+pub(crate) mod spelling;

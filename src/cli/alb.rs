@@ -176,6 +176,9 @@ fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
     for problem in unserved {
         eprintln!("error: {problem}");
     }
+    for unknown in &input.unknown {
+        eprintln!("warning: config-network: {unknown}");
+    }
     for other in &input.others {
         let class = annotation(&other.metadata, INGRESS_CLASS_ANNOTATION).unwrap_or_default();
         eprintln!(
@@ -212,6 +215,8 @@ fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
 /// What the files hold.
 struct Input {
     settings: Settings,
+    /// Keys of `config-network` that nobody reads.
+    unknown: Vec<String>,
     network: route::Network,
     ingresses: Vec<KIngress>,
     others: Vec<KIngress>,
@@ -260,6 +265,7 @@ impl Input {
     fn empty() -> Self {
         Self {
             settings: Settings::default(),
+            unknown: Vec::new(),
             network: route::Network { ingress_class: CLASS.to_owned(), ..route::Network::default() },
             ingresses: Vec::new(),
             others: Vec::new(),
@@ -290,6 +296,7 @@ impl Input {
         let data = map.data.clone().unwrap_or_default();
         match map.metadata.name.as_deref() {
             Some("config-network") => {
+                self.unknown = Settings::unknown(&data);
                 self.settings = Settings::parse(&data)
                     .map_err(|wrong| anyhow::anyhow!("config-network cannot be used: {}", wrong.join("; ")))?;
                 let class = data.get("ingress-class").or_else(|| data.get("ingress.class"));

@@ -25,7 +25,7 @@ use crate::routing::delegate::Gateways;
 use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
-use crate::routing::model::{CLASS, Mode, Probe, Remark, Settings, Side, digest};
+use crate::routing::model::{CLASS, Gateway, Mode, Probe, Remark, Settings, Side, digest};
 use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
 use crate::routing::port;
 use crate::routing::probe::Vips;
@@ -352,6 +352,11 @@ impl Controller {
     fn take_settings(&self, map: &ConfigMap) {
         let data = map.data.clone().unwrap_or_default();
         let class = data.get("ingress-class").or_else(|| data.get("ingress.class")).cloned().unwrap_or_default();
+        let unknown = Settings::unknown(&data).join("; ");
+        if !unknown.is_empty() {
+            warn!(unknown, "config-network has keys for the load balancer that nobody reads");
+            self.events.warn(map.object_ref(&()), "UnknownSetting", &unknown);
+        }
         match Settings::parse(&data) {
             Ok(settings) => {
                 let map = map.object_ref(&());
@@ -426,6 +431,8 @@ impl Controller {
         let services: Vec<Service> = self.services.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         if let Some((keeper, _)) = &self.gates {
             keeper.name(named(&ours, &others, &existing));
+            let class = |one: &KIngress| one.annotations().get(INGRESS_CLASS_ANNOTATION).unwrap_or(&class).clone();
+            keeper.count_kingresses(ours.iter().chain(&others).map(|one| Gateway::of(&class(one))));
         }
         self.forget_what_is_gone(&ours, &existing);
         if ours.is_empty() && !existing.iter().any(plan::is_made_here) {
@@ -759,7 +766,9 @@ impl Controller {
     ) -> Vec<Way> {
         let way = |(name, part): &(String, Part), secure| Way {
             ingress: name.clone(),
-            balancer: self.name_of(namespace, name, part.side, settings, balancers),
+            balancer: self
+                .name_of(namespace, name, part.side, settings, balancers)
+                .map(|name| settings.asked_at(part.side, name)),
             secure,
             grpc: part.grpc,
             rules: part.rules.clone(),
@@ -1019,6 +1028,8 @@ impl Controller {
             return Progress::ProgrammingFailed(message.to_owned());
         }
         let names = self.names(outcome, settings, balancers);
+        let asked_at = |(side, name)| (side, settings.asked_at(side, name));
+        let names = names.map(|names| names.into_iter().map(asked_at).collect::<BTreeMap<_, _>>());
         let seen = names.map(|names| self.live.look(&key, &outcome.parts, &names, settings.probe == Probe::None));
         let (now, state) = (self.clock.now(), self.lock());
         for key in &keys {

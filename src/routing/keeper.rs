@@ -31,7 +31,7 @@ use crate::routing::gate::rules::{Ask, Leads, Plan, Rules};
 use crate::routing::gate::{
     Answer, Decision, Gate, Members, Path, Probe, Reason, Seen, State as GateState, Target, Timers,
 };
-use crate::routing::model::{Mode, Rule, digest};
+use crate::routing::model::{Gateway, Mode, Rule, digest};
 use crate::routing::probe::{Question, Topic, Vips};
 use crate::routing::translate::{groups_of_rule, hash_of, is_selector, revision_of_service};
 use crate::units::{RevisionKey, Span, Timestamp};
@@ -140,6 +140,8 @@ struct Counters {
     postponed: AtomicU64,
     /// Proofs that took too long.
     held: AtomicU64,
+    /// KIngresses, in the order of [`Gateway::ALL`].
+    kingresses: [AtomicU64; Gateway::ALL.len()],
 }
 
 const ANSWERS: [(Answer, &str); 6] = [
@@ -248,6 +250,17 @@ impl Keeper {
         drop(state);
         if unknown {
             self.after(&waiting, Vec::new());
+        }
+    }
+
+    /// How many KIngresses there are, by whose they are.
+    pub fn count_kingresses(&self, gateways: impl IntoIterator<Item = Gateway>) {
+        let mut counts = [0; Gateway::ALL.len()];
+        for gateway in gateways {
+            counts[gateway as usize] += 1;
+        }
+        for (known, count) in self.inner.counters.kingresses.iter().zip(counts) {
+            known.store(count, Ordering::Relaxed);
         }
     }
 
@@ -1020,6 +1033,13 @@ impl Source for Keeper {
             "Revisions no pod is wanted of whose last pod stays until the load balancer follows, by what is missing.",
             ["reason"],
             texts(held),
+        );
+        let kingresses = Gateway::ALL.iter().zip(&self.inner.counters.kingresses);
+        page.gauges(
+            "ebb_kingresses",
+            "KIngresses by whose they are; other than those of the class alb they are left alone.",
+            ["class"],
+            kingresses.map(|(gateway, kingresses)| ([gateway.word()], count(kingresses))),
         );
         let answers = ANSWERS.iter().zip(&self.inner.counters.answers);
         page.counters(

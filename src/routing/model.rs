@@ -1,9 +1,11 @@
 //! What the translation speaks of: settings, the annotation JSON of the ALB Ingress controller, rules, and refusals.
 
+use crate::api::spelling::nearest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 /// The ingress class of the KIngresses that are translated.
 pub const CLASS: &str = "alb.ingress.networking.knative.dev";
@@ -22,6 +24,8 @@ pub const MAX_CONDITIONS: usize = 10;
 pub const MAX_ACTIONS: usize = 5;
 /// Server groups a rule may forward to.
 pub const MAX_TARGETS: usize = 5;
+/// Addresses to be asked instead of those a name has, at most; each is asked by each rule.
+const MOST_ADDRESSES: usize = 16;
 /// Bytes of annotations we plan for one Ingress at most; Kubernetes takes 256 KiB.
 pub const MAX_ANNOTATIONS: usize = 200 << 10;
 
@@ -98,7 +102,7 @@ pub enum Layout {
 }
 
 /// Whose KIngresses have a class.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Gateway {
     /// Ours.
     Alb,
@@ -115,6 +119,21 @@ pub enum Gateway {
 }
 
 impl Gateway {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Alb, Self::Kourier, Self::Istio, Self::Contour, Self::Mse, Self::Unknown];
+
+    /// Its word where KIngresses are counted.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alb => "alb",
+            Self::Kourier => "kourier",
+            Self::Istio => "istio",
+            Self::Contour => "contour",
+            Self::Mse => "mse",
+            Self::Unknown => "other",
+        }
+    }
+
     /// Of an ingress class.
     pub fn of(class: &str) -> Self {
         match class.split_once('.') {
@@ -197,6 +216,8 @@ pub struct Settings {
     pub cluster_id: Option<String>,
     /// Rules we may use on each load balancer; one counts once for each listener.
     pub rule_budget: usize,
+    /// Where the load balancer of the internet side is asked, instead of the addresses its name has; empty for those.
+    pub probe_addresses: Vec<IpAddr>,
     /// Seconds a request may take.
     pub request_timeout: u32,
     /// Seconds a connection may stay silent.
@@ -223,6 +244,7 @@ impl Default for Settings {
             manage_listeners: false,
             cluster_id: None,
             rule_budget: 100,
+            probe_addresses: Vec::new(),
             request_timeout: 180,
             idle_timeout: 60,
             gateways: false,
@@ -230,7 +252,61 @@ impl Default for Settings {
     }
 }
 
+/// The keys of `config-network` that are read here.
+pub const KEYS: [&str; 21] = [
+    "alb-cluster-id",
+    "alb-cluster-local",
+    "alb-connection-drain",
+    "alb-data-plane",
+    "alb-deletion-policy",
+    "alb-edition",
+    "alb-flavor",
+    "alb-healthcheck",
+    "alb-idle-timeout",
+    "alb-legacy-annotations",
+    "alb-manage-listeners",
+    "alb-probe",
+    "alb-probe-addresses",
+    "alb-redirect",
+    "alb-request-timeout",
+    "alb-rule-budget",
+    "alb-rule-layout",
+    "albconfig",
+    "albconfig-intranet",
+    "eni",
+    "vswitch-ids",
+];
+
+/// How keys begin that are the load balancer's; other keys of the map are read by others.
+const PREFIXES: [&str; 4] = ["alb-", "albconfig", "slb-", "vswitch"];
+
+/// Keys that others may know and Ebb does not, with the way out.
+const ELSEWHERE: [(&str, &str); 2] = [
+    ("alb-verify", "that a load balancer follows is seen by probes only, and not read from the cloud's API"),
+    ("slb-gateway", "make a Service of the type LoadBalancer with the cloud's annotations yourself"),
+];
+
 impl Settings {
+    /// The keys of `config-network` that would be the load balancer's and that nobody reads, with what was probably meant.
+    /// They stop nothing: a map may be of another version.
+    pub fn unknown(data: &BTreeMap<String, String>) -> Vec<String> {
+        let ours = |key: &&String| {
+            let key = key.to_lowercase();
+            PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+        };
+        let unread = data.keys().filter(ours).filter(|key| !KEYS.contains(&key.as_str()));
+        unread
+            .map(|key| {
+                if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| known == key) {
+                    return format!("{key} is not supported and has no effect: {instead}; remove it");
+                }
+                let mend =
+                    nearest(key, KEYS).map_or("remove it".to_owned(), |meant| format!("write {meant}, or remove it"));
+                format!("{key} has no effect, because there is no such key; {mend}")
+            })
+            .collect()
+    }
+
     /// Reads `config-network`. Every value that cannot be used is told, with what is accepted.
     pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         let mut this = Self { vswitches: Some(Vec::new()), ..Self::default() };
@@ -298,6 +374,15 @@ impl Settings {
                     Ok(seconds @ 10..=900) => this.connection_drain = Some(seconds),
                     _ => refuse("seconds from 10 to 900, or 0"),
                 },
+                ("alb-probe-addresses", _) => {
+                    let texts = value.split(',').map(str::trim).filter(|text| !text.is_empty());
+                    match texts.map(str::parse).collect::<Result<BTreeSet<IpAddr>, _>>() {
+                        Ok(addresses) if addresses.len() <= MOST_ADDRESSES => {
+                            this.probe_addresses = addresses.into_iter().collect();
+                        }
+                        _ => refuse("IP addresses, comma-separated, 16 at most"),
+                    }
+                }
                 ("alb-rule-budget", _) => match value.parse() {
                     Ok(budget @ 1..=10_000) => this.rule_budget = budget,
                     _ => refuse("a number from 1 to 10000"),
@@ -320,6 +405,15 @@ impl Settings {
     pub fn existing(&self, side: Side) -> Option<&str> {
         let own = if side == Side::Intranet { self.albconfig_intranet.as_deref() } else { None };
         own.or(self.albconfig.as_deref())
+    }
+
+    /// Where the load balancer of this side is asked: at the addresses of its name, or at these.
+    pub fn asked_at(&self, side: Side, name: String) -> String {
+        if self.probe_addresses.is_empty() || self.balancer(side) != self.balancer(Side::Internet) {
+            return name;
+        }
+        let texts: Vec<String> = self.probe_addresses.iter().map(ToString::to_string).collect();
+        texts.join(",")
     }
 
     /// The AlbConfig of this side; both sides may have the same.

@@ -8,14 +8,18 @@ use ebb::api::conditions::to_jiff;
 use ebb::api::ingress::{HttpPath, HttpRule, Ingress, IngressRule, IngressSpec, IngressSplit, IngressTls};
 use ebb::api::serving::Revision;
 use ebb::clock::Clock;
+use ebb::k8s::cache::Cache;
 use ebb::local::apiserver::kubeconfig;
+use ebb::observe::metrics::{Format, Registry};
 use ebb::ownership::Ownership;
 use ebb::routing::controller::{Controller, Setup};
-use ebb::routing::model::{Action, Layout, Mode, Probe, Redirect, Rule, Settings};
+use ebb::routing::gate::Timers;
+use ebb::routing::keeper::Keeper;
+use ebb::routing::model::{Action, KEYS, Layout, Mode, Probe, Redirect, Rule, Settings, Side};
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
-use ebb::routing::probe::Vips;
+use ebb::routing::probe::{SystemVips, Vips};
 use ebb::routing::translate::Context;
-use ebb::units::Span;
+use ebb::units::{Compat, Span};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::core::v1::Service as CoreService;
@@ -250,8 +254,9 @@ fn a_service_alone_is_enough() {
             "{service}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-network}}\ndata: {{ingress-class: alb.ingress.networking.knative.dev, vswitch-ids: '{vswitches}'}}\n"
         )
     };
-    let (items, told, code) = rendered(&map("vsw-a,vsw-b"), &[]);
+    let (items, told, code) = rendered(&map("vsw-a,vsw-b', alb-dataplane: 'port"), &[]);
     assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("warning: config-network: alb-dataplane has no effect"), "{told}");
     assert_eq!(items[0]["kind"], "AlbConfig");
     assert_eq!(items[0]["spec"]["config"]["zoneMappings"], json!([{"vSwitchId": "vsw-a"}, {"vSwitchId": "vsw-b"}]));
     let (items, told, code) = rendered(&map("vsw-a"), &[]);
@@ -378,6 +383,7 @@ fn settings_are_read_or_refused_by_name() {
         ("alb-rule-budget", "0"),
         ("alb-request-timeout", "901"),
         ("alb-idle-timeout", "-1"),
+        ("alb-probe-addresses", "10.0.0.1, here"),
         ("eni", "no"),
     ] {
         let wrong = parse(key, value).expect_err(key);
@@ -397,6 +403,7 @@ fn settings_are_read_or_refused_by_name() {
         ("alb-manage-listeners", "true"),
         ("alb-cluster-id", "c-1"),
         ("albconfig", "theirs"),
+        ("alb-probe-addresses", " 10.0.0.2, 10.0.0.1,fd00::1,10.0.0.2,"),
         ("somebody-elses", "x"),
     ];
     let all: BTreeMap<String, String> =
@@ -404,9 +411,61 @@ fn settings_are_read_or_refused_by_name() {
     let settings = Settings::parse(&all).expect("settings");
     assert_eq!((settings.probe, settings.redirect, settings.layout), (Probe::Rule, Redirect::Moved, Layout::Split));
     assert_eq!((settings.mode, settings.eni, settings.connection_drain), (Mode::Port, false, Some(30)));
+    // Of a load balancer with both sides, and with one.
+    for side in [Side::Internet, Side::Intranet] {
+        assert_eq!(settings.asked_at(side, "a.example.com".to_owned()), "10.0.0.1,10.0.0.2,fd00::1");
+    }
+    let settings = Settings { albconfig: None, ..settings };
+    assert_eq!(settings.asked_at(Side::Intranet, "a.example.com".to_owned()), "a.example.com");
     assert!(
         Settings::parse(&BTreeMap::new()).is_ok_and(|settings| settings.vswitches.is_some_and(|ids| ids.is_empty()))
     );
+}
+
+#[test]
+fn a_setting_that_nobody_reads_is_told_and_stops_nothing() {
+    let unknown = |key: &str| {
+        let data = [(key.to_owned(), "x".to_owned())].into();
+        assert_eq!(Settings::parse(&data), Settings::parse(&BTreeMap::new()), "{key}");
+        Settings::unknown(&data)
+    };
+    let none = |key: &str| format!("{key} has no effect, because there is no such key; ");
+    for (key, told) in [
+        ("alb-dataplane", none("alb-dataplane") + "write alb-data-plane, or remove it"),
+        ("ALB-Probe", none("ALB-Probe") + "write alb-probe, or remove it"),
+        ("albconfig-intrant", none("albconfig-intrant") + "write albconfig-intranet, or remove it"),
+        ("vswitch-id", none("vswitch-id") + "write vswitch-ids, or remove it"),
+        ("alb-tomorrow", none("alb-tomorrow") + "remove it"),
+        (
+            "alb-verify",
+            "alb-verify is not supported and has no effect: that a load balancer follows is seen by probes only, and not \
+             read from the cloud's API; remove it"
+                .to_owned(),
+        ),
+        (
+            "slb-gateway",
+            "slb-gateway is not supported and has no effect: make a Service of the type LoadBalancer with the cloud's \
+             annotations yourself; remove it"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(unknown(key), [told]);
+    }
+    // What others read is theirs.
+    for key in ["ingress-class", "domain-template", "autocreate-cluster-domain-claims", "_example"] {
+        assert_eq!(unknown(key), [""; 0], "{key}");
+    }
+    // What is known is read, and explained.
+    let page = std::fs::read_to_string(crate::root().join("docs/alb.md")).expect("a file");
+    let table = page.split("## Settings").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut explained: Vec<&str> = rows.map(|(key, _)| key).collect();
+    explained.sort_unstable();
+    assert_eq!(explained, KEYS);
+    for key in KEYS {
+        let read = Settings::parse(&[(key.to_owned(), "nonsense".to_owned())].into());
+        assert_ne!(read, Settings::parse(&BTreeMap::new()), "{key}");
+    }
 }
 
 #[test]
@@ -1015,6 +1074,90 @@ impl Vips for Fixed {
     fn resolve<'a>(&'a self, _name: &'a str, _secure: bool) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
         Box::pin(async { Ok(vec![self.0]) })
     }
+}
+
+/// The same, and by which names it was asked for them.
+struct Recorded(SocketAddr, Mutex<BTreeSet<String>>);
+
+impl Vips for Recorded {
+    fn resolve<'a>(&'a self, name: &'a str, _secure: bool) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
+        self.1.lock().expect("a lock").insert(name.to_owned());
+        Box::pin(async { Ok(vec![self.0]) })
+    }
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_asked_at_the_addresses_that_are_named() {
+    let named = SystemVips.resolve("10.0.0.1,fd00::1", true).await.expect("addresses");
+    assert_eq!(named, ["10.0.0.1:443".parse().expect("an address"), "[fd00::1]:443".parse().expect("an address")]);
+
+    let served = Served::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b",
+            "alb-probe-addresses": "10.0.0.1,10.0.0.2"}});
+    create(&served, &map).await;
+    create(&served, &definition("Cluster")).await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]}});
+    create(&served, &service).await;
+    create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+    let vips = Arc::new(Recorded(SocketAddr::from(([127, 0, 0, 1], 1)), Mutex::default()));
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(Controller::new(setup(&served, vips.clone()), &cancel).run(cancel.clone()));
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    let named = json!({"status": {"loadBalancer": {"ingress": [{"hostname": "alb-1.example.com"}]}}});
+    let api: Api<Published> = Api::namespaced(served.client(), "default");
+    api.patch_status("a", &PatchParams::default(), &Patch::Merge(&named)).await.expect("patched");
+    let ingress = settles(&served, "a", ["True", "Unknown Probing"]).await;
+    let public = ingress.status.and_then(|status| status.public_load_balancer).expect("a load balancer");
+    assert_eq!(public.ingress[0].domain, "alb-1.example.com", "clients go by the name");
+    crate::patience::eventually("a question", async || (!vips.1.lock().expect("a lock").is_empty()).then_some(()))
+        .await;
+    assert_eq!(*vips.1.lock().expect("a lock"), BTreeSet::from(["10.0.0.1,10.0.0.2".to_owned()]));
+    cancel.cancel();
+    running.await.expect("it ends in order");
+}
+
+#[tokio::test]
+async fn kingresses_are_counted_by_whose_they_are() {
+    let served = Served::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": "istio.ingress.networking.knative.dev"}});
+    create(&served, &map).await;
+    for (name, class) in [
+        ("a", Some("kourier.ingress.networking.knative.dev")),
+        ("b", Some("alb.ingress.networking.knative.dev")),
+        ("c", Some("a.gateway.of.mine")),
+        ("d", Some("another.one")),
+        ("e", None),
+    ] {
+        let mut object = kingress(name, &[("a-1", 100)], None, false, true);
+        object["metadata"]["annotations"] = match class {
+            Some(class) => json!({"networking.knative.dev/ingress.class": class}),
+            None => json!({}),
+        };
+        create(&served, &object).await;
+    }
+    let vips: Arc<dyn Vips> = Arc::new(Fixed(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let keeper = Keeper::new(Clock::system(), Timers::default(), Arc::clone(&vips));
+    let registry = Registry::new(Compat::IMPROVED);
+    registry.register(keeper.clone());
+    let cancel = CancellationToken::new();
+    let setup = Setup { gates: Some((keeper, Cache::default())), ..setup(&served, vips) };
+    let running = tokio::spawn(Controller::new(setup, &cancel).run(cancel.clone()));
+    let wanted = ["alb 1", "contour 0", "istio 1", "kourier 1", "mse 0", "other 2"];
+    crate::patience::eventually("every KIngress counted", async || {
+        let text = registry.exposition(Format::Prometheus);
+        let lines = text.lines().filter_map(|line| line.strip_prefix("ebb_kingresses{class=\""));
+        let mut counted: Vec<String> = lines.map(|line| line.replace("\"}", "")).collect();
+        counted.sort();
+        if counted == wanted { Ok(()) } else { Err(format!("{counted:?}")) }
+    })
+    .await;
+    cancel.cancel();
+    running.await.expect("it ends in order");
 }
 
 /// Answers as an activator behind the load balancer does, once there is something to answer with.

@@ -350,6 +350,22 @@ async fn settings_that_cannot_be_read_are_told_on_their_map_and_change_nothing()
 }
 
 #[tokio::test]
+async fn a_setting_that_nobody_reads_is_told_on_its_map_and_the_others_count() {
+    let rig =
+        Rig::start(&json!({"vswitch-ids": "vsw-a,vsw-b", "alb-dataplane": "port", "alb-data-plane": "hold"})).await;
+    for service in ["a-1", "a-1-private"] {
+        rig.service(service).await;
+    }
+    create(&rig.served, &good()).await;
+    settles(&rig.served, "a", PUBLISHED).await;
+    let (_, type_) = rig.waits_for_event("knative-serving", "config-network", "UnknownSetting").await;
+    assert_eq!(type_, "Warning");
+    let planned = serde_json::to_string(&published(&rig.served, "a").await).expect("JSON");
+    assert!(planned.contains("a-1-private"), "{planned}");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn what_the_load_balancers_controller_complains_of_is_told_where_the_owner_looks() {
     for (reason, message, wanted) in [
         ("FailedBuildModel", "no such certificate", "False ALBProgrammingFailed"),

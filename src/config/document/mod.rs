@@ -8,7 +8,7 @@ pub(crate) mod yaml;
 
 pub use yaml::Place;
 
-pub(crate) use strict::{Besides, Fault, faults, nearest, read};
+pub(crate) use strict::{Besides, Fault, faults, read};
 pub(crate) use yaml::{Content, Node};
 
 use std::fmt::{self, Write as _};

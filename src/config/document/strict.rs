@@ -5,6 +5,7 @@
 
 use super::yaml::{Content, Key, Node, Place};
 use super::{Problem, Source};
+use crate::api::spelling::nearest;
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, VariantAccess,
@@ -64,17 +65,6 @@ pub(crate) fn read<T: for<'de> serde::Deserialize<'de>>(
         }
     };
     (value, found)
-}
-
-/// The entry of `known` that `word` was probably meant to be.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |name: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
-    known
-        .into_iter()
-        .map(|name| (distance(name), name))
-        .filter(|(distance, name)| *distance <= name.len().max(word.len()).div_ceil(3))
-        .min()
-        .map(|(_, name)| name)
 }
 
 /// A reading that failed, and where.

@@ -8,7 +8,8 @@ pub use crate::config::document::{Place, Problem, Problems, Source};
 
 use crate::api::pod_autoscaler::PodAutoscalerSpec;
 use crate::api::serving::TrafficTarget;
-use crate::config::document::{Besides, Content, Fault, Node, faults, nearest, yaml};
+use crate::api::spelling::nearest;
+use crate::config::document::{Besides, Content, Fault, Node, faults, yaml};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
