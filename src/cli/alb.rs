@@ -1,15 +1,18 @@
 //! `ebb alb`: what Knative's traffic becomes on Alibaba Cloud's load balancer.
 
 mod diff;
+mod selftest;
 
 use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{Condition, READY, Status};
 use crate::api::ingress::Ingress as KIngress;
-use crate::api::names::{INGRESS_CLASS_ANNOTATION, SERVICE_LABEL};
+use crate::api::names::{INGRESS_CLASS_ANNOTATION, SERVICE_LABEL, SYSTEM_NAMESPACE};
 use crate::api::serving::{Revision, RevisionStatus, Route, Service, TrafficTarget};
 use crate::cli::exit::Exit;
 use crate::local::knative::{route, service};
 use crate::local::manifest::{self, Document};
+use crate::routing::capabilities::{Capabilities, MAP};
+use crate::routing::delegate::GATEWAY_SERVICE;
 use crate::routing::model::{CLASS, Gateway, Mode, Settings};
 use crate::routing::plan::{Existing, Plan, plan};
 use crate::routing::translate::Context;
@@ -37,6 +40,7 @@ pub struct Args {
 enum Command {
     Render(Render),
     Diff(Diff),
+    SelfTest(selftest::SelfTest),
 }
 
 /// Print the objects that Knative's traffic becomes; no cluster is needed.
@@ -45,8 +49,8 @@ enum Command {
 ///
 /// Of the files, KIngresses of the class alb.ingress.networking.knative.dev are rendered, and Knative
 /// Services, for which the KIngress Knative would make is derived first. Routes, Revisions, Kubernetes
-/// Services, Ingresses, AlbConfigs, ClusterDomainClaims and the ConfigMaps config-network and
-/// config-domain are taken into account; other objects are skipped. Without config-network it is not known in which vSwitches a load balancer
+/// Services, Ingresses, AlbConfigs, ClusterDomainClaims and the ConfigMaps config-network, config-domain
+/// and knative-alb-capabilities are taken into account; other objects are skipped. Without config-network it is not known in which vSwitches a load balancer
 /// would be, and no AlbConfig is printed.
 ///
 /// What cannot be expressed is told on standard error with its reason; everything else is printed all
@@ -62,7 +66,8 @@ struct Render {
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     filenames: Vec<PathBuf>,
 
-    /// How revisions are reached [default: alb-data-plane of config-network, and header for auto].
+    /// How revisions are reached [default: alb-data-plane of config-network, and for auto as the self-test has
+    /// seen, or header].
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<ModeFlag>,
 
@@ -102,7 +107,8 @@ struct Diff {
     #[arg(long, env = "SYSTEM_NAMESPACE", value_name = "NAME", default_value = crate::api::names::SYSTEM_NAMESPACE)]
     system_namespace: String,
 
-    /// How revisions are reached [default: alb-data-plane of config-network, and header for auto].
+    /// How revisions are reached [default: alb-data-plane of config-network, and for auto as the self-test has
+    /// seen, or header].
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<ModeFlag>,
 }
@@ -141,10 +147,13 @@ enum Format {
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Render(args) => render(args),
-        Command::Diff(args) => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(diff::run(args))
-        }
+        Command::Diff(args) => runtime()?.block_on(diff::run(args)),
+        Command::SelfTest(args) => runtime()?.block_on(selftest::run(args)),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn render(args: &Render) -> anyhow::Result<Exit> {
@@ -159,9 +168,7 @@ fn render(args: &Render) -> anyhow::Result<Exit> {
     if let Some(domain) = &args.domain {
         input.network.domain.clone_from(domain);
     }
-    if let Some(mode) = args.mode {
-        input.settings.mode = mode.into();
-    }
+    input.settle(args.mode);
     let unserved = input.derive();
     let plan = input.plan();
     let text = print(&plan, args.output)?;
@@ -175,6 +182,9 @@ fn render(args: &Render) -> anyhow::Result<Exit> {
 fn tell(plan: &Plan, input: &Input, unserved: &[String]) -> Exit {
     for problem in unserved {
         eprintln!("error: {problem}");
+    }
+    if let Some(chosen) = input.chosen.as_ref().filter(|_| !plan.outcomes.is_empty()) {
+        eprintln!("note: {chosen}");
     }
     for unknown in &input.unknown {
         eprintln!("warning: config-network: {unknown}");
@@ -217,6 +227,12 @@ struct Input {
     settings: Settings,
     /// Keys of `config-network` that nobody reads.
     unknown: Vec<String>,
+    /// What a self-test has seen.
+    seen: Capabilities,
+    /// Where Knative's own objects are.
+    system_namespace: String,
+    /// How revisions are reached and why, where that is left to Ebb.
+    chosen: Option<String>,
     network: route::Network,
     ingresses: Vec<KIngress>,
     others: Vec<KIngress>,
@@ -266,6 +282,9 @@ impl Input {
         Self {
             settings: Settings::default(),
             unknown: Vec::new(),
+            seen: Capabilities::default(),
+            system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            chosen: None,
             network: route::Network { ingress_class: CLASS.to_owned(), ..route::Network::default() },
             ingresses: Vec::new(),
             others: Vec::new(),
@@ -304,6 +323,7 @@ impl Input {
                     self.network.ingress_class.clone_from(class);
                 }
             }
+            Some(MAP) => self.seen = Capabilities::read(&data),
             Some("config-domain") => {
                 let everywhere = |(_, selector): &(&String, &String)| selector.trim().is_empty();
                 if let Some((domain, _)) = data.iter().find(everywhere) {
@@ -313,6 +333,19 @@ impl Input {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Settles how revisions are reached: as `mode` says, or the settings, or what was seen.
+    fn settle(&mut self, mode: Option<ModeFlag>) {
+        let system = Some(&self.system_namespace);
+        let gateway = |service: &CoreService| {
+            service.metadata.namespace.as_ref() == system && service.metadata.name.as_deref() == Some(GATEWAY_SERVICE)
+        };
+        let activators = self.services.iter().any(gateway);
+        if let Some(mode) = mode {
+            (self.settings.mode, self.settings.auto) = (mode.into(), false);
+        }
+        self.chosen = self.seen.settle(&mut self.settings, activators);
     }
 
     fn plan(&self) -> Plan {

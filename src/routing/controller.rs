@@ -21,7 +21,8 @@ use crate::k8s::follow::{Change, follow};
 use crate::k8s::queue::{Lane, Queue, Turn, Workers};
 use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
-use crate::routing::delegate::Gateways;
+use crate::routing::capabilities::{self, Capabilities};
+use crate::routing::delegate::{GATEWAY_SERVICE, Gateways};
 use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
@@ -109,6 +110,8 @@ pub struct Controller {
     services: Cache<Service>,
     ingresses: Cache<Ingress>,
     settings: watch::Sender<Option<Network>>,
+    /// What the load balancer was seen to do, once it is known what is written of that.
+    capabilities: watch::Sender<Option<Capabilities>>,
     live: Live,
     gates: Option<(Keeper, Cache<ServerlessService>)>,
     servers: Option<Servers>,
@@ -141,6 +144,8 @@ struct State {
     left_behind: HashMap<RevisionKey, Timestamp>,
     /// Revisions for which no port is left.
     without_port: BTreeSet<RevisionKey>,
+    /// How revisions are reached and why, as it was told last.
+    chosen: Option<String>,
 }
 
 /// What the load balancer's controller says of an Ingress.
@@ -210,6 +215,7 @@ impl Controller {
             services,
             ingresses: Cache::packed(),
             settings: watch::Sender::new(None),
+            capabilities: watch::Sender::new(None),
             live,
             gates,
             servers,
@@ -233,6 +239,7 @@ impl Controller {
         });
         self.keep(&tasks, &self.ingresses, &cancel);
         tasks.spawn(Arc::clone(&self).follow_settings(cancel.clone()));
+        tasks.spawn(Arc::clone(&self).follow_capabilities(cancel.clone()));
         tasks.spawn(Arc::clone(&self).follow_complaints(cancel.clone()));
         tasks.spawn({
             let (queue, key) = (self.queue.clone(), self.key.clone());
@@ -255,6 +262,7 @@ impl Controller {
                 self.gateways.synced(),
                 async {
                     let _ = self.settings.subscribe().wait_for(Option::is_some).await;
+                    let _ = self.capabilities.subscribe().wait_for(Option::is_some).await;
                 }
             );
         };
@@ -370,6 +378,24 @@ impl Controller {
         }
     }
 
+    /// What a self-test has written of the load balancer.
+    async fn follow_capabilities(self: Arc<Self>, cancel: CancellationToken) {
+        let api: Api<Guarded<ConfigMap>> = Api::namespaced(self.flow.client().clone(), &self.namespace);
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", capabilities::MAP));
+        let this = Arc::clone(&self);
+        follow(api, config, cancel, move |change| {
+            let seen = match change {
+                Change::Put(_, map) => Capabilities::read(&map.data.unwrap_or_default()),
+                Change::Gone(_) => Capabilities::default(),
+                Change::Synced if this.capabilities.borrow().is_none() => Capabilities::default(),
+                Change::Synced => return,
+            };
+            this.capabilities.send_replace(Some(seen));
+            this.queue.add(this.key.clone(), Lane::Fast);
+        })
+        .await;
+    }
+
     /// What the load balancer's controller says of Ingresses.
     async fn follow_complaints(self: Arc<Self>, cancel: CancellationToken) {
         let api: Api<Guarded<Event>> = Api::all(self.flow.client().clone());
@@ -419,6 +445,10 @@ impl Controller {
     async fn plan_and_apply(&self) -> Result<Turn, LookError> {
         let Some(Network { mut settings, class, .. }) = self.settings.borrow().clone() else { return Ok(Turn::Done) };
         settings.gateways = self.gateways.any();
+        // Whether they are installed, and not whether they are ready: that comes and goes.
+        let activators = self.services.get(&RevisionKey::new(&self.namespace, GATEWAY_SERVICE)).is_some();
+        let seen = self.capabilities.borrow().clone().unwrap_or_default();
+        let chosen = seen.settle(&mut settings, activators);
         let owned = |list: Vec<Arc<KIngress>>| list.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>();
         let (ours, others): (Vec<KIngress>, Vec<KIngress>) = owned(self.kingresses.select(|_, _| true))
             .into_iter()
@@ -471,6 +501,7 @@ impl Controller {
             .iter()
             .map(|outcome| self.progress(outcome, &plan, (&missing, &unready), &settings, known, balancers.is_none()))
             .collect();
+        self.tell_data_plane(chosen);
         // Before anything is written: from here on the gates know of the rules.
         self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
         let generations: HashMap<RevisionKey, Option<i64>> = ours
@@ -1092,6 +1123,17 @@ impl Controller {
             Some(balancer.status.as_ref()?.load_balancer.as_ref()?.dnsname.clone())
         };
         told.filter(|name| !name.is_empty()).or_else(of_balancer).filter(|name| !name.is_empty())
+    }
+
+    /// How revisions are reached where that is left to Ebb, whenever it is decided anew.
+    fn tell_data_plane(&self, chosen: Option<String>) {
+        if !self.ownership.owns(&self.key) || std::mem::replace(&mut self.lock().chosen, chosen.clone()) == chosen {
+            return;
+        }
+        if let (Some(Network { map, .. }), Some(chosen)) = (&*self.settings.borrow(), chosen) {
+            info!(chosen, "how revisions are reached");
+            self.events.note(map.clone(), "DataPlane", &chosen);
+        }
     }
 
     /// Remarks and refusals, once for each generation.

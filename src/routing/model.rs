@@ -188,6 +188,10 @@ impl Side {
 pub struct Settings {
     /// How revisions are reached.
     pub mode: Mode,
+    /// Whether that is left to Ebb.
+    pub auto: bool,
+    /// Whether an entry may ask for several cookies. Not read from the map: it is seen.
+    pub several_cookies: bool,
     /// Where names inside the cluster are served.
     pub cluster_local: ClusterLocal,
     /// The vSwitches of a load balancer we make; nothing when it is not known what they are.
@@ -230,6 +234,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             mode: Mode::Header,
+            auto: true,
+            several_cookies: true,
             cluster_local: ClusterLocal::Shared,
             vswitches: None,
             albconfig: None,
@@ -329,10 +335,11 @@ impl Settings {
                 // Basic is refused where something would be put on such a load balancer.
                 ("alb-edition", "Standard" | "StandardWithWaf" | "Basic") => value.clone_into(&mut this.edition),
                 ("alb-edition", _) => refuse("Standard or StandardWithWaf"),
-                ("alb-data-plane", "" | "auto" | "header") => this.mode = Mode::Header,
-                ("alb-data-plane", "hold") => this.mode = Mode::Hold,
-                ("alb-data-plane", "port") => this.mode = Mode::Port,
-                ("alb-data-plane", _) => refuse("auto, hold, header or port"),
+                ("alb-data-plane", "" | "auto") => {}
+                ("alb-data-plane", _) => match Mode::of(value) {
+                    Some(mode) => (this.mode, this.auto) = (mode, false),
+                    None => refuse("auto, hold, header or port"),
+                },
                 ("alb-cluster-local", "" | "shared") => this.cluster_local = ClusterLocal::Shared,
                 ("alb-cluster-local", "intranet") => this.cluster_local = ClusterLocal::Intranet,
                 ("alb-cluster-local", "gateway") => this.cluster_local = ClusterLocal::Gateway,

@@ -775,7 +775,8 @@ fn is_ours(object: &Ingress, ingress: &KIngress) -> bool {
         })
 }
 
-fn order_of(object: &Ingress) -> Option<u16> {
+/// Its number among the Ingresses of a load balancer, where it says one.
+pub fn order_of(object: &Ingress) -> Option<u16> {
     object.metadata.annotations.as_ref()?.get(&format!("{PREFIX}order"))?.parse().ok()
 }
 
@@ -907,19 +908,24 @@ fn nobody(side: Side, https: bool, order: u16) -> Ingress {
     let actions = vec![fixed("404", "no such route")];
     let rule = Rule { name: "nobody".to_owned(), host: None, path: "/".to_owned(), conditions: Vec::new(), actions };
     let (http, grpc, redirect, tls) = (true, false, false, Vec::new());
-    let rules = vec![rule.clone()];
-    let part = Part { role: Role::Primary, side, rules, http, https, grpc, redirect, tls };
+    let part = Part { role: Role::Primary, side, rules: vec![rule], http, https, grpc, redirect, tls };
+    let mut object = bare(SYSTEM_NAMESPACE, &nobody_name(side), order, &part, &Settings::default());
+    object.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
+    object
+}
+
+/// The Ingress of rules that are no KIngress's.
+pub fn bare(namespace: &str, name: &str, order: u16, part: &Part, settings: &Settings) -> Ingress {
     Ingress {
         metadata: ObjectMeta {
-            name: Some(nobody_name(side)),
-            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
-            labels: Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into()),
-            annotations: Some(annotations(&part, order, &Settings::default())),
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            annotations: Some(annotations(part, order, settings)),
             ..ObjectMeta::default()
         },
         spec: Some(IngressSpec {
-            ingress_class_name: Some(side.class_name()),
-            rules: Some(vec![ingress_rule(&rule)]),
+            ingress_class_name: Some(part.side.class_name()),
+            rules: Some(part.rules.iter().map(ingress_rule).collect()),
             ..IngressSpec::default()
         }),
         status: None,

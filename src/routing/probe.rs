@@ -84,6 +84,8 @@ pub enum Topic {
     Who,
     /// Which version of the rules it came by.
     Version,
+    /// Nothing but the request itself, which goes to whoever serves it.
+    Request,
 }
 
 /// What came back.
@@ -152,6 +154,7 @@ impl Question {
         request = match topic {
             // A queue-proxy answers this to the agents it knows only; another's would reach the user's process.
             Topic::Who => request.header(USER_AGENT, AUTOSCALER_PROBE_AGENT).header(NETWORK_PROBE_HEADER, "activator"),
+            Topic::Request => request,
             Topic::Version => {
                 let request = request.header(USER_AGENT, "Knative-Ingress-Probe").header(NETWORK_PROBE_HEADER, "probe");
                 if self.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(HASH_HEADER)) {

@@ -10,7 +10,8 @@ use ebb::routing::gate::Timers;
 use ebb::routing::port::RANGE;
 use ebb::units::Compat;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Service, ServiceAccount};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
@@ -210,6 +211,8 @@ fn strictly(object: &Value) {
         "ClusterRoleBinding" => same::<ClusterRoleBinding>(object),
         "ConfigMap" => same::<ConfigMap>(object),
         "Deployment" => same::<Deployment>(object),
+        "Job" => same::<Job>(object),
+        "Namespace" => same::<Namespace>(object),
         "NetworkPolicy" => same::<NetworkPolicy>(object),
         "PodDisruptionBudget" => same::<PodDisruptionBudget>(object),
         "Role" => same::<Role>(object),
@@ -482,6 +485,65 @@ fn an_activator_is_beside_the_stock_one_and_behind_the_same_service() {
     let rules = policy["spec"]["ingress"].as_array().unwrap();
     let open: Vec<Value> = rules.iter().flat_map(|rule| rule["ports"].as_array().unwrap().clone()).collect();
     assert!(open.contains(&json!({"port": first, "endPort": last})), "{open:?}");
+}
+
+#[test]
+fn a_self_test_has_namespaces_of_its_own_and_may_write_one_map_outside() {
+    if !kustomize_is_here() {
+        return;
+    }
+    let directory = crate::root().join("deploy/overlays/self-test");
+    let output = Command::new("kubectl").arg("kustomize").arg(&directory).output().expect("kubectl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&String::from_utf8(output.stdout).expect("text")).expect("YAML");
+    objects.iter().for_each(strictly);
+
+    let job: Vec<&Value> = objects.iter().filter(|object| object["kind"] == "Job").collect();
+    let pod = &job[0]["spec"]["template"]["spec"];
+    let container: Container = serde_json::from_value(pod["containers"][0].clone()).unwrap();
+    assert_eq!(container.image.as_deref(), Some("registry.example.com/ebb:0.1.0"));
+    let mut command = ebb::cli::Args::command();
+    let help = command.find_subcommand_mut("alb").and_then(|alb| alb.find_subcommand_mut("self-test"));
+    let help = help.expect("ebb alb self-test").render_long_help().to_string();
+    for variable in container.env.unwrap() {
+        assert!(help.contains(&variable.name), "`ebb alb self-test --help` says nothing of {}", variable.name);
+    }
+    let line = ["ebb".to_owned()].into_iter().chain(container.args.unwrap());
+    let given = ["--pod-ip", "10.0.0.1", "--pod", "p"].map(ToOwned::to_owned);
+    assert!(ebb::cli::Args::try_parse_from(line.chain(given)).is_ok());
+    let ports: Vec<i32> = container.ports.unwrap().into_iter().map(|port| port.container_port).collect();
+    assert!(help.contains(&format!("[default: {},{}]", ports[0], ports[1])), "{help}");
+    let autoscaler: Deployment = Rendered::overlay("replace").get("Deployment/autoscaler");
+    assert_eq!(container.security_context, self::container(&autoscaler).security_context);
+
+    // Where what is allowed: the namespace, the resource, the names, the verbs.
+    let mut allowed = BTreeSet::new();
+    for object in &objects {
+        let kind = object["kind"].as_str().unwrap();
+        assert!(!matches!(kind, "ConfigMap" | "Service" | "Deployment"), "{object}");
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            let text = |key: &str| {
+                let all = rule[key].as_array().into_iter().flatten().map(|one| one.as_str().unwrap());
+                all.collect::<Vec<_>>().join(",")
+            };
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("everywhere");
+            allowed.insert(format!("{namespace}: {} {}: {}", text("resources"), text("resourceNames"), text("verbs")));
+        }
+    }
+    let mut wanted = BTreeSet::from([
+        "everywhere: ingresses : list".to_owned(),
+        "everywhere: ingressclasses knative-alb-ingress-internet,knative-alb-ingress-intranet: get".to_owned(),
+        format!("{NAMESPACE}: configmaps config-network: get"),
+        format!("{NAMESPACE}: configmaps : create"),
+        format!("{NAMESPACE}: configmaps {}: patch", ebb::routing::capabilities::MAP),
+    ]);
+    for namespace in ["ebb-self-test", "ebb-self-test-other"] {
+        wanted.insert(format!("{namespace}: ingresses : get,create,patch,delete"));
+        wanted.insert(format!("{namespace}: services : create,patch,delete"));
+        wanted.insert(format!("{namespace}: endpoints : create,patch,delete"));
+    }
+    assert_eq!(allowed, wanted);
 }
 
 /// A Deployment as Knative ships it, as far as an install and a rollback could stumble over it.

@@ -26,6 +26,7 @@ mod refusals;
 mod replay;
 mod run;
 mod secure;
+mod selftest;
 mod shadow;
 mod shipped;
 mod sim;

@@ -5,6 +5,7 @@ use crate::api::alb_config::AlbConfig;
 use crate::api::ingress::Ingress as KIngress;
 use crate::cli::check::cluster::configuration;
 use crate::cli::exit::Exit;
+use crate::routing::capabilities::MAP;
 use crate::routing::plan::{OURS, Plan};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -30,9 +31,7 @@ pub(super) async fn run(args: &Diff) -> anyhow::Result<Exit> {
     let (mut input, classes) = read(&client, &args.system_namespace)
         .await
         .with_context(|| format!("the cluster of context {context} ({server}) cannot be read"))?;
-    if let Some(mode) = args.mode {
-        input.settings.mode = mode.into();
-    }
+    input.settle(args.mode);
     let plan = input.plan();
     let text = differences(&plan, &input, &classes)?;
     let mut out = std::io::stdout().lock();
@@ -139,6 +138,10 @@ async fn read(client: &Client, system_namespace: &str) -> anyhow::Result<(Input,
     // Of whom a KIngress is that does not say.
     crate::config::Network::default().ingress_class.clone_into(&mut input.network.ingress_class);
     input.map(&map)?;
+    if let Some(map) = maps.get_opt(MAP).await.context("ConfigMap knative-alb-capabilities")? {
+        input.map(&map)?;
+    }
+    system_namespace.clone_into(&mut input.system_namespace);
     list::<KIngress>(client, false).await?.into_iter().for_each(|object| input.ingress(object));
     input.routes = list(client, false).await?;
     input.revisions = list(client, false).await?;

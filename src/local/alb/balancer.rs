@@ -227,6 +227,25 @@ pub struct Manners {
     pub remove_first: Option<Span>,
     /// Rules it may have.
     pub most_rules: usize,
+    /// What it does otherwise than its documentation is read.
+    pub faults: BTreeSet<Fault>,
+}
+
+/// Something that a real load balancer or its controller may do otherwise than their documentation is read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// Of a header that is set the client's value is kept.
+    KeepsHeaders,
+    /// Further hosts of a rule are passed over.
+    FirstHost,
+    /// A pattern such as `/foo*` is one of segments.
+    Segments,
+    /// Of cookies in several blocks any will do.
+    AnyCookie,
+    /// Servers of another namespace are passed over.
+    OwnPods,
+    /// Of the ports in one Endpoints object the first one counts.
+    OnePort,
 }
 
 impl Default for Manners {
@@ -237,6 +256,7 @@ impl Default for Manners {
             rules: Span::from_millis(500)..=Span::from_seconds(5),
             remove_first: None,
             most_rules: 100,
+            faults: BTreeSet::new(),
         }
     }
 }
@@ -431,6 +451,35 @@ impl Balancer {
 }
 
 impl Rule {
+    /// Reads it as these faults do.
+    pub fn misread(&mut self, faults: &BTreeSet<Fault>) {
+        if faults.contains(&Fault::KeepsHeaders) {
+            self.set.iter_mut().for_each(|(.., cover)| *cover = false);
+        }
+        if faults.contains(&Fault::FirstHost) {
+            self.hosts.truncate(1);
+        }
+        if faults.contains(&Fault::Segments) {
+            let segments = |path: &String| match path.strip_suffix('*').filter(|prefix| !prefix.ends_with('/')) {
+                Some(prefix) => vec![prefix.to_owned(), format!("{prefix}/*")],
+                None => vec![path.clone()],
+            };
+            self.paths = self.paths.iter().flat_map(segments).collect();
+        }
+        if faults.contains(&Fault::AnyCookie) {
+            let (cookies, mut others): (Vec<_>, Vec<_>) =
+                self.conditions.drain(..).partition(|condition| matches!(condition, Condition::Cookie { .. }));
+            let any = cookies.into_iter().reduce(|mut any, one| {
+                if let (Condition::Cookie { config: any }, Condition::Cookie { config: one }) = (&mut any, one) {
+                    any.values.extend(one.values);
+                }
+                any
+            });
+            others.extend(any);
+            self.conditions = others;
+        }
+    }
+
     fn takes(&self, (method, host, uri, headers): (&Method, &str, &Uri, &HeaderMap)) -> bool {
         let host = host.to_ascii_lowercase();
         (self.hosts.is_empty() || self.hosts.iter().any(|pattern| like(pattern, &host)))

@@ -31,18 +31,18 @@ use crate::k8s::flow::Flow;
 use crate::k8s::follow::follow;
 use crate::k8s::slim::Guarded;
 use crate::units::RevisionKey;
-use balancer::{Balancer, GroupKey, Manners, Outcome, Refusal, compile, groups, key};
+use balancer::{Balancer, Fault, GroupKey, Manners, Outcome, Refusal, compile, groups, key};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Endpoints, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Client, Resource as _};
 use rustls::sign::CertifiedKey;
 use serde_json::json;
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tls::Certificates;
@@ -99,6 +99,7 @@ struct Inner {
     classes: Cache<IngressClass>,
     configs: Cache<AlbConfig>,
     secrets: Cache<Secret>,
+    endpoints: Cache<Endpoints>,
     certificates: Arc<Certificates>,
     refused: Mutex<Vec<Refusal>>,
     stopped: AtomicBool,
@@ -122,6 +123,7 @@ impl Alb {
                 classes: Cache::default(),
                 configs: Cache::default(),
                 secrets: Cache::default(),
+                endpoints: Cache::default(),
                 certificates: Arc::default(),
                 refused: Mutex::default(),
                 stopped: AtomicBool::new(false),
@@ -165,6 +167,7 @@ impl Alb {
         let classes: Api<Guarded<IngressClass>> = Api::all(client.clone());
         let configs: Api<Guarded<AlbConfig>> = Api::all(client.clone());
         let secrets: Api<Guarded<Secret>> = Api::all(client.clone());
+        let endpoints: Api<Guarded<Endpoints>> = Api::all(client.clone());
         let mut members = inner.services.changes();
         tokio::join!(
             follow(ingresses, watcher::Config::default(), cancel.clone(), |change| {
@@ -181,6 +184,10 @@ impl Alb {
             }),
             follow(secrets, watcher::Config::default(), cancel.clone(), |change| {
                 inner.secrets.take_in(change);
+                inner.changed.notify_one();
+            }),
+            follow(endpoints, watcher::Config::default(), cancel.clone(), |change| {
+                inner.endpoints.take_in(change);
                 inner.changed.notify_one();
             }),
             async {
@@ -310,7 +317,10 @@ impl Alb {
         let now = inner.clock.now();
         inner.certificates.set(self.certificates(&ours));
         match compile(&ours, &listeners, inner.options.manners.most_rules) {
-            Ok(rules) => {
+            Ok(mut rules) => {
+                for rule in &mut rules {
+                    rule.misread(&inner.options.manners.faults);
+                }
                 let members = groups(&rules).into_iter().map(|group| self.members(group)).collect();
                 self.balancer().want(now, rules, members);
                 *inner.refused.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
@@ -358,7 +368,24 @@ impl Alb {
 
     fn members(&self, group: GroupKey) -> (GroupKey, Vec<SocketAddr>) {
         let service = RevisionKey::new(group.ingress.namespace(), &group.service);
-        let servers = self.inner.services.backends(&service, group.port).unwrap_or_default().addresses;
+        let mut servers = self.inner.services.backends(&service, group.port).unwrap_or_default().addresses;
+        let faults = &self.inner.options.manners.faults;
+        if faults.contains(&Fault::OwnPods) {
+            let endpoints = self.inner.endpoints.get(&service);
+            let subsets = endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
+            let foreign: HashSet<IpAddr> = subsets
+                .flat_map(|subset| subset.addresses.iter().flatten())
+                .filter(|address| {
+                    let pod = address.target_ref.as_ref().and_then(|pod| pod.namespace.as_deref());
+                    pod.is_some_and(|namespace| namespace != service.namespace())
+                })
+                .filter_map(|address| address.ip.parse().ok())
+                .collect();
+            servers.retain(|server| !foreign.contains(&server.ip()));
+        }
+        if let (true, Some(first)) = (faults.contains(&Fault::OnePort), servers.first().map(SocketAddr::port)) {
+            servers.retain(|server| server.port() == first);
+        }
         (group, servers)
     }
 

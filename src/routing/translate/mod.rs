@@ -606,6 +606,15 @@ impl Work<'_> {
             let listed = self.listed(of);
             for (number, entry) in entries.iter().enumerate() {
                 let revision = &entry.revision;
+                if kind == canary::Kind::Cookies && entry.conditions.len() > 1 && !self.context.settings.several_cookies
+                {
+                    let message = format!(
+                        "{key}: the entry for {revision} asks for {} cookies, and the self-test saw that the load balancer takes \
+                         requests with any of them; ask for one",
+                        entry.conditions.len()
+                    );
+                    return Err(Remark::new("InvalidCanaryCookie", message));
+                }
                 match &listed {
                     Some(listed) if !listed.contains(revision) => {
                         let message = format!(
