@@ -557,8 +557,38 @@ impl Controller {
                 }
                 turn = Turn::Retry;
             }
+            if let Err(error) = self.remove_splits(outcome, &kingress).await {
+                unwritten = Some(error.into());
+            }
         }
         unwritten.map_or(Ok(turn), Err)
+    }
+
+    /// Removes the Services of splits that activators did, once each address was seen to have the rules without them.
+    async fn remove_splits(&self, outcome: &Outcome, kingress: &KIngress) -> Result<(), WriteError> {
+        let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+        if outcome.refused.is_some() || !self.live.is_proven(&key) {
+            return Ok(());
+        }
+        let is_left = |service: &Service| {
+            let owners = service.metadata.owner_references.iter().flatten();
+            plan::is_labelled(&service.metadata)
+                && owners.into_iter().any(|owner| Some(&owner.uid) == kingress.metadata.uid.as_ref())
+                && !outcome.delegated.contains_key(&service.name_any())
+        };
+        let left = self.services.select(|service, object| service.namespace() == key.namespace() && is_left(object));
+        for service in left {
+            let name = service.name_any();
+            let named = self.ingresses.select(|ingress, object| {
+                let rules = plan::rules_of(object);
+                ingress.namespace() == key.namespace()
+                    && rules.iter().flat_map(groups_of_rule).any(|group| group.service_name == name)
+            });
+            if named.is_empty() {
+                self.gateways.remove(&RevisionKey::new(key.namespace(), &name)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The load balancers there are; nothing where the kind is not known.

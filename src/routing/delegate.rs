@@ -16,7 +16,7 @@ use crate::units::RevisionKey;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
@@ -208,6 +208,23 @@ impl Gateways {
             Err(error) if !error.is_already_there() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes a Service that no rule leads to any more, and where it leads.
+    pub(super) async fn remove(&self, key: &RevisionKey) -> Result<(), WriteError> {
+        let (client, flow, params) = (self.inner.flow.client(), &self.inner.flow, DeleteParams::default());
+        let services: Api<Service> = Api::namespaced(client.clone(), key.namespace());
+        let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), key.namespace());
+        // What leads to it goes before where it leads.
+        let gone =
+            flow.write(Urgency::Routing, || async { services.delete(key.name(), &params).await.map(drop) }).await;
+        gone.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        let gone =
+            flow.write(Urgency::Routing, || async { endpoints.delete(key.name(), &params).await.map(drop) }).await;
+        gone.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        self.lock().splits.remove(key);
+        info!(service = %key, "a split is no activator's any more");
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

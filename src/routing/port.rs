@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource as _;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -156,7 +157,7 @@ pub fn service(sks: &ServerlessService, port: u16, request_timeout: u32, eni: bo
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
-            type_: Some(if eni { "ClusterIP" } else { "NodePort" }.to_owned()),
+            type_: Some(service_type(eni).to_owned()),
             ports: Some(vec![ServicePort {
                 name: Some(PORT_NAME.to_owned()),
                 port: 80,
@@ -168,6 +169,23 @@ pub fn service(sks: &ServerlessService, port: u16, request_timeout: u32, eni: bo
         }),
         status: None,
     }
+}
+
+/// What of the Service of a revision is to be changed, so that it is as the settings say now.
+pub fn amendment(live: &Service, request_timeout: u32, eni: bool) -> Option<Value> {
+    let planned = [(TIMEOUT_ANNOTATION, request_timeout.to_string())];
+    let annotations = live.metadata.annotations.as_ref();
+    let differing = planned.iter().any(|(key, value)| annotations.and_then(|all| all.get(*key)) != Some(value));
+    let type_ = service_type(eni);
+    if !differing && live.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some(type_) {
+        return None;
+    }
+    Some(json!({"metadata": {"annotations": BTreeMap::from(planned)}, "spec": {"type": type_}}))
+}
+
+/// Where a load balancer reaches it: at pods' addresses, or at a port of every node.
+fn service_type(eni: bool) -> &'static str {
+    if eni { "ClusterIP" } else { "NodePort" }
 }
 
 /// The port a Service names, if it is one of ours.
@@ -284,7 +302,6 @@ fn queue_port(sks: &ServerlessService) -> u16 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn key(name: &str) -> RevisionKey {
         RevisionKey::new("default", name)
@@ -340,6 +357,15 @@ mod tests {
     fn the_service_names_the_port_and_goes_with_the_revision() {
         let service = service(&sks(), 20_017, 180, true);
         assert_eq!(port_of(&service), Some(20_017));
+        // What is set otherwise later is changed, and nothing else.
+        assert_eq!(amendment(&service, 180, true), None);
+        let patch = |seconds: &str, type_: &str| {
+            Some(
+                json!({"metadata": {"annotations": {"knative-alb/request-timeout": seconds}}, "spec": {"type": type_}}),
+            )
+        };
+        assert_eq!(amendment(&service, 60, true), patch("60", "ClusterIP"));
+        assert_eq!(amendment(&service, 180, false), patch("180", "NodePort"));
         let value = serde_json::to_value(&service).expect("JSON");
         assert_eq!(value["metadata"]["name"], "web-00001-alb");
         assert_eq!(value["metadata"]["ownerReferences"][0]["kind"], "ServerlessService");

@@ -21,6 +21,7 @@ use crate::units::{RevisionKey, Span};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use serde_json::json;
@@ -363,10 +364,9 @@ impl Servers {
         request_timeout: u32,
         eni: bool,
     ) -> Result<BTreeSet<RevisionKey>, WriteError> {
-        let ours: BTreeMap<RevisionKey, u16> = self
-            .inner
-            .services
-            .select(|_, service| port::port_of(service).is_some())
+        let made = self.inner.services.select(|_, service| port::port_of(service).is_some());
+        self.amend(&made, request_timeout, eni).await?;
+        let ours: BTreeMap<RevisionKey, u16> = made
             .into_iter()
             .filter_map(|service| {
                 let (namespace, name) = (service.metadata.namespace.as_deref()?, service.metadata.name.as_deref()?);
@@ -433,6 +433,32 @@ impl Servers {
             }
         }
         Ok(exhausted)
+    }
+
+    /// Changes Services that were made when the settings were others.
+    async fn amend(&self, made: &[Arc<Service>], request_timeout: u32, eni: bool) -> Result<(), WriteError> {
+        for service in made {
+            let Some(patch) = port::amendment(service, request_timeout, eni) else { continue };
+            let name = RevisionKey::new(&service.namespace().unwrap_or_default(), &service.name_any());
+            let api: Api<Service> = Api::namespaced(self.inner.flow.client().clone(), name.namespace());
+            let params = PatchParams::default();
+            let patch = Patch::Merge(&patch);
+            match self
+                .inner
+                .flow
+                .write(Urgency::Routing, || async { api.patch(name.name(), &params, &patch).await })
+                .await
+            {
+                Ok(written) => {
+                    info!(service = %name, request_timeout, eni, "the Service of a revision follows the settings");
+                    self.inner.services.note_written(&name, written);
+                }
+                // With its revision, a moment ago.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

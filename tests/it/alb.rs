@@ -1161,7 +1161,7 @@ async fn kingresses_are_counted_by_whose_they_are() {
 }
 
 /// Answers as an activator behind the load balancer does, once there is something to answer with.
-async fn balancer(hash: Arc<Mutex<Option<String>>>) -> SocketAddr {
+pub(crate) async fn balancer(hash: Arc<Mutex<Option<String>>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound listener");
     let answer = move || {

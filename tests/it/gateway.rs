@@ -1,7 +1,7 @@
 //! Knative's conformance suite for ingresses at Ebb's own gateway: column "gateway" of the table in docs/alb.md. The
 //! KIngresses are such as the suite makes, the backends are real listeners, and what is asked is what it asks.
 
-use crate::alb::{Fixed, create, definition, setup};
+use crate::alb::{Fixed, balancer, create, definition, setup};
 use crate::apiserver::Served;
 use crate::dataplane::{App, LOCALHOST, Pod};
 use crate::patience::eventually;
@@ -16,6 +16,7 @@ use ebb::dataplane::gateway::{Gateway, Options};
 use ebb::dataplane::server::{self, Stop};
 use ebb::dataplane::services::Services;
 use ebb::routing::controller::Controller;
+use ebb::routing::model::Action;
 use ebb::routing::plan::rules_of;
 use ebb::routing::translate::version;
 use ebb::units::RevisionKey;
@@ -29,8 +30,8 @@ use kube::runtime::watcher;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -520,7 +521,8 @@ async fn what_no_rule_can_split_is_led_to_gateways_that_know_it() {
         "addressType": "IPv4", "ports": [{"name": "http", "port": address.port()}],
         "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": {"kind": "Pod", "name": "activator-1"}}]});
     create(&served, &slice).await;
-    let vips = Arc::new(Fixed(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let hash = Arc::new(Mutex::new(None));
+    let vips = Arc::new(Fixed(balancer(Arc::clone(&hash)).await));
     tokio::spawn(Controller::new(setup(&served, vips), &cancel).run(cancel.clone()));
 
     let splits: Vec<Value> = names
@@ -578,5 +580,34 @@ async fn what_no_rule_can_split_is_led_to_gateways_that_know_it() {
             .then_some(())
     })
     .await;
+
+    // Then a rule can: the Service stays until the load balancer was seen to follow.
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s0", "namespace": "serving-tests"},
+        "spec": {"ports": [{"port": 80}]}});
+    create(&served, &service).await;
+    value["spec"] = public(&[json!({"splits": [to("s0", 100)]})])["spec"].clone();
+    create(&served, &value).await;
+    let named = json!({"status": {"loadBalancer": {"ingress": [{"hostname": "alb-1.example.com"}]}}});
+    ingress.patch_status("test", &PatchParams::default(), &Patch::Merge(&named)).await.expect("patched");
+    let wanted = eventually("the rule without it", async || {
+        let written = ingress.get("test").await.map_err(|error| error.to_string())?;
+        let rules = rules_of(&written);
+        let text = format!("{rules:?}");
+        let hash = rules[0].actions.iter().find_map(|action| match action {
+            Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
+            _ => None,
+        });
+        hash.filter(|_| !text.contains("alb-split")).ok_or(text)
+    })
+    .await;
+    assert!(all.get_opt("test-alb-split-1").await.expect("an answer").is_some());
+    *hash.lock().expect("a lock") = Some(wanted);
+    eventually("the Service to go, and where it led", async || {
+        let service = all.get_opt("test-alb-split-1").await.map_err(|error| error.to_string())?;
+        let endpoints = endpoints.get_opt("test-alb-split-1").await.map_err(|error| error.to_string())?;
+        if service.is_none() && endpoints.is_none() { Ok(()) } else { Err(format!("{service:?} {endpoints:?}")) }
+    })
+    .await;
+    assert!(all.get_opt("s0").await.expect("an answer").is_some(), "others are left alone");
     cancel.cancel();
 }
