@@ -98,6 +98,11 @@ pub struct Args {
     #[arg(long, env = "EBB_GATEWAY_MODE", value_enum, default_value_t)]
     gateway_mode: GatewayMode,
 
+    /// Where the double answers HTTPS too, such as 127.0.0.1:8443, with the certificates that KIngresses name [default:
+    /// nowhere].
+    #[arg(long, env = "EBB_GATEWAY_HTTPS", value_name = "ADDR", value_parser = address)]
+    gateway_https: Option<SocketAddr>,
+
     /// Behind the double, let revisions go to zero without a proof that it does not send to their pods any more. For
     /// tests: requests are lost.
     #[arg(long, hide = true)]
@@ -126,12 +131,13 @@ enum GatewayMode {
     Alb,
 }
 
-/// Where the double answers, whatever it is called.
-struct DoubleVips(SocketAddr);
+/// Where the double answers, whatever it is called: over HTTP, and over HTTPS if it does.
+struct DoubleVips(SocketAddr, Option<SocketAddr>);
 
 impl Vips for DoubleVips {
-    fn resolve<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async { Ok(vec![self.0]) })
+    fn resolve<'a>(&'a self, _: &'a str, secure: bool) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        let address = if secure { self.1 } else { Some(self.0) };
+        Box::pin(async move { Ok(address.into_iter().collect()) })
     }
 }
 
@@ -195,6 +201,7 @@ pub(super) fn run(args: Args, log: Option<&str>, log_format: LogFormat) -> anyho
 /// The listeners, so that a port in use is told before anything starts.
 struct Listeners {
     gateway: TcpListener,
+    https: Option<TcpListener>,
     api: TcpListener,
     admin: TcpListener,
     stats: TcpListener,
@@ -204,6 +211,10 @@ impl Listeners {
     async fn bind(args: &Args) -> anyhow::Result<Self> {
         Ok(Self {
             gateway: listen(args.gateway, "--gateway").await?,
+            https: match args.gateway_https {
+                Some(address) => Some(listen(address, "--gateway-https").await?),
+                None => None,
+            },
             api: listen(args.api, "--api").await?,
             admin: listen(args.admin, "--admin").await?,
             stats: listen(args.stats, "--stats").await?,
@@ -223,6 +234,10 @@ async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> 
 }
 
 async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::Result<Exit> {
+    anyhow::ensure!(
+        args.gateway_https.is_none() || args.gateway_mode == GatewayMode::Alb,
+        "--gateway-https is for the double of a load balancer; add --gateway-mode alb, or leave it out"
+    );
     let mut signals = Signals::new()?;
     let clock = super::clock();
     let compat = args.compat.into();
@@ -230,6 +245,7 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let listeners = Listeners::bind(&args).await?;
     let mut addresses = Addresses {
         gateway: listeners.gateway.local_addr()?,
+        https: listeners.https.as_ref().map(TcpListener::local_addr).transpose()?,
         api: listeners.api.local_addr()?,
         admin: listeners.admin.local_addr()?,
         stats: listeners.stats.local_addr()?,
@@ -275,10 +291,14 @@ async fn local(args: Args, manifests: &[Manifest], screen: &Screen) -> anyhow::R
     let domain = options.domain.clone();
     let cluster = LocalCluster::start(options, Some(listeners.gateway), kubernetes.clone(), clock, settings).await?;
 
+    if let Some(https) = listeners.https {
+        cluster.serve_https(https);
+    }
+
     // The autoscaler, and the activator that reports to it.
     let maps = Maps::default();
     let start = settings::read(&kubernetes, &maps, compat).await?;
-    let vips: Arc<dyn Vips> = Arc::new(DoubleVips(addresses.gateway));
+    let vips: Arc<dyn Vips> = Arc::new(DoubleVips(addresses.gateway, addresses.https));
     let gates = (balanced && !args.without_gates).then(|| Keeper::new(clock, timers(), Arc::clone(&vips)));
     let options = app::Options {
         client: kubernetes.clone(),
@@ -467,6 +487,7 @@ async fn set_window(client: &Client, window: Span) -> anyhow::Result<()> {
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
     gateway: SocketAddr,
+    https: Option<SocketAddr>,
     api: SocketAddr,
     admin: SocketAddr,
     stats: SocketAddr,
@@ -508,6 +529,7 @@ impl StateDir {
     fn write(&self, addresses: &Addresses) -> anyhow::Result<()> {
         let endpoints = json!({
             "gateway": format!("http://{}", addresses.gateway),
+            "gateway-https": addresses.https.map(|at| format!("https://{at}")),
             "api": format!("http://{}", addresses.api),
             "admin": format!("http://{}", addresses.admin),
             "stats": format!("ws://{}", addresses.stats),

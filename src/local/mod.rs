@@ -146,7 +146,8 @@ impl LocalCluster {
     /// Objects the cluster itself needs are written first: Knative's ConfigMaps where they are missing, and the Services
     /// of activators and gateway. When it returns, every object that existed is known and is being worked on.
     ///
-    /// Requests come in by `listener`, if there is one; otherwise by another ingress.
+    /// Requests come in by `listener`, if there is one; otherwise by another ingress. A load balancer's double may have more
+    /// listeners, see [`LocalCluster::serve_https`].
     pub async fn start(
         options: Options,
         mut listener: Option<TcpListener>,
@@ -219,6 +220,15 @@ impl LocalCluster {
     /// The double of a load balancer in the gateway's place, for faults and for listeners at its other addresses.
     pub fn balancer(&self) -> Option<&Alb> {
         self.balancer.as_ref()
+    }
+
+    /// Lets the double of a load balancer serve HTTPS at this listener too, with the certificates its Ingresses name. Not
+    /// without a double, nor once the gateway is closed.
+    pub fn serve_https(&self, listener: TcpListener) {
+        if let Some(balancer) = self.balancer.clone() {
+            let stop = self.gateway_stop.clone();
+            self.gateway_tasks.spawn(async move { balancer.serve(0, ("HTTPS", 443), listener, stop).await });
+        }
     }
 
     /// The Services, to connect by name: see [`dial::LocalDial`].

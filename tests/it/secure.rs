@@ -5,6 +5,7 @@ use crate::alb::{create, kingress, settles, setup};
 use crate::apiserver::Served;
 use crate::dataplane::{App, text_of};
 use crate::patience::eventually;
+use crate::system::{Local, service};
 use ebb::clock::Clock;
 use ebb::dataplane::body::{self, Body};
 use ebb::dataplane::server::Stop;
@@ -12,7 +13,7 @@ use ebb::dataplane::services::Services;
 use ebb::local::alb::balancer::Manners;
 use ebb::local::alb::{Alb, Options, objects};
 use ebb::routing::controller::Controller;
-use ebb::routing::probe::Vips;
+use ebb::routing::probe::{Question, Topic, Vips};
 use ebb::units::Span;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -22,6 +23,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use kube::runtime::watcher;
+use rcgen::{CertifiedKey, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -68,17 +70,8 @@ impl Rig {
             "metadata": {"name": "config-network", "namespace": "knative-serving"},
             "data": {"ingress-class": "alb.ingress.networking.knative.dev", "albconfig": NAME, "alb-redirect": redirect}});
         create(&served, &map).await;
-        let key = rcgen::generate_simple_self_signed(vec![HOST.to_owned(), GRPC.to_owned()]).expect("a certificate");
-        let secret = Secret {
-            type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(
-                [("tls.crt", key.cert.pem()), ("tls.key", key.signing_key.serialize_pem())]
-                    .map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())))
-                    .into(),
-            ),
-            metadata: serde_json::from_value(json!({"name": "cert", "namespace": "default"})).expect("a name"),
-            ..Secret::default()
-        };
+        let key = certificate();
+        let secret = secret(&key);
         Api::namespaced(served.client(), "default").create(&PostParams::default(), &secret).await.expect("created");
 
         let at_once = Span::ZERO..=Span::ZERO;
@@ -166,6 +159,20 @@ impl Rig {
     }
 }
 
+fn certificate() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(vec![HOST.to_owned(), GRPC.to_owned()]).expect("a certificate")
+}
+
+fn secret(key: &CertifiedKey<KeyPair>) -> Secret {
+    let data = [("tls.crt", key.cert.pem()), ("tls.key", key.signing_key.serialize_pem())];
+    Secret {
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(data.map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes()))).into()),
+        metadata: serde_json::from_value(json!({"name": "cert", "namespace": "default"})).expect("a name"),
+        ..Secret::default()
+    }
+}
+
 fn secured(mut object: Value, host: &str, option: &str) -> Value {
     object["spec"]["tls"] = json!([{"hosts": [host], "secretName": "cert", "secretNamespace": "default"}]);
     object["spec"]["httpOption"] = option.into();
@@ -191,6 +198,37 @@ async fn https_is_served_by_certificate_and_plain_http_is_sent_there() {
         assert_eq!((answer.status().as_u16(), answer.text().await.expect("text")), (200, "HTTP/1.1 http".to_owned()));
         rig.shake("other.example.com", b"http/1.1").await.expect_err("a host without a certificate");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ebb_local_answers_https_through_the_double() {
+    let flags = ["--gateway-mode", "alb", "--gateway-https", "127.0.0.1:0", "--startup-delay", "100ms"];
+    let local = Local::start(&service("web", ""), &flags).await;
+    let https = local.endpoint("gateway-https").trim_start_matches("https://").parse().expect("an address");
+    let kingress = secured(kingress("a", &[("web-00001", 100)], None, false, true), HOST, "Redirected");
+    let secret = serde_json::to_value(secret(&certificate())).expect("JSON");
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    for (path, object) in [
+        ("/api/v1/namespaces/default/secrets", secret),
+        ("/apis/networking.internal.knative.dev/v1alpha1/namespaces/default/ingresses", kingress),
+    ] {
+        let request = client.post(format!("{}{path}", local.api)).json(&object);
+        assert_eq!(request.send().await.expect("an answer").status(), 201, "{path}");
+    }
+    let question =
+        Question { secure: true, http2: false, host: HOST.to_owned(), path: "/".to_owned(), headers: Vec::new() };
+    eventually("an answer over HTTPS", async || {
+        let reply = question.ask(https, Topic::Request).await.map_err(|error| error.to_string())?;
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        if reply.status == 200 && body.contains("web-00001") { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
+    let plain = client.get(&local.gateway).header("Host", HOST).send().await.expect("an answer");
+    assert_eq!(
+        (plain.status().as_u16(), &plain.headers()["location"]),
+        (308, &format!("https://{HOST}/").parse().expect("a value"))
+    );
+    local.stop();
 }
 
 #[tokio::test]
