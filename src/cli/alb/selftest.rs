@@ -757,7 +757,8 @@ fn text(report: &Report) -> String {
             Some(false) => "no",
             None => "?",
         };
-        _ = writeln!(text, "{:width$}  {holds:3}  {}", check.means, check.detail);
+        let line = format!("{:width$}  {holds:3}  {}", check.means, check.detail);
+        _ = writeln!(text, "{}", line.trim_end());
     }
     for (what, delays) in [("rules", &report.rules), ("servers", &report.servers)] {
         if let Some(Delays { samples, p50_ms, p90_ms, max_ms }) = delays {

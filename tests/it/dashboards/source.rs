@@ -638,6 +638,12 @@ const ALB_GATE: Dashboard = Dashboard {
                     ("not followed in time", "sum(increase(ebb_alb_gate_failures_total[5m]))"),
                 ],
             ),
+            lines(
+                "KIngresses by class",
+                "Who programs the routes of the cluster: those of the class alb Ebb publishes, all others are left alone.",
+                "none",
+                &[("{{class}}", "max by (class) (ebb_kingresses)")],
+            ),
         ],
     }],
 };
