@@ -64,6 +64,8 @@ const AGAIN: Span = Span::from_seconds(10 * 60);
 const OLD_NAMESPACE: &str = "kube-system";
 /// Where a KIngress was given to another class and that is not ready for it, how long it is served here still.
 const LEFT_BEHIND: Span = Span::from_seconds(5 * 60);
+/// How long it is waited for what a self-test has written, before anything is planned.
+const SEEN_WITHIN: Span = Span::from_seconds(15);
 /// How soon a gateway that does not know a KIngress yet is asked again.
 const GATEWAYS_AGAIN: Span = Span::SECOND;
 /// The reason for which there is no room.
@@ -262,7 +264,14 @@ impl Controller {
                 self.gateways.synced(),
                 async {
                     let _ = self.settings.subscribe().wait_for(Option::is_some).await;
-                    let _ = self.capabilities.subscribe().wait_for(Option::is_some).await;
+                    // Where that cannot be read, it is as if nobody had tried.
+                    let mut seen = self.capabilities.subscribe();
+                    if tokio::time::timeout(SEEN_WITHIN.to_std(), seen.wait_for(Option::is_some)).await.is_err() {
+                        warn!(
+                            map = capabilities::MAP,
+                            "what a self-test has written cannot be read; as if there were none"
+                        );
+                    }
                 }
             );
         };

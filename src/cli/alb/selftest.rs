@@ -772,3 +772,28 @@ fn text(report: &Report) -> String {
     _ = writeln!(text, "not tried: {}", report.not_tried.join(", "));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_seen() {
+        let of = |millis: &[i64]| {
+            let delays = Delays::of(millis.iter().map(|millis| Span::from_millis(*millis)).collect());
+            delays.map(|Delays { samples, p50_ms, p90_ms, max_ms }| (samples, p50_ms, p90_ms, max_ms))
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[7]), Some((1, 7, 7, 7)));
+        // Half of ten are not above the fifth, nine of ten not above the ninth.
+        assert_eq!(of(&[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]), Some((10, 5, 9, 10)));
+    }
+
+    #[test]
+    fn two_ports_are_two() {
+        assert_eq!(two_ports("8080, 0"), Ok([8080, 0]));
+        for text in ["", "8080", "8080,", "8080,x", "8080,8081,8082", "8080,65536"] {
+            assert_eq!(two_ports(text), Err(format!("{text:?} are not two ports; write them as 8080,8081")));
+        }
+    }
+}
