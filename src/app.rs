@@ -727,15 +727,9 @@ impl Inspect for State {
             )
         });
         let mut notes = account.notes.clone();
-        let (from, known_since) = (at - since, self.feed.known_since());
-        // There is nothing to be known of the time before it was made.
-        let made = object.metadata.creation_timestamp.as_ref().map_or(from, |made| from_jiff(made.0));
-        if from.max(made + Span::SECOND) < known_since {
-            notes.push(format!(
-                "changes of scale before {} are not known here; they are in the journal, if one is kept",
-                explain::moment(known_since)
-            ));
-        }
+        let from = at - since;
+        let made = object.metadata.creation_timestamp.as_ref().map(|made| from_jiff(made.0));
+        notes.extend(explain::unknown_before(self.feed.known_since(), from, made));
         Some(Account {
             plan: self.gauges.plan(key),
             changes: explain::latest(self.feed.recent(key, from), &mut notes),

@@ -283,11 +283,6 @@ impl RevisionKey {
         self.text.split_once('/').map_or(&*self.text, |(_, name)| name)
     }
 
-    /// Where its text is: the same for all copies of one key, for as long as one of them is kept.
-    pub(crate) fn address(&self) -> usize {
-        self.text.as_ptr().addr()
-    }
-
     /// The whole `namespace/name`, as it is hashed to a bucket.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -328,6 +323,15 @@ impl FromStr for RevisionKey {
             _ => Err(RevisionKeyError(text.to_owned())),
         }
     }
+}
+
+/// A revision, and the number that stands for it for as long as a process knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Numbered {
+    /// The number, which no other revision has there.
+    pub number: u32,
+    /// Whose it is.
+    pub key: RevisionKey,
 }
 
 /// What a revision is scaled on.

@@ -65,8 +65,9 @@ pub enum Hinders {
 pub const MOST_MESSAGE: usize = 256;
 
 impl Hindrance {
-    /// What the reason a container waits for says, if it is one that does not pass by itself.
-    pub fn of_waiting(reason: &str, message: &str) -> Option<Self> {
+    /// What the reason a container waits for says, if it is one that does not pass by itself. `ended` is how it ended when it
+    /// ran last: its exit code, and Kubernetes' word for why.
+    pub fn of_waiting(reason: &str, message: &str, ended: Option<(i32, &str)>) -> Option<Self> {
         let kind = match reason {
             "ErrImagePull"
             | "ImagePullBackOff"
@@ -83,7 +84,13 @@ impl Hindrance {
             | "PostStartHookError" => Hinders::Container,
             _ => return None,
         };
-        Some(Self::new(kind, reason, message))
+        // Kubernetes' own message says how long it waits, and not for what.
+        let Some((code, why)) = ended.filter(|_| kind == Hinders::Container) else {
+            return Some(Self::new(kind, reason, message));
+        };
+        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        let then = if message.is_empty() { "" } else { "; " };
+        Some(Self::new(kind, reason, &format!("it ended with exit code {code}{why}{then}{message}")))
     }
 
     /// What the condition `PodScheduled` says, if it is that no node has room.
@@ -166,8 +173,10 @@ impl PodFacts {
         });
         let waiting = status.container_statuses.iter().flatten().filter_map(|container| {
             let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            let ended = ended.map(|ended| (ended.exit_code, ended.reason.as_deref().unwrap_or_default()));
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            Hindrance::of_waiting(&text(&waiting.reason), &text(&waiting.message))
+            Hindrance::of_waiting(&text(&waiting.reason), &text(&waiting.message), ended)
         });
         first(waiting.chain(scheduling))
     }

@@ -153,6 +153,8 @@ fn timers() -> Timers {
     Timers::default().scaled(1, 5)
 }
 
+/// Services whose address is shown at the start.
+const MOST_SHOWN: usize = 5;
 /// How long requests that wait in the activator may take to finish once asked to stop.
 const ACTIVATOR_DRAIN: Duration = Duration::from_secs(5);
 /// How long Services may take to become ready, beside the start-up delay, before they are shown as they are.
@@ -564,9 +566,13 @@ fn welcome(screen: &Screen, addresses: &Addresses, state: &StateDir, manifests: 
     });
     let kubeconfig = state.kubeconfig();
     screen.line("ebb local is ready; Ctrl-C stops it.\n");
-    for (number, command) in hosts.take(5).enumerate() {
+    let hosts: Vec<String> = hosts.collect();
+    for (number, command) in hosts.iter().take(MOST_SHOWN).enumerate() {
         let title = if number == 0 { "requests" } else { "" };
         screen.line(&format!("  {title:<11} {command}"));
+    }
+    if let more @ 1.. = hosts.len().saturating_sub(MOST_SHOWN) {
+        screen.line(&format!("  {:<11} and {more} more, all on the page", ""));
     }
     screen.line(&format!(
         "  {:<11} kubectl --kubeconfig {} get pa,sks,deploy,pods",

@@ -4,6 +4,9 @@
 //! state, none missing and none twice. [`Deciders`] hands an input out within the call that applies it, so a follower
 //! sees the order in which they acted.
 //!
+//! A number stands for a revision, from when it has windows or a decider until it has neither; one that comes back gets
+//! another. So an input names its revision without sharing memory between those who make it and those who read it.
+//!
 //! Following never holds anybody up. Without a follower an input costs one look at an empty list; with one, a place in
 //! a queue of [`MOST_WAITING`]. A follower that lets its queue run full is dropped from the list and counted; it learns
 //! of that with its next look, and may subscribe again, which starts with fresh states. The states are copied a few at
@@ -12,7 +15,7 @@
 use crate::deciders::Deciders;
 use crate::engine::written::RevisionForm;
 use crate::engine::{Decision, Input, Print};
-use crate::units::{RevisionKey, Timestamp};
+use crate::units::{Numbered, RevisionKey, Timestamp};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,9 +34,11 @@ pub struct News {
     /// The time of this look. No input is later.
     pub now: Timestamp,
     /// States of revisions that were not told of yet, before any of their inputs.
-    pub states: Vec<(RevisionKey, RevisionForm)>,
-    /// Inputs of revisions told of before, in the order they acted.
-    pub inputs: Vec<(RevisionKey, Input)>,
+    pub states: Vec<(Numbered, RevisionForm)>,
+    /// Revisions that came since, with nothing yet; all their inputs are told.
+    pub begun: Vec<Numbered>,
+    /// Inputs of revisions told of before, by their number, in the order they acted.
+    pub inputs: Vec<(u32, Input)>,
     /// The decisions some of them led to, by the place of the input.
     pub decisions: Vec<(usize, Print)>,
     /// Whether every revision has been told of.
@@ -44,13 +49,13 @@ pub struct News {
 
 impl News {
     fn nothing(now: Timestamp) -> Self {
-        let (states, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new());
-        Self { now, states, inputs, decisions, complete: false, ended: false }
+        let (states, begun, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { now, states, begun, inputs, decisions, complete: false, ended: false }
     }
 
     /// Whether there is nothing to tell but that we are here.
     pub fn is_nothing(&self) -> bool {
-        self.states.is_empty() && self.inputs.is_empty() && !self.ended
+        self.states.is_empty() && self.begun.is_empty() && self.inputs.is_empty() && !self.ended
     }
 }
 
@@ -64,8 +69,9 @@ pub struct Behind;
 pub struct Subscription {
     pub(super) deciders: Deciders,
     /// Revisions whose state was not told of yet.
-    pub(super) pending: Vec<RevisionKey>,
-    pub(super) waiting: HashSet<RevisionKey>,
+    pub(super) pending: Vec<Numbered>,
+    /// The numbers of those of them that were not told of at all.
+    pub(super) waiting: HashSet<u32>,
     pub(super) queue: Arc<Queue>,
     /// Nothing comes here: that it is there says that somebody follows.
     pub(super) _here: mpsc::Receiver<Infallible>,
@@ -79,7 +85,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    inputs: Vec<(RevisionKey, Input)>,
+    begun: Vec<Numbered>,
+    inputs: Vec<(u32, Input)>,
     /// By the place of the input.
     decisions: Vec<(usize, Print)>,
     /// There were too many, so some are missing.
@@ -94,7 +101,7 @@ impl Queue {
     }
 
     /// Adds an input, unless there is no place.
-    fn add(&self, key: &RevisionKey, input: &Input, decision: Option<Print>) -> bool {
+    fn add(&self, number: u32, input: &Input, decision: Option<Print>) -> bool {
         let mut waiting = self.lock();
         if waiting.inputs.len() >= MOST_WAITING {
             *waiting = Waiting { behind: true, ..Waiting::default() };
@@ -102,7 +109,7 @@ impl Queue {
         }
         let place = waiting.inputs.len();
         waiting.decisions.extend(decision.map(|decision| (place, decision)));
-        waiting.inputs.push((key.clone(), input.clone()));
+        waiting.inputs.push((number, input.clone()));
         true
     }
 
@@ -113,6 +120,7 @@ impl Queue {
             return Err(Behind);
         }
         let next = Waiting {
+            begun: Vec::new(),
             inputs: Vec::with_capacity(waiting.inputs.len()),
             decisions: Vec::with_capacity(waiting.decisions.len()),
             ..*waiting
@@ -142,8 +150,8 @@ impl Subscription {
             let mut news = News { states, ..News::nothing(now) };
             self.drain(&mut news).map(|()| news)
         })?;
-        for key in &next {
-            self.waiting.remove(key);
+        for name in &next {
+            self.waiting.remove(&name.number);
         }
         news.complete = self.pending.is_empty();
         Ok(news)
@@ -151,8 +159,8 @@ impl Subscription {
 
     /// Begins anew without a gap: the next looks give the state of each of these revisions once more, and whatever is an
     /// input of a revision before that state is told of no later than it.
-    pub fn renew(&mut self, bucket: usize) -> &[RevisionKey] {
-        self.pending = self.deciders.keys(bucket);
+    pub fn renew(&mut self, bucket: usize) -> &[Numbered] {
+        self.pending = self.deciders.names(bucket);
         &self.pending
     }
 
@@ -162,24 +170,24 @@ impl Subscription {
     }
 
     /// The revisions whose state the next look gives, unless they are gone by then.
-    pub fn told_next(&self) -> &[RevisionKey] {
+    pub fn told_next(&self) -> &[Numbered] {
         &self.pending[self.pending.len().saturating_sub(STATES_AT_ONCE)..]
     }
 
     fn drain(&mut self, news: &mut News) -> Result<(), Behind> {
-        let Waiting { inputs, decisions, ended, .. } = self.queue.take()?;
-        news.ended = ended;
+        let Waiting { begun, inputs, decisions, ended, .. } = self.queue.take()?;
+        (news.begun, news.ended) = (begun, ended);
         if self.waiting.is_empty() {
             (news.inputs, news.decisions) = (inputs, decisions);
             return Ok(());
         }
         let mut decisions = decisions.into_iter().peekable();
-        for (place, (key, input)) in inputs.into_iter().enumerate() {
+        for (place, (number, input)) in inputs.into_iter().enumerate() {
             let decision = decisions.next_if(|(of, _)| *of == place).map(|(_, decision)| decision);
             // The state of a revision that was not told of yet has this in it already, or will.
-            if !self.waiting.contains(&key) {
+            if !self.waiting.contains(&number) {
                 news.decisions.extend(decision.map(|decision| (news.inputs.len(), decision)));
-                news.inputs.push((key, input));
+                news.inputs.push((number, input));
             }
         }
         Ok(())
@@ -208,9 +216,9 @@ impl Log {
     }
 
     /// Hands an input to the followers of a bucket, and says how many had to be dropped.
-    pub(super) fn tell(&mut self, bucket: usize, key: &RevisionKey, input: &Input, decision: Option<&Decision>) -> u64 {
+    pub(super) fn tell(&mut self, bucket: usize, number: u32, input: &Input, decision: Option<&Decision>) -> u64 {
         match self.followers.get_mut(bucket) {
-            Some(followers) if !followers.is_empty() => tell(followers, key, input, decision.map(Decision::print)),
+            Some(followers) if !followers.is_empty() => tell(followers, number, input, decision.map(Decision::print)),
             _ => 0,
         }
     }
@@ -232,9 +240,16 @@ impl Log {
     }
 
     /// The bucket has a new revision.
-    pub(super) fn begin(&mut self, bucket: usize) {
+    pub(super) fn begin(&mut self, bucket: usize, number: u32, key: &RevisionKey) {
         if let Some(let_go) = self.let_go.get_mut(bucket) {
             *let_go = false;
+        }
+        for Follower { queue, .. } in self.followers.get(bucket).into_iter().flatten() {
+            let mut waiting = queue.lock();
+            // An input follows at once, so there are no more of these than of those.
+            if !waiting.behind {
+                waiting.begun.push(Numbered { number, key: key.clone() });
+            }
         }
     }
 
@@ -253,13 +268,13 @@ impl Log {
 }
 
 #[cold]
-fn tell(followers: &mut Vec<Follower>, key: &RevisionKey, input: &Input, decision: Option<Print>) -> u64 {
+fn tell(followers: &mut Vec<Follower>, number: u32, input: &Input, decision: Option<Print>) -> u64 {
     let mut dropped = 0;
     followers.retain(|Follower { queue, there }| {
         if there.is_closed() {
             return false;
         }
-        let added = queue.add(key, input, decision);
+        let added = queue.add(number, input, decision);
         dropped += u64::from(!added);
         added
     });

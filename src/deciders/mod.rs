@@ -28,7 +28,7 @@ use crate::engine::{Applied, Decision, Event, Input, Load, MetricSpec, Reason, R
 use crate::k8s::queue::Lane;
 use crate::observe::metrics::{Page, Source, count};
 use crate::ownership::ring::Ring;
-use crate::units::{Compat, RevisionKey, Timestamp};
+use crate::units::{Compat, Numbered, RevisionKey, Timestamp};
 use early::Early;
 use log::{Log, Subscription};
 use published::Published;
@@ -83,15 +83,17 @@ struct Shared {
 
 struct Table {
     revisions: HashMap<RevisionKey, Entry>,
+    /// The number given out last. It comes around after four thousand million revisions.
+    number: u32,
     log: Log,
     early: Early,
 }
 
 struct Entry {
-    /// The key it is known by. Followers are told this copy, by which they know it again without reading it.
-    key: RevisionKey,
     revision: Revision,
     bucket: usize,
+    /// Stands for it where followers are told of it.
+    number: u32,
     /// Tells the ticks of this decider from those of an earlier one of this name.
     life: u64,
 }
@@ -143,6 +145,13 @@ pub enum Recorded {
     Kept,
     /// The revision has no windows (yet, or any more).
     UnknownRevision,
+}
+
+impl Table {
+    fn names(&self, bucket: usize) -> Vec<Numbered> {
+        let entries = self.revisions.iter().filter(|(_, entry)| entry.bucket == bucket);
+        entries.map(|(key, entry)| Numbered { number: entry.number, key: key.clone() }).collect()
+    }
 }
 
 impl fmt::Debug for Deciders {
@@ -212,7 +221,8 @@ impl Deciders {
 
     /// No revision yet, spread over the buckets of `ring`.
     pub fn spread(clock: Clock, compat: Compat, pods: Arc<dyn ReadyPods>, on_change: OnChange, ring: Ring) -> Self {
-        let table = Table { revisions: HashMap::new(), log: Log::new(ring.names().len()), early: Early::default() };
+        let table =
+            Table { revisions: HashMap::new(), number: 0, log: Log::new(ring.names().len()), early: Early::default() };
         Self {
             shared: Arc::new(Shared {
                 clock,
@@ -402,17 +412,20 @@ impl Deciders {
     pub fn follow(&self, bucket: usize) -> Option<Subscription> {
         let mut table = self.lock();
         let (queue, here) = table.log.add(bucket)?;
-        let keys = table.revisions.iter().filter(|(_, entry)| entry.bucket == bucket);
-        let pending: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+        let pending = table.names(bucket);
         drop(table);
-        let waiting = pending.iter().cloned().collect();
+        let waiting = pending.iter().map(|name| name.number).collect();
         Some(Subscription { deciders: self.clone(), pending, waiting, queue, _here: here })
     }
 
     /// Revisions of a bucket that have windows or a decider.
     pub fn keys(&self, bucket: usize) -> Vec<RevisionKey> {
-        let table = self.lock();
-        table.revisions.iter().filter(|(_, entry)| entry.bucket == bucket).map(|(key, _)| key.clone()).collect()
+        self.names(bucket).into_iter().map(|name| name.key).collect()
+    }
+
+    /// The same, with the numbers that stand for them.
+    fn names(&self, bucket: usize) -> Vec<Numbered> {
+        self.lock().names(bucket)
     }
 
     /// Lets a bucket go: from this call on nothing of its revisions is recorded or decided here, and they are returned.
@@ -447,9 +460,8 @@ impl Deciders {
             self.shared.counters.resumed.fetch_add(1, Ordering::Relaxed);
             let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
             let next = revision.next_tick();
-            let bucket = self.shared.ring.owner(key.as_str());
-            table.log.begin(bucket);
-            table.revisions.insert(key.clone(), Entry { key: key.clone(), revision, bucket, life });
+            let entry = self.entry(&mut table, &key);
+            (entry.revision, entry.life) = (revision, life);
             self.apply(&mut table, &key, now, Event::Resumed { ready, lossy });
             let changed = self.take_in_early(&mut table, &key, now, ready);
             drop(table);
@@ -495,7 +507,7 @@ impl Deciders {
         let input = Input { now, event };
         let applied = entry.revision.apply(&input, self.shared.compat);
         let decision = entry.revision.latest().filter(|_| applied.evaluated);
-        let behind = table.log.tell(entry.bucket, &entry.key, &input, decision);
+        let behind = table.log.tell(entry.bucket, entry.number, &input, decision);
         let counters = &self.shared.counters;
         let add = |counter: &AtomicU64, by: u64| {
             if by > 0 {
@@ -583,11 +595,12 @@ impl Deciders {
     }
 
     fn entry<'a>(&self, table: &'a mut Table, key: &RevisionKey) -> &'a mut Entry {
-        let Table { revisions, log, .. } = table;
+        let Table { revisions, number, log, .. } = table;
         revisions.entry(key.clone()).or_insert_with(|| {
             let bucket = self.shared.ring.owner(key.as_str());
-            log.begin(bucket);
-            Entry { key: key.clone(), revision: Revision::default(), bucket, life: 0 }
+            *number = number.wrapping_add(1);
+            log.begin(bucket, *number, key);
+            Entry { revision: Revision::default(), bucket, number: *number, life: 0 }
         })
     }
 
@@ -604,14 +617,18 @@ impl Deciders {
         &self.shared.clock
     }
 
-    /// The states of some revisions and the time they were taken at, as `then` sees them while nothing changes.
+    /// The states of some revisions and the time they were taken at, as `then` sees them while nothing changes. One that
+    /// went and came back meanwhile has another number and begins with its inputs.
     fn with_states<T>(
         &self,
-        keys: &[RevisionKey],
-        then: impl FnOnce(Timestamp, Vec<(RevisionKey, RevisionForm)>) -> T,
+        names: &[Numbered],
+        then: impl FnOnce(Timestamp, Vec<(Numbered, RevisionForm)>) -> T,
     ) -> T {
         let table = self.lock();
-        let known = keys.iter().filter_map(|key| Some((key.clone(), table.revisions.get(key)?.revision.write())));
+        let known = names.iter().filter_map(|name| {
+            let entry = table.revisions.get(&name.key).filter(|entry| entry.number == name.number)?;
+            Some((name.clone(), entry.revision.write()))
+        });
         then(self.shared.clock.now(), known.collect())
     }
 

@@ -6,7 +6,6 @@
 
 use crate::deciders::Deciders;
 use crate::deciders::log::{News, Subscription};
-use crate::engine::Event;
 use crate::observe::journal::{Batch, Journal, Place};
 use crate::observe::ledger::Activation;
 use crate::observe::plan::Plan;
@@ -60,7 +59,8 @@ struct Recorder {
 #[derive(Default)]
 struct Bucket {
     follower: Option<Subscription>,
-    known: HashSet<RevisionKey>,
+    /// The numbers of those that were told of.
+    known: HashSet<u32>,
     /// Inputs are missing before what comes next.
     lost: bool,
 }
@@ -87,10 +87,14 @@ impl Recorder {
     }
 
     fn begin_file(&mut self) {
-        let begun = self.journal.begin(self.deciders.clock().now())
-            && self.buckets.iter_mut().enumerate().all(|(number, bucket)| bucket.tell_anew(number, &self.journal));
-        if !begun {
+        if !self.journal.begin(self.deciders.clock().now()) {
             // Tried again with the next look.
+            return;
+        }
+        let mut buckets = self.buckets.iter_mut().enumerate();
+        if !buckets.all(|(number, bucket)| bucket.tell_anew(number, &self.journal)) {
+            // What was told so far is in no file: the present one goes on from fresh states, the next is tried again.
+            self.buckets.iter_mut().for_each(Bucket::lose);
             return;
         }
         let batch = Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
@@ -128,14 +132,14 @@ impl Bucket {
     fn tell_anew(&mut self, number: usize, journal: &Journal) -> bool {
         let Some(follower) = &mut self.follower else { return true };
         // Fresh ones were told of nowhere yet.
-        let mut untold: HashSet<RevisionKey> = HashSet::new();
+        let mut untold: HashSet<u32> = HashSet::new();
         if follower.is_complete() {
-            untold.extend(follower.renew(number).iter().cloned());
+            untold.extend(follower.renew(number).iter().map(|name| name.number));
             self.known.clear();
         }
         loop {
             let Some(follower) = &mut self.follower else { return true };
-            let next = follower.told_next().to_vec();
+            let next: Vec<u32> = follower.told_next().iter().map(|name| name.number).collect();
             let Ok(news) = follower.look() else {
                 self.lose();
                 return true;
@@ -153,8 +157,8 @@ impl Bucket {
                 self.follower = None;
                 return true;
             }
-            for key in &next {
-                untold.remove(key);
+            for number in &next {
+                untold.remove(number);
             }
             if complete {
                 return true;
@@ -163,15 +167,11 @@ impl Bucket {
     }
 
     fn batch(&mut self, news: News) -> Batch {
-        let News { now, states, inputs, decisions, ended, .. } = news;
-        // A revision is told of by its state or begins with one of these; everything else comes later.
-        let begins =
-            |event: &Event| !matches!(event, Event::Reported { .. } | Event::Scraped { .. } | Event::Tick { .. });
-        let begun = inputs.iter().filter(|(_, input)| begins(&input.event)).map(|(key, _)| key);
-        self.known.extend(states.iter().map(|(key, _)| key).chain(begun).cloned());
+        let News { now, states, begun, inputs, decisions, ended, .. } = news;
+        self.known.extend(states.iter().map(|(name, _)| name).chain(&begun).map(|name| name.number));
         let gone = if ended { self.known.drain().collect() } else { Vec::new() };
         let lost = std::mem::take(&mut self.lost);
-        Batch { states, inputs, decisions, gone, lost, ..Batch::nothing(now) }
+        Batch { states, begun, inputs, decisions, gone, lost, ..Batch::nothing(now) }
     }
 
     /// Inputs are missing, so the bucket is followed anew.
@@ -182,17 +182,19 @@ impl Bucket {
 }
 
 /// What happened to revisions of which the next file does not know yet, and all else.
-fn split(batch: Batch, untold: &HashSet<RevisionKey>) -> (Batch, Batch) {
+fn split(batch: Batch, untold: &HashSet<u32>) -> (Batch, Batch) {
     let (mut before, mut after) = (Batch::nothing(batch.now), Batch::nothing(batch.now));
     after.states = batch.states;
     after.lost = batch.lost;
+    // One that is told of anew may have begun so lately that the present file does not know it either.
+    (before.begun, after.begun) = batch.begun.into_iter().partition(|name| untold.contains(&name.number));
     let mut decisions = batch.decisions.into_iter().peekable();
-    for (place, (key, input)) in batch.inputs.into_iter().enumerate() {
-        let side = if untold.contains(&key) { &mut before } else { &mut after };
+    for (place, (number, input)) in batch.inputs.into_iter().enumerate() {
+        let side = if untold.contains(&number) { &mut before } else { &mut after };
         if let Some((_, decision)) = decisions.next_if(|(of, _)| *of == place) {
             side.decisions.push((side.inputs.len(), decision));
         }
-        side.inputs.push((key, input));
+        side.inputs.push((number, input));
     }
     before.gone.clone_from(&batch.gone);
     after.gone = batch.gone;

@@ -350,11 +350,22 @@ impl<'de> Deserialize<'de> for ContainersForm {
         struct Container<'a> {
             #[serde(borrow, default)]
             state: Option<State<'a>>,
+            #[serde(borrow, default, rename = "lastState")]
+            last_state: Option<State<'a>>,
         }
         #[derive(Deserialize)]
         struct State<'a> {
             #[serde(borrow, default)]
             waiting: Option<Waiting<'a>>,
+            #[serde(borrow, default)]
+            terminated: Option<Terminated<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Terminated<'a> {
+            #[serde(default, rename = "exitCode")]
+            exit_code: i32,
+            #[serde(borrow, default)]
+            reason: Text<'a>,
         }
         #[derive(Deserialize)]
         struct Waiting<'a> {
@@ -364,8 +375,13 @@ impl<'de> Deserialize<'de> for ContainersForm {
             message: Text<'a>,
         }
         let containers = Option::<Vec<Container<'de>>>::deserialize(deserializer)?.unwrap_or_default();
-        let waiting = containers.into_iter().filter_map(|container| container.state?.waiting);
-        Ok(Self { waiting: waiting.filter_map(|it| Hindrance::of_waiting(&it.reason.0, &it.message.0)).collect() })
+        let waiting = containers.into_iter().filter_map(|container| {
+            let waiting = container.state?.waiting?;
+            let ended = container.last_state.and_then(|state| state.terminated);
+            let ended = ended.as_ref().map(|ended| (ended.exit_code, &*ended.reason.0));
+            Hindrance::of_waiting(&waiting.reason.0, &waiting.message.0, ended)
+        });
+        Ok(Self { waiting: waiting.collect() })
     }
 }
 
@@ -425,6 +441,14 @@ mod tests {
                     {"name": "other", "state": {"waiting": {"reason": "CrashLoopBackOff"}}},
                     {"name": "user", "state": {"waiting": {"reason": "ErrImagePull", "message": "not \"found\"."}}},
                     {"name": "none", "state": null},
+                ]}}),
+            ),
+            (
+                "it ends again and again",
+                json!({"status": {"phase": "Running", "containerStatuses": [
+                    {"name": "user", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                     "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled",
+                                                  "finishedAt": "2026-01-02T03:04:05Z"}}},
                 ]}}),
             ),
             (

@@ -574,6 +574,17 @@ pub fn of_journal(path: &Path, key: &RevisionKey, at: Option<Timestamp>, since: 
     })
 }
 
+/// That what was between `from` and `known_since` is not known here, if there was anything: of the time before a revision
+/// was `made` there is nothing to be known.
+pub fn unknown_before(known_since: Timestamp, from: Timestamp, made: Option<Timestamp>) -> Option<String> {
+    // Objects say the second in which they were made.
+    let from = made.map_or(from, |made| from.max(made + Span::SECOND));
+    (from < known_since).then(|| {
+        let since = moment(known_since);
+        format!("changes of scale before {since} are not known here; they are in the journal, if one is kept")
+    })
+}
+
 /// As many of the changes as are told of, and that there are more.
 pub fn latest(mut changes: Vec<ScaleChange>, notes: &mut Vec<String>) -> Vec<ScaleChange> {
     let more = changes.len().saturating_sub(MOST_CHANGES);

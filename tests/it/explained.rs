@@ -6,7 +6,8 @@ use crate::system::{Local, eventually};
 use ebb::api::pods::PodCounts;
 use ebb::clock::Clock;
 use ebb::engine::{Decision, Observed, Reason};
-use ebb::observe::explain::Account;
+use ebb::observe::explain::{Account, MOST_CHANGES, latest, unknown_before};
+use ebb::observe::feed::ScaleChange;
 use ebb::observe::plan::Plan;
 use ebb::units::{RevisionKey, ScalingMetric, Span, Timestamp};
 use serde_json::{Value, json};
@@ -167,7 +168,12 @@ async fn the_first_sentence_names_the_cause() {
         "spec": {"template": {"spec": {"containers": [container]}}},
     });
     local.create("/apis/serving.knative.dev/v1/namespaces/default/services", &service).await;
-    local.explained("ends-00001", &["a container of its pod does not start (CrashLoopBackOff): "]).await;
+    local
+        .explained(
+            "ends-00001",
+            &["a container of its pod does not start (CrashLoopBackOff): it ended with exit code 3"],
+        )
+        .await;
     assert!(local.event("ends-00001", "ContainerNotStarting").await.contains("back-off"));
 
     // Somebody asked for it and has given up; it is still given its time.
@@ -382,6 +388,40 @@ fn what_is_on_its_way_or_elsewhere_is_told_as_it_is() {
 }
 
 /// What answers may be something else than was meant.
+#[test]
+fn what_is_left_out_of_the_past_is_said() {
+    let at = Timestamp::from_seconds;
+    for (known_since, from, made, said) in [
+        // It was there before this process was.
+        (100, 50, Some(10), true),
+        (100, 50, None, true),
+        // All of what is asked for is known, or all there ever was: an object says the second in which it was made.
+        (100, 100, Some(10), false),
+        (100, 50, Some(120), false),
+        (100, 50, Some(99), false),
+        (100, 50, Some(98), true),
+    ] {
+        let note = unknown_before(at(known_since), at(from), made.map(at));
+        let want =
+            "changes of scale before 1970-01-01T00:01:40Z are not known here; they are in the journal, if one is kept";
+        assert_eq!(note.as_deref(), said.then_some(want), "{from} {made:?}");
+    }
+    for (count, left_out) in [(0, 0), (MOST_CHANGES, 0), (MOST_CHANGES + 3, 3)] {
+        let change = |number: usize| ScaleChange {
+            at: at(i64::try_from(number).expect("few")),
+            key: RevisionKey::new("default", "hello-00001"),
+            from: 0,
+            to: 1,
+            because: String::new(),
+        };
+        let mut notes = Vec::new();
+        let told = latest((0..count).map(change).collect(), &mut notes);
+        assert_eq!(told, (left_out..count).map(change).collect::<Vec<_>>());
+        let want = format!("{left_out} earlier changes of scale in that time are not listed");
+        assert_eq!(notes, if left_out == 0 { Vec::new() } else { vec![want] });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_in_vain_is_told_where_to_ask() {
     let local = Local::start(&crate::system::service("some", ""), &[]).await;

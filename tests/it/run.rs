@@ -223,6 +223,19 @@ async fn profiled(admin: &str, run: &Run) {
     let stack = text.lines().find(|line| line.contains("ebb::observe::metrics")).expect(&text);
     let (frames, seen) = stack.rsplit_once(' ').expect("frames and a number");
     assert!(frames.contains(';') && seen.parse::<u64>().is_ok_and(|seen| seen > 0), "{stack}");
+
+    // Somebody who goes away leaves the turn to the next, long before the minute is over.
+    let gone = tokio::time::timeout(Duration::from_secs(1), ask("profile?seconds=60")).await;
+    assert!(gone.is_err(), "{gone:?}");
+    let mut status = 503;
+    for _ in 0..20 {
+        (status, _) = ask("profile?seconds=1").await;
+        if status != 503 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(status, 200);
     done.cancel();
     busy.await.expect("no panic");
 }

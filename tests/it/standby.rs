@@ -89,7 +89,7 @@ fn states(deciders: &Deciders) -> BTreeMap<RevisionKey, RevisionForm> {
     let mut states = BTreeMap::new();
     loop {
         let news = subscription.look().expect("not behind");
-        states.extend(news.states);
+        states.extend(news.states.into_iter().map(|(name, state)| (name.key, state)));
         if news.complete {
             return states;
         }
@@ -407,7 +407,8 @@ async fn a_follower_that_does_not_look_is_dropped_and_starts_afresh() {
     drop(slow);
     let mut again = deciders.follow(0).expect("a place");
     let news = again.look().expect("not behind");
-    assert_eq!(news.states.into_iter().collect::<BTreeMap<_, _>>(), states(&deciders));
+    let told: BTreeMap<_, _> = news.states.into_iter().map(|(name, state)| (name.key, state)).collect();
+    assert_eq!(told, states(&deciders));
     deciders.record_scraped(&key, &Load::default());
     assert_eq!(again.look().expect("not behind").inputs.len(), 1);
 }
@@ -461,14 +462,14 @@ async fn a_look_at_more_than_one_frame_holds_is_mirrored_whole() {
         mirror.take_in(frame, clock.now(), &ring, Compat::IMPROVED).expect("the state");
     }
     for second in 0..3_u32 {
-        for number in 0..4_000_u32 {
-            let concurrency = f64::from(second * 4_000 + number);
+        for number in 0..8_000_u32 {
+            let concurrency = f64::from(second * 8_000 + number);
             deciders.record_scraped(&key("hello-00001"), &Load { concurrency, ..Load::default() });
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let frames = look();
-    assert!(frames.len() > 1, "12,000 inputs are more than a frame takes");
+    assert!(frames.len() > 1, "24,000 inputs are more than a frame takes");
     for frame in frames {
         mirror.take_in(frame, clock.now(), &ring, Compat::IMPROVED).expect("inputs");
     }

@@ -413,10 +413,13 @@ mod tests {
             held: None,
         };
         let pods = |ready| PodCounts { ready, ..PodCounts::default() };
-        let image = Hindrance::of_waiting("ImagePullBackOff", "Back-off pulling image \"x\".").expect("a hindrance");
-        let crash = Hindrance::of_waiting("CrashLoopBackOff", "").expect("a hindrance");
+        let image = Hindrance::of_waiting("ImagePullBackOff", "Back-off pulling image \"x\".", None);
+        let image = image.expect("a hindrance");
+        let crash = Hindrance::of_waiting("CrashLoopBackOff", "", None).expect("a hindrance");
+        let killed = Hindrance::of_waiting("CrashLoopBackOff", "back-off 40s restarting", Some((137, "OOMKilled")));
+        let killed = killed.expect("a hindrance");
         let room = Hindrance::of_scheduling("False", "Unschedulable", "0/3 nodes are available").expect("a hindrance");
-        assert_eq!(Hindrance::of_waiting("ContainerCreating", ""), None);
+        assert_eq!(Hindrance::of_waiting("ContainerCreating", "", Some((1, "Error"))), None);
         let probe = Probe::of("hello-00001", "default", "cluster.local", "http1");
         let other = Answer::Other { status: 404, body: "queue".to_owned() };
         let silent = || scale(0, Why::ActivatorSilent);
@@ -441,6 +444,18 @@ mod tests {
                 Some((2, &crash)),
                 None,
                 Some(("ContainerNotStarting", "a container of 2 of its pods does not start (CrashLoopBackOff)")),
+            ),
+            (
+                0,
+                wanted(1),
+                0,
+                Some((1, &killed)),
+                None,
+                Some((
+                    "ContainerNotStarting",
+                    "a container of its pod does not start (CrashLoopBackOff): it ended with exit code 137 (OOMKilled); \
+                     back-off 40s restarting",
+                )),
             ),
             (
                 0,

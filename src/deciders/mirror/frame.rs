@@ -1,15 +1,14 @@
 //! What travels from an owner to a standby: protocol buffers, one [`Frame`] in one binary websocket message.
 //!
 //! A revision's name travels once; after that a number stands for it, for as long as the connection lasts or until the
-//! owner begins afresh, which it does before it runs out of numbers.
+//! owner begins afresh, which it does before there are more of them than a standby keeps.
 
 use crate::deciders::log::News;
 use crate::engine::written::{self, InputForm, RevisionForm};
-use crate::units::{RevisionKey, Timestamp};
+use crate::units::{Numbered, Timestamp};
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::{decode_key, skip_field};
-use std::collections::HashMap;
 
 /// The version of the protocol. It changes with that of what is written, and whenever frames change otherwise than by an
 /// additional field that may be left out.
@@ -22,7 +21,7 @@ pub const PROTOCOL: &str = "ebb.mirror.v1";
 pub const MOST_FRAME: usize = 4 << 20;
 /// Names, states and inputs in one frame.
 pub const MOST_ITEMS: usize = 20_000;
-/// Numbers given out before the owner begins afresh.
+/// Names told before the owner begins afresh.
 pub const MOST_NAMES: usize = 200_000;
 /// The longest `NAMESPACE/NAME`.
 pub const MOST_KEY: usize = 2 * 253 + 1;
@@ -121,49 +120,49 @@ impl Frame {
 /// Writes one connection's frames.
 #[derive(Debug, Default)]
 pub struct Writer {
-    numbers: HashMap<RevisionKey, u32>,
-    last: u32,
+    names: usize,
     begun: bool,
 }
 
 impl Writer {
     /// What is sent from now on does not build on what was sent.
     pub fn begin_afresh(&mut self) {
-        self.numbers.clear();
+        self.names = 0;
         self.begun = false;
     }
 
     /// Whether it is time to begin afresh.
     pub fn is_full(&self) -> bool {
-        self.numbers.len() >= MOST_NAMES - MOST_ITEMS
+        self.names >= MOST_NAMES - MOST_ITEMS
     }
 
     /// The frames that carry `news`; at least one, which then only says that we are here.
     pub fn write(&mut self, news: News) -> Vec<Bytes> {
         let mut frames = Vec::new();
         let mut frame = self.next(news.now);
-        let mut length = 0;
-        let mut items = 0;
-        for (key, state) in news.states {
-            let state = State { number: self.number(&key, &mut frame, &mut length), revision: Some(state) };
-            length += state.encoded_len();
-            items += 2;
+        let (mut length, mut items) = (0, 0);
+        let mut add = |frame: &mut Frame, this: &mut Self, bytes: usize, more: usize| {
+            (length, items) = (length + bytes, items + more);
+            if length >= ENOUGH || items >= MOST_ITEMS - 2 {
+                frames.push(std::mem::replace(frame, this.next(news.now)).encode_to_vec().into());
+                (length, items) = (0, 0);
+            }
+        };
+        for (name, state) in news.states {
+            let state = State { number: name.number, revision: Some(state) };
+            let bytes = self.name(&name, &mut frame) + state.encoded_len();
             frame.states.push(state);
-            if length >= ENOUGH || items >= MOST_ITEMS - 2 {
-                frames.push(std::mem::replace(&mut frame, self.next(news.now)).encode_to_vec().into());
-                (length, items) = (0, 0);
-            }
+            add(&mut frame, self, bytes, 2);
         }
-        for (key, input) in news.inputs {
-            let number = self.number(&key, &mut frame, &mut length);
+        for name in news.begun {
+            let bytes = self.name(&name, &mut frame);
+            add(&mut frame, self, bytes, 1);
+        }
+        for (number, input) in news.inputs {
             let form = input.write(number, news.now);
-            length += form.encoded_len() + 2;
-            items += 2;
+            let bytes = form.encoded_len() + 2;
             frame.inputs.push(form);
-            if length >= ENOUGH || items >= MOST_ITEMS - 2 {
-                frames.push(std::mem::replace(&mut frame, self.next(news.now)).encode_to_vec().into());
-                (length, items) = (0, 0);
-            }
+            add(&mut frame, self, bytes, 1);
         }
         frame.complete = news.complete;
         frame.ended = news.ended;
@@ -176,15 +175,12 @@ impl Writer {
         Frame { version: VERSION, time: now.nanos(), afresh, ..Frame::default() }
     }
 
-    fn number(&mut self, key: &RevisionKey, frame: &mut Frame, length: &mut usize) -> u32 {
-        if let Some(number) = self.numbers.get(key) {
-            return *number;
-        }
-        self.last = self.last.wrapping_add(1);
-        self.numbers.insert(key.clone(), self.last);
-        let name = Name { number: self.last, key: key.to_string() };
-        *length += name.encoded_len() + 2;
+    /// Adds a name and says how long it is.
+    fn name(&mut self, Numbered { number, key }: &Numbered, frame: &mut Frame) -> usize {
+        self.names += 1;
+        let name = Name { number: *number, key: key.to_string() };
+        let length = name.encoded_len() + 2;
         frame.names.push(name);
-        self.last
+        length
     }
 }

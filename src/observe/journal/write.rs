@@ -8,8 +8,8 @@ use crate::observe::journal::{EXTENSION, LEAST_BYTES, MOST_WAITING, USUAL_BYTES,
 use crate::observe::ledger::Activation;
 use crate::observe::metrics::{Page, Source, count};
 use crate::observe::plan::Plan;
-use crate::units::{Compat, RevisionKey, Span, Timestamp};
-use foldhash::{HashMap, HashMapExt as _};
+use crate::units::{Compat, Numbered, RevisionKey, Span, Timestamp};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -91,13 +91,15 @@ pub struct Batch {
     /// When it was taken; nothing in it is later.
     pub now: Timestamp,
     /// States of revisions.
-    pub states: Vec<(RevisionKey, RevisionForm)>,
-    /// Inputs after those states, in the order they acted.
-    pub inputs: Vec<(RevisionKey, Input)>,
+    pub states: Vec<(Numbered, RevisionForm)>,
+    /// Revisions that came, with nothing yet.
+    pub begun: Vec<Numbered>,
+    /// Inputs after those states, by the number of their revision, in the order they acted.
+    pub inputs: Vec<(u32, Input)>,
     /// The decisions some of them led to, by the place of the input.
     pub decisions: Vec<(usize, Print)>,
     /// Revisions that are not this replica's any more.
-    pub gone: Vec<RevisionKey>,
+    pub gone: Vec<u32>,
     /// What the controller made of decisions.
     pub plans: Vec<(RevisionKey, Plan)>,
     /// Cold starts that ended.
@@ -109,23 +111,16 @@ pub struct Batch {
 impl Batch {
     /// Nothing, as of `now`.
     pub fn nothing(now: Timestamp) -> Self {
-        let (states, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            now,
-            states,
-            inputs,
-            decisions,
-            gone: Vec::new(),
-            plans: Vec::new(),
-            activations: Vec::new(),
-            lost: false,
-        }
+        let (states, begun, inputs, decisions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (gone, plans, activations) = (Vec::new(), Vec::new(), Vec::new());
+        Self { now, states, begun, inputs, decisions, gone, plans, activations, lost: false }
     }
 
     /// Whether there is nothing to write.
     pub fn is_nothing(&self) -> bool {
-        let Self { states, inputs, gone, plans, activations, .. } = self;
-        states.is_empty() && inputs.is_empty() && gone.is_empty() && plans.is_empty() && activations.is_empty()
+        let Self { states, begun, inputs, gone, plans, activations, .. } = self;
+        let told = states.is_empty() && begun.is_empty() && inputs.is_empty() && gone.is_empty();
+        told && plans.is_empty() && activations.is_empty()
     }
 }
 
@@ -341,10 +336,10 @@ struct Open {
     length: u64,
     /// How much of that are the states it began with, once they are all there.
     states: u64,
+    /// The latest number of each revision, for what comes with a key.
     numbers: HashMap<RevisionKey, u32>,
-    /// The same by the address of the keys in `numbers`, which stays while they are there: most inputs come with a copy of
-    /// one of them, and need not be read.
-    addresses: HashMap<usize, u32>,
+    /// All numbers that were given a name in it.
+    named: HashSet<u32>,
     unsynced: bool,
 }
 
@@ -457,7 +452,7 @@ impl Writer {
             length,
             states: 0,
             numbers: HashMap::new(),
-            addresses: HashMap::new(),
+            named: HashSet::new(),
             unsynced: true,
         });
         Ok(())
@@ -563,19 +558,23 @@ pub(super) fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
 impl Open {
     /// Writes a batch, in records none of which is much longer than [`ENOUGH`] unless one state is.
     fn write(&mut self, batch: Batch, frame: &mut Frame, counters: &Counters) -> io::Result<()> {
-        let Batch { now, states, inputs, decisions, gone, plans, activations, lost } = batch;
+        let Batch { now, states, begun, inputs, decisions, gone, plans, activations, lost } = batch;
         let fresh = Record { time: now.nanos(), ..Record::default() };
         frame.begin(&Record { lost, ..fresh.clone() });
-        for (key, state) in states {
-            let number = self.number(&key, frame);
+        for (name, state) in states {
+            let number = name.number;
+            self.name(name, frame);
             frame.state(&State { number, revision: Some(state) });
+            self.cut(frame, &fresh, counters)?;
+        }
+        for name in begun {
+            self.name(name, frame);
             self.cut(frame, &fresh, counters)?;
         }
         let mut decisions = decisions.into_iter().peekable();
         let mut inside = 0;
-        for (place, (key, input)) in inputs.into_iter().enumerate() {
-            let number = self.number(&key, frame);
-            frame.input(&input.write(number, now));
+        for (place, (number, input)) in inputs.iter().enumerate() {
+            frame.input(&input.write(*number, now));
             if let Some((_, Print { desired, bits })) = decisions.next_if(|(of, _)| *of == place) {
                 frame.decided(&Decided { input: inside, desired, bits });
             }
@@ -591,7 +590,7 @@ impl Open {
             frame.activation(&Activated { number, activation: Some(activation.write()) });
             self.cut(frame, &fresh, counters)?;
         }
-        let gone = gone.iter().filter_map(|key| self.numbers.get(key).copied()).collect();
+        let gone = gone.into_iter().filter(|number| self.named.contains(number)).collect();
         frame.also(&Record { gone, ..Record::default() });
         self.put(frame, counters)
     }
@@ -616,15 +615,23 @@ impl Open {
         Ok(())
     }
 
-    /// The number that stands for a revision in this file; a new one is told in the record.
+    /// Tells the number that stands for a revision from here on, unless it was told in this file.
+    fn name(&mut self, Numbered { number, key }: Numbered, frame: &mut Frame) {
+        if self.named.insert(number) {
+            frame.name(&Name { number, key: key.to_string() });
+            self.numbers.insert(key, number);
+        }
+    }
+
+    /// The number of a revision of which only the key is known. One that was not told of in this file gets one from the
+    /// other end of the numbers.
     fn number(&mut self, key: &RevisionKey, frame: &mut Frame) -> u32 {
-        if let Some(number) = self.addresses.get(&key.address()).or_else(|| self.numbers.get(key)) {
+        if let Some(number) = self.numbers.get(key) {
             return *number;
         }
-        let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(key.clone(), number);
-        self.addresses.insert(key.address(), number);
-        frame.name(&Name { number, key: key.to_string() });
+        let before = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        let number = u32::MAX - before;
+        self.name(Numbered { number, key: key.clone() }, frame);
         number
     }
 
