@@ -27,7 +27,7 @@ use crate::routing::gate::contract::{knows_route, mode_of};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
 use crate::routing::model::{CLASS, Gateway, Mode, Probe, Remark, Settings, Side, digest};
-use crate::routing::plan::{self, Existing, Outcome, Plan, Progress, addresses, is_applied};
+use crate::routing::plan::{self, Existing, Leaving, Outcome, Plan, Progress, addresses, is_applied};
 use crate::routing::port;
 use crate::routing::probe::Vips;
 use crate::routing::servers::{self, Servers};
@@ -66,6 +66,8 @@ const OLD_NAMESPACE: &str = "kube-system";
 const LEFT_BEHIND: Span = Span::from_seconds(5 * 60);
 /// How long it is waited for what a self-test has written, before anything is planned.
 const SEEN_WITHIN: Span = Span::from_seconds(15);
+/// Where a KIngress has moved to another load balancer, how long the one before goes on for those who know its address.
+const STAYS_AFTER_MOVE: Span = Span::from_seconds(60);
 /// How soon a gateway that does not know a KIngress yet is asked again.
 const GATEWAYS_AGAIN: Span = Span::SECOND;
 /// The reason for which there is no room.
@@ -510,6 +512,7 @@ impl Controller {
             .iter()
             .map(|outcome| self.progress(outcome, &plan, (&missing, &unready), &settings, known, balancers.is_none()))
             .collect();
+        self.part_with_what_has_moved(&mut plan, &progress);
         self.tell_data_plane(chosen);
         // Before anything is written: from here on the gates know of the rules.
         self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
@@ -560,7 +563,10 @@ impl Controller {
             }
             let progress = self.progress(outcome, plan, absent, settings, known, balancers.is_none());
             self.tell(&key, &kingress, outcome);
-            if let Err(error) = self.write_status(&key, &kingress, outcome, &progress, settings, known).await {
+            let is_left = |one: &Leaving| one.namespace == outcome.namespace && one.kingress == outcome.name;
+            let moves = plan.leaving.iter().any(is_left);
+            let written = self.write_status(&key, &kingress, outcome, (&progress, moves), settings, known);
+            if let Err(error) = written.await {
                 if !error.is_not_found() && !error.is_conflict() {
                     warn!(%error, ingress = %key, "status not written; tried again");
                 }
@@ -658,6 +664,40 @@ impl Controller {
             Some((object.name_any(), object.data.pointer("/spec/namespace")?.as_str()?.to_owned()))
         };
         Ok(list.items.into_iter().filter_map(claim).collect())
+    }
+
+    /// Makes stale what a KIngress has left behind on another load balancer: it is served at the new one, its status has said
+    /// so for a while, and nothing has changed since.
+    fn part_with_what_has_moved(&self, plan: &mut Plan, progress: &[Progress]) {
+        let now = self.clock.now();
+        let served: HashMap<RevisionKey, Timestamp> = plan
+            .outcomes
+            .iter()
+            .zip(progress)
+            .filter(|(_, progress)| **progress == Progress::Ready)
+            .filter_map(|(outcome, _)| {
+                let key = RevisionKey::new(&outcome.namespace, &outcome.name);
+                let kingress = self.kingresses.get(&key)?;
+                let status = kingress
+                    .status
+                    .as_ref()
+                    .filter(|status| Some(status.observed_generation) == kingress.metadata.generation)?;
+                let ready = find(&status.conditions, READY).filter(|ready| ready.status == Status::True)?;
+                Some((key, ready.last_transition_time.map_or(now, |since| from_jiff(since))))
+            })
+            .collect();
+        let is_over = |Leaving { namespace, kingress, .. }: &Leaving| {
+            let Some(since) = served.get(&RevisionKey::new(namespace, kingress)) else { return false };
+            let until = *since + STAYS_AFTER_MOVE;
+            if now < until {
+                self.queue.add_after(self.key.clone(), until.since(now));
+            }
+            until <= now
+        };
+        let (over, leaving) = std::mem::take(&mut plan.leaving).into_iter().partition(is_over);
+        let over: Vec<Leaving> = over;
+        plan.leaving = leaving;
+        plan.stale.extend(over.into_iter().map(|Leaving { namespace, name, .. }| (namespace, name)));
     }
 
     /// Ingresses of KIngresses that another class has had for long enough. Whoever that is was not seen to serve them.
@@ -808,10 +848,15 @@ impl Controller {
                 routes.pinned.extend(private.map(|name| RevisionKey::new(&outcome.namespace, name)));
                 Published { key, ways: before, before: Vec::new(), live: false, askable: true, written: true }
             } else {
+                let leaves = |name: &String| {
+                    let is = |one: &Leaving| one.namespace == outcome.namespace && one.name == *name;
+                    plan.leaving.iter().any(is)
+                };
+                let leaving: Vec<_> = present.iter().filter(|(name, _)| leaves(name)).cloned().collect();
                 let live = *progress == Progress::Ready;
                 let proven = live && self.live.is_proven(&key);
                 Published {
-                    ways: ways(&outcome.parts),
+                    ways: ways(&outcome.parts).into_iter().chain(ways(&leaving)).collect(),
                     before,
                     live: proven,
                     askable: settings.probe != Probe::None && (proven || !live),
@@ -1215,7 +1260,7 @@ impl Controller {
         key: &RevisionKey,
         kingress: &KIngress,
         outcome: &Outcome,
-        progress: &Progress,
+        (progress, moves): (&Progress, bool),
         settings: &Settings,
         balancers: &[AlbConfig],
     ) -> Result<(), WriteError> {
@@ -1233,7 +1278,10 @@ impl Controller {
         }
         settle_times(&mut status.conditions, &stored.conditions, now);
         let names = self.names(outcome, settings, balancers).unwrap_or_default();
+        // One that moves is sent to where it is served.
+        let moves = moves && *progress != Progress::Ready && stored.public_load_balancer.is_some();
         if outcome.refused.is_none()
+            && !moves
             && let Some((public, private)) = addresses(&outcome.parts, settings, |side| names.get(&side).cloned())
         {
             (status.public_load_balancer, status.private_load_balancer) = (Some(public), Some(private));

@@ -46,8 +46,22 @@ pub struct Plan {
     /// Ingresses of ours that are in the way of nothing any more, by namespace and name: of a KIngress that needs them no
     /// longer, or that is another class's by now and served there.
     pub stale: Vec<(String, String)>,
+    /// Ingresses on a load balancer that their KIngress leaves for another, as when its visibility changes. Each is stale
+    /// once the KIngress was seen to be served there.
+    pub leaving: Vec<Leaving>,
     /// What became of each KIngress, the oldest first.
     pub outcomes: Vec<Outcome>,
+}
+
+/// An Ingress whose KIngress moves to another load balancer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaving {
+    /// Its namespace, and that of its KIngress.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its KIngress.
+    pub kingress: String,
 }
 
 /// What became of a KIngress.
@@ -269,23 +283,23 @@ pub fn plan(context: &Context<'_>, existing: &Existing<'_>) -> Plan {
             }
         }
     }
-    plan.stale = stale(&plan, &room, context, existing, &ingresses);
     for placed in placed {
         plan.outcomes[placed.owner].parts.push((placed.name, placed.part));
     }
+    (plan.stale, plan.leaving) = stale(&plan, &room, context, existing, &ingresses);
     plan.ingresses.sort_by_key(|object| (object.metadata.namespace.clone(), object.metadata.name.clone()));
     plan
 }
 
-/// Ingresses of KIngresses that are known and that the plan has no more use for. Those of a KIngress that is gone go with
-/// it by themselves.
+/// Ingresses of KIngresses that are known and that the plan has no more use for, and those of them that are needed until
+/// another load balancer serves their KIngress. Those of a KIngress that is gone go with it by themselves.
 fn stale(
     plan: &Plan,
     room: &Room<'_>,
     context: &Context<'_>,
     existing: &Existing<'_>,
     ingresses: &[&KIngress],
-) -> Vec<(String, String)> {
+) -> (Vec<(String, String)>, Vec<Leaving>) {
     let identity = |object: &Ingress| (object.metadata.namespace.clone(), object.metadata.name.clone());
     let kept: BTreeSet<_> = plan.ingresses.iter().chain(room.left.iter().copied()).map(identity).collect();
     let of_ingress = |object: &Ingress| {
@@ -307,10 +321,23 @@ fn stale(
             find(&status.conditions, READY).is_some_and(|ready| ready.status == Status::True) && !ours
         })
     };
-    let owners = ingresses.iter().copied().chain(context.others.iter().filter(ready));
-    let owned = owners.flat_map(|owner| room.of(owner));
-    let stale = owned.map(identity).filter(|identity| !kept.contains(identity));
-    stale.filter_map(|(namespace, name)| Some((namespace?, name?))).collect()
+    let balancer = |side| context.settings.balancer(side);
+    let (mut stale, mut leaving) = (Vec::new(), Vec::new());
+    for (owner, outcome) in ingresses.iter().zip(&plan.outcomes) {
+        let goes_to: BTreeSet<String> = outcome.parts.iter().map(|(_, part)| balancer(part.side)).collect();
+        for object in room.of(owner).filter(|object| !kept.contains(&identity(object))) {
+            let (Some(namespace), Some(name)) = identity(object) else { continue };
+            let stays = side_of(object).is_some_and(|side| goes_to.contains(&balancer(side)));
+            if stays || goes_to.is_empty() {
+                stale.push((namespace, name));
+            } else {
+                leaving.push(Leaving { namespace, name, kingress: outcome.name.clone() });
+            }
+        }
+    }
+    let elsewhere = context.others.iter().filter(ready).flat_map(|owner| room.of(owner)).map(identity);
+    stale.extend(elsewhere.filter_map(|(namespace, name)| Some((namespace?, name?))));
+    (stale, leaving)
 }
 
 /// The Ingresses that were made for these KIngresses, by namespace and name.
@@ -386,6 +413,28 @@ impl<'a> Room<'a> {
     fn of<'b>(&self, ingress: &'b KIngress) -> impl Iterator<Item = &'a Ingress> + use<'a, 'b> {
         let existing = self.existing;
         existing.iter().filter(move |object| is_ours(object, ingress))
+    }
+
+    /// What a part is called, and the Ingress of that name. An Ingress cannot change its load balancer without being on
+    /// neither for a while, so a part that moves gets another name, and keeps it there.
+    fn name(&self, ingress: &KIngress, part: &Part, two_private: bool) -> (String, Option<&'a Ingress>) {
+        let named = |moved| {
+            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), part, two_private, moved);
+            let is = |object: &&Ingress| {
+                object.metadata.name.as_ref() == Some(&name) && object.metadata.namespace == ingress.metadata.namespace
+            };
+            let found = self.existing.iter().find(is);
+            (name, found)
+        };
+        let balancer = self.settings.balancer(part.side);
+        let is_there = |object: &Ingress| side_of(object).is_none_or(|side| self.settings.balancer(side) == balancer);
+        let (first, moved) = (named(false), named(true));
+        let moves = match (first.1, moved.1) {
+            (Some(object), _) => is_ours(object, ingress) && !is_there(object),
+            (None, Some(object)) => is_ours(object, ingress) && is_there(object),
+            (None, None) => false,
+        };
+        if moves { moved } else { first }
     }
 
     /// The rules they have, by load balancer.
@@ -495,10 +544,7 @@ impl<'a> Room<'a> {
         let of = |side| parts.iter().any(|part| (part.role, part.side) == (Role::Private, side));
         let two_private = of(Side::Internet) && of(Side::Intranet);
         for part in parts {
-            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), part, two_private);
-            let now = self.existing.iter().find(|object| {
-                object.metadata.name.as_ref() == Some(&name) && object.metadata.namespace.as_ref() == Some(&namespace)
-            });
+            let (name, now) = self.name(ingress, part, two_private);
             if let Some(now) = now
                 && !is_ours(now, ingress)
             {
@@ -745,7 +791,7 @@ fn band(part: &Part) -> RangeInclusive<u16> {
     }
 }
 
-fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
+fn part_name(owner: &str, part: &Part, two_private: bool, moved: bool) -> String {
     let suffix = match (part.role, part.side) {
         (Role::Primary, _) => "",
         (Role::Grpc, _) => "--grpc",
@@ -754,7 +800,8 @@ fn part_name(owner: &str, part: &Part, two_private: bool) -> String {
         (Role::Private, Side::Internet) if two_private => "--private-http",
         (Role::Private, _) => "--private",
     };
-    let name = format!("{owner}{suffix}");
+    let side = if moved { format!("--{}", part.side.word()) } else { String::new() };
+    let name = format!("{owner}{suffix}{side}");
     if name.len() <= LONGEST_NAME {
         return name;
     }

@@ -365,7 +365,8 @@ impl Servers {
         eni: bool,
     ) -> Result<BTreeSet<RevisionKey>, WriteError> {
         let made = self.inner.services.select(|_, service| port::port_of(service).is_some());
-        self.amend(&made, request_timeout, eni).await?;
+        // What is refused of one, as in a namespace that ends, keeps nothing from the others.
+        let mut failed = self.amend(&made, request_timeout, eni).await;
         let ours: BTreeMap<RevisionKey, u16> = made
             .into_iter()
             .filter_map(|service| {
@@ -379,7 +380,7 @@ impl Servers {
             .filter_map(|revision| Some((revision, self.inner.owners.get(revision)?)))
             .collect();
         if missing.is_empty() {
-            return Ok(BTreeSet::new());
+            return failed.map_or_else(|| Ok(BTreeSet::new()), Err);
         }
         let maps: Api<ConfigMap> = Api::namespaced(self.inner.flow.client().clone(), &self.inner.namespace);
         let found = maps.get_opt(port::BOOK).await.map_err(WriteError::from)?;
@@ -429,14 +430,15 @@ impl Servers {
                     self.inner.queue.add(revision.clone(), Lane::Fast);
                 }
                 Err(error) if error.is_already_there() => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(exhausted)
+        failed.map_or(Ok(exhausted), Err)
     }
 
-    /// Changes Services that were made when the settings were others.
-    async fn amend(&self, made: &[Arc<Service>], request_timeout: u32, eni: bool) -> Result<(), WriteError> {
+    /// Changes Services that were made when the settings were others; the last failure, if there was one.
+    async fn amend(&self, made: &[Arc<Service>], request_timeout: u32, eni: bool) -> Option<WriteError> {
+        let mut failed = None;
         for service in made {
             let Some(patch) = port::amendment(service, request_timeout, eni) else { continue };
             let name = RevisionKey::new(&service.namespace().unwrap_or_default(), &service.name_any());
@@ -455,10 +457,10 @@ impl Servers {
                 }
                 // With its revision, a moment ago.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(())
+        failed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -26,9 +26,9 @@ use k8s_openapi::api::core::v1::Service as CoreService;
 use k8s_openapi::api::networking::v1::Ingress as Published;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
-use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::discovery::Scope;
+use kube::{Api, ResourceExt as _};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -637,6 +637,50 @@ fn one_load_balancer_for_both_sides_has_one_answer_for_nobody() {
 }
 
 #[test]
+fn what_changes_its_load_balancer_is_on_both_for_a_while() {
+    let outside = simple("a", 0);
+    let mut inside = outside.clone();
+    inside.spec.rules.pop();
+    let shared = Settings { albconfig: Some("theirs".to_owned()), ..Settings::default() };
+    let with = |ingress: &Ingress, existing: &[Published], settings: &Settings| {
+        let ingresses = [ingress.clone()];
+        let there = Existing { ingresses: existing, ..Existing::default() };
+        let plan = plan(&Context::new(&ingresses, settings), &there);
+        let of_it = |object: &&Published| object.metadata.namespace.as_deref() == Some("default");
+        let class = |object: &Published| object.spec.as_ref().and_then(|spec| spec.ingress_class_name.clone());
+        let made: Vec<_> =
+            plan.ingresses.iter().filter(of_it).map(|object| (object.name_any(), class(object))).collect();
+        let leaving: Vec<_> = plan.leaving.iter().map(|one| one.name.clone()).collect();
+        let stale: Vec<_> = plan.stale.iter().map(|(_, name)| name.clone()).collect();
+        let objects: Vec<_> = plan.ingresses.iter().filter(of_it).cloned().collect();
+        ((made, leaving, stale), objects)
+    };
+    let on = |name: &str, side: &str| (name.to_owned(), Some(format!("knative-alb-ingress-{side}")));
+    let none = Vec::<String>::new;
+    let settings = Settings::default();
+    let (made, first) = with(&outside, &[], &settings);
+    assert_eq!(made, (vec![on("a", "internet")], none(), none()));
+    // It moves, is moved, and stays there …
+    let (made, second) = with(&inside, &first, &settings);
+    assert_eq!(made, (vec![on("a--intranet", "intranet")], vec!["a".to_owned()], none()));
+    let both = [first.clone(), second.clone()].concat();
+    assert_eq!(with(&inside, &both, &settings).0, (vec![on("a--intranet", "intranet")], vec!["a".to_owned()], none()));
+    assert_eq!(with(&inside, &second, &settings).0, (vec![on("a--intranet", "intranet")], none(), none()));
+    // … and comes back, be the move over or not.
+    let back = (vec![on("a", "internet")], vec!["a--intranet".to_owned()], none());
+    assert_eq!(with(&outside, &both, &settings).0, back);
+    assert_eq!(with(&outside, &second, &settings).0, back);
+    // What cannot be expressed leaves nothing behind, wherever it is.
+    let mut broken = inside.clone();
+    let nonsense = ("alicloud.serving.knative.dev/headers".to_owned(), "nonsense".to_owned());
+    broken.metadata.annotations.get_or_insert_default().extend([nonsense]);
+    assert_eq!(with(&broken, &both, &settings).0, (Vec::new(), none(), none()));
+    // On one load balancer there is nothing to move.
+    let (_, first) = with(&outside, &[], &shared);
+    assert_eq!(with(&inside, &first, &shared).0, (vec![on("a", "intranet")], none(), none()));
+}
+
+#[test]
 fn listeners_of_our_own_are_never_taken_away() {
     let ingresses = [simple("a", 0)];
     let settings = Settings {
@@ -1242,6 +1286,68 @@ async fn where_a_load_balancer_is_kept_is_found_out() {
     }
 }
 
+/// The version its first rule answers with.
+fn version(object: &Published) -> Option<String> {
+    rules_of(object)[0].actions.iter().find_map(|action| match action {
+        Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_change_of_visibility_is_served_by_both_load_balancers_until_it_is_over() {
+    let served = Served::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
+    create(&served, &map).await;
+    create(&served, &definition("Cluster")).await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]}});
+    create(&served, &service).await;
+    let object = kingress("a", &[("a-1", 100)], None, false, true);
+    create(&served, &object).await;
+    let hash = Arc::new(Mutex::new(None));
+    let vips = Arc::new(Fixed(balancer(Arc::clone(&hash)).await));
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(Controller::new(setup(&served, vips), &cancel).run(cancel.clone()));
+    let api: Api<Published> = Api::namespaced(served.client(), "default");
+    let name = async |ingress: &str, balancer: &str| {
+        let named = json!({"status": {"loadBalancer": {"ingress": [{"hostname": balancer}]}}});
+        api.patch_status(ingress, &PatchParams::default(), &Patch::Merge(&named)).await.expect("patched");
+    };
+    let addressed = |ingress: &Ingress| {
+        let status = ingress.status.clone().expect("a status");
+        status.public_load_balancer.expect("a load balancer").ingress[0].domain.clone()
+    };
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    name("a", "internet.example.com").await;
+    *hash.lock().expect("a lock") = version(&published(&served, "a").await.expect("an Ingress"));
+    assert_eq!(addressed(&settles(&served, "a", ["True", "True"]).await), "internet.example.com");
+
+    // Only names of the cluster are left.
+    let kingresses: Api<Ingress> = Api::namespaced(served.client(), "default");
+    let inside = json!({"spec": {"rules": [object["spec"]["rules"][0]]}});
+    kingresses.patch("a", &PatchParams::default(), &Patch::Merge(&inside)).await.expect("patched");
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    let moved = published(&served, "a--intranet").await.expect("an Ingress");
+    assert!(published(&served, "a").await.is_some());
+    name("a--intranet", "intranet.example.com").await;
+    // Nobody is sent there before it is served there.
+    assert_eq!(addressed(&settles(&served, "a", ["True", "Unknown Probing"]).await), "internet.example.com");
+    *hash.lock().expect("a lock") = version(&moved);
+    assert_eq!(addressed(&settles(&served, "a", ["True", "True"]).await), "intranet.example.com");
+    assert!(published(&served, "a").await.is_some(), "for those who know the address");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let gone = async || if published(&served, "a").await.is_none() { Ok(()) } else { Err("it is there".to_owned()) };
+    crate::patience::eventually("the Ingress on the former load balancer to go", gone).await;
+    assert!(published(&served, "a--intranet").await.is_some());
+    cancel.cancel();
+    running.await.expect("it ends in order");
+}
+
 #[tokio::test]
 async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     let served = Served::start().await;
@@ -1284,11 +1390,7 @@ async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
     for side in [status.public_load_balancer, status.private_load_balancer] {
         assert_eq!(side.expect("a side").ingress[0].domain, "alb-1.example.com");
     }
-    let wanted = rules_of(&object)[0].actions.iter().find_map(|action| match action {
-        Action::InsertHeader { config } if config.key == "K-Network-Hash" => Some(config.value.clone()),
-        _ => None,
-    });
-    *hash.lock().expect("a lock") = wanted;
+    *hash.lock().expect("a lock") = version(&object);
     let ready = settles(&served, "a", ["True", "True"]).await;
     assert_eq!(ready.status.expect("a status").observed_generation, ready.metadata.generation.unwrap_or(0));
 

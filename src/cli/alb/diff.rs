@@ -58,7 +58,8 @@ fn differences(plan: &Plan, input: &Input, classes: &[IngressClass]) -> anyhow::
             Some(live) => text.push_str(&unified(&key, &yaml(&shown(live, &planned))?, &yaml(&planned)?)),
         }
     }
-    for (namespace, name) in &plan.stale {
+    let leaving = plan.leaving.iter().map(|one| (&one.namespace, &one.name));
+    for (namespace, name) in plan.stale.iter().map(|(namespace, name)| (namespace, name)).chain(leaving) {
         let key = ("Ingress".to_owned(), namespace.clone(), name.clone());
         if let Some(live) = live.get(&key) {
             text.push_str(&unified(&key, &yaml(&shown(live, live))?, ""));
