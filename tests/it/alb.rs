@@ -1221,6 +1221,16 @@ pub(crate) async fn balancer(hash: Arc<Mutex<Option<String>>>) -> SocketAddr {
     address
 }
 
+/// A cluster whose KIngresses are the load balancer's.
+async fn with_a_load_balancer() -> Served {
+    let served = Served::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "config-network", "namespace": "knative-serving"},
+        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
+    create(&served, &map).await;
+    served
+}
+
 /// Waits until the KIngress has these conditions, network then load balancer, and their reasons.
 pub(crate) async fn settles(served: &Served, name: &str, wanted: [&str; 2]) -> Ingress {
     let api: Api<Ingress> = Api::namespaced(served.client(), "default");
@@ -1256,11 +1266,7 @@ pub(crate) fn setup(served: &Served, vips: Arc<dyn Vips>) -> Setup {
 #[tokio::test]
 async fn where_a_load_balancer_is_kept_is_found_out() {
     for (scope, wanted) in [(None, "False ALBProgrammingFailed"), (Some("Namespaced"), "Unknown WaitingForAddress")] {
-        let served = Served::start().await;
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": "config-network", "namespace": "knative-serving"},
-            "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
-        create(&served, &map).await;
+        let served = with_a_load_balancer().await;
         if let Some(scope) = scope {
             create(&served, &definition(scope)).await;
         }
@@ -1296,11 +1302,7 @@ fn version(object: &Published) -> Option<String> {
 
 #[tokio::test]
 async fn a_change_of_visibility_is_served_by_both_load_balancers_until_it_is_over() {
-    let served = Served::start().await;
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "config-network", "namespace": "knative-serving"},
-        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
-    create(&served, &map).await;
+    let served = with_a_load_balancer().await;
     create(&served, &definition("Cluster")).await;
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
         "spec": {"ports": [{"port": 80}]}});
@@ -1350,11 +1352,7 @@ async fn a_change_of_visibility_is_served_by_both_load_balancers_until_it_is_ove
 
 #[tokio::test]
 async fn the_controller_publishes_what_stands_and_tells_what_became_of_it() {
-    let served = Served::start().await;
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "config-network", "namespace": "knative-serving"},
-        "data": {"ingress-class": "alb.ingress.networking.knative.dev", "vswitch-ids": "vsw-a,vsw-b"}});
-    create(&served, &map).await;
+    let served = with_a_load_balancer().await;
     create(&served, &definition("Cluster")).await;
     create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
     create(&served, &kingress("aliyun-b", &[("b-1", 100)], None, false, true)).await;
