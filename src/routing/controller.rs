@@ -23,7 +23,7 @@ use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
 use crate::routing::capabilities::{self, Capabilities};
 use crate::routing::delegate::{GATEWAY_SERVICE, Gateways};
-use crate::routing::gate::contract::{knows_route, mode_of};
+use crate::routing::gate::contract::{knows_route, mode_of, rests};
 use crate::routing::keeper::{Keeper, Published, Routes, Way};
 use crate::routing::live::{Live, Seen};
 use crate::routing::model::{CLASS, Gateway, Mode, Probe, Remark, Settings, Side, digest};
@@ -506,7 +506,8 @@ impl Controller {
         let classes = self.classes(&plan).await?;
         plan.stale.extend(self.left_behind(&others, &existing, &plan));
         let missing = missing(&plan, &services);
-        let unready = self.unready(&plan, changing);
+        let fresh = self.fresh(&plan);
+        let mut unready = self.unready(&fresh, &changing);
         let progress: Vec<Progress> = plan
             .outcomes
             .iter()
@@ -516,6 +517,10 @@ impl Controller {
         self.tell_data_plane(chosen);
         // Before anything is written: from here on the gates know of the rules.
         self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
+        // What was on record before may have been taken back up to now, and from now on it is not.
+        for (ingress, services) in self.unready(&fresh, &changing) {
+            unready.entry(ingress).or_default().extend(services);
+        }
         let generations: HashMap<RevisionKey, Option<i64>> = ours
             .iter()
             .map(|one| {
@@ -891,11 +896,9 @@ impl Controller {
         parts.iter().flat_map(|part| part.1.listeners().map(move |secure| way(part, secure))).collect()
     }
 
-    /// The Services each planned Ingress is to lead to for the first time, and that are not ready for it: without servers,
-    /// or of a revision whose owner does not know of the route yet and might let its last pod go.
-    fn unready(&self, plan: &Plan, mut awaited: BTreeSet<RevisionKey>) -> Absent {
-        let Some((keeper, owners)) = &self.gates else { return Absent::new() };
-        let (mut fresh, mut unready) = (BTreeMap::new(), Absent::new());
+    /// The Services each planned Ingress is to lead to for the first time, and of which KIngress it is.
+    fn fresh(&self, plan: &Plan) -> Fresh {
+        let mut fresh = Fresh::new();
         for outcome in &plan.outcomes {
             for (name, part) in &outcome.parts {
                 let key = RevisionKey::new(&outcome.namespace, name);
@@ -906,31 +909,44 @@ impl Controller {
                 let new: BTreeSet<String> =
                     services_of(part).filter(|service| !live.contains(*service)).cloned().collect();
                 if !new.is_empty() {
-                    fresh.insert(key, (outcome, new));
+                    fresh.insert(key, (outcome.name.clone(), new));
                 }
             }
         }
-        let full = |namespace: &str, service: &String| RevisionKey::new(namespace, service);
-        let all = fresh.iter().flat_map(|(key, (_, new))| new.iter().map(|service| full(key.namespace(), service)));
-        let all: BTreeSet<RevisionKey> = all.collect();
-        let empty = self.servers.as_ref().map(|servers| servers.without(&all)).unwrap_or_default();
-        for (key, (outcome, new)) in fresh {
-            let mut is_open = |service: &String| {
+        fresh
+    }
+
+    /// Those of them that are not ready for it: without servers, with others than activators where pods may be gone, or of a
+    /// revision whose owner does not know of the route yet and might let its last pod go. `changing` is awaited besides.
+    fn unready(&self, fresh: &Fresh, changing: &BTreeSet<RevisionKey>) -> Absent {
+        let Some((keeper, owners)) = &self.gates else { return Absent::new() };
+        let (mut awaited, mut open) = (changing.clone(), BTreeSet::new());
+        let mut services: BTreeMap<RevisionKey, bool> = BTreeMap::new();
+        for (key, (kingress, new)) in fresh {
+            for service in new {
+                let full = RevisionKey::new(key.namespace(), service);
                 let revision = RevisionKey::new(key.namespace(), revision_of_service(service));
                 let ours = owners.get(&revision).filter(|sks| keeper.scales(sks));
-                let knows = |sks: &ServerlessService| knows_route(sks.metadata.annotations.as_ref(), &outcome.name);
-                let unknown = ours.is_some_and(|sks| !knows(&sks));
-                if unknown {
+                let on_record = ours.as_ref().and_then(|sks| sks.metadata.annotations.as_ref());
+                if ours.is_some() && !knows_route(on_record, kingress) {
                     awaited.insert(revision);
+                    open.insert((key, service));
                 }
-                unknown || empty.contains(&full(key.namespace(), service))
-            };
-            let open: BTreeSet<String> = new.into_iter().filter(&mut is_open).collect();
-            if !open.is_empty() {
-                unready.insert(key, open);
+                services.insert(full, rests(on_record));
             }
         }
+        let unfit = self.servers.as_ref().map(|servers| servers.unfit(&services)).unwrap_or_default();
         keeper.await_owners(awaited);
+        let mut unready = Absent::new();
+        for (key, (_, new)) in fresh {
+            let is_open = |service: &&String| {
+                open.contains(&(key, *service)) || unfit.contains(&RevisionKey::new(key.namespace(), service))
+            };
+            let services: BTreeSet<String> = new.iter().filter(is_open).cloned().collect();
+            if !services.is_empty() {
+                unready.insert(key.clone(), services);
+            }
+        }
         unready
     }
 
@@ -1328,6 +1344,9 @@ fn named(ours: &[KIngress], others: &[KIngress], existing: &[Ingress]) -> BTreeS
     }
     named
 }
+
+/// By Ingress, the name of its KIngress and the Services it leads to for the first time.
+type Fresh = BTreeMap<RevisionKey, (String, BTreeSet<String>)>;
 
 /// By Ingress, the Services that keep it from being written.
 type Absent = BTreeMap<RevisionKey, BTreeSet<String>>;

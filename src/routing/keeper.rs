@@ -19,7 +19,7 @@
 //! - A rule taken out of a plan leads on until every address has shown the plan without it. Where that cannot be asked
 //!   (`alb-probe: none`, a KIngress that is gone, a backend that does not say which version it was reached by), or where an
 //!   earlier plan that may still be in force had the same version, the horizon must do.
-//! - An answer that may be another revision's, since rules are changing, counts for nobody.
+//! - An answer that may be another revision's, since rules are changing or were when it was asked for, counts for nobody.
 //! - Probes under way are bounded; one that finds no place is sent with the next step.
 
 use crate::api::serverless_service::ServerlessService;
@@ -64,6 +64,39 @@ pub struct Way {
     pub grpc: bool,
     /// The rules.
     pub rules: Vec<Rule>,
+}
+
+impl Way {
+    /// Where its rules lead, of those that lead to revisions.
+    pub fn leads(&self, kingress: &RevisionKey) -> Vec<Leads> {
+        self.rules.iter().flat_map(|rule| self.leads_of(kingress, rule)).collect()
+    }
+
+    fn leads_of(&self, kingress: &RevisionKey, rule: &Rule) -> Vec<Leads> {
+        let scheme = if self.secure { "https" } else { "http" };
+        let host = rule.hosts().next().unwrap_or("*");
+        let said = digest(format!("{:?}{:?}{:?}", rule.conditions, rule.actions, rule.host).as_bytes(), 6);
+        let name: Arc<str> =
+            format!("{}/{} {} ({scheme}://{host}{} {said})", kingress.namespace(), self.ingress, rule.name, rule.path)
+                .into();
+        let ask = Ask::of(rule);
+        // A rule that selects a member shows its servers; the rule with all of them would show whomever chance picks.
+        let selected = |service: &str| {
+            let is =
+                |other: &&Rule| is_selector(other) && groups_of_rule(other).any(|group| group.service_name == service);
+            groups_of_rule(rule).filter(|group| group.weight > 0).nth(1).is_some()
+                && self.rules.iter().any(|it| is(&it))
+        };
+        groups_of_rule(rule)
+            .filter(|group| group.weight > 0 && !selected(&group.service_name))
+            .map(|group| Leads {
+                revision: RevisionKey::new(kingress.namespace(), revision_of_service(&group.service_name)),
+                rule: Arc::clone(&name),
+                group: format!("{}/{}:{}", self.ingress, group.service_name, group.service_port).into(),
+                ask: ask.clone(),
+            })
+            .collect()
+    }
 }
 
 /// A KIngress as it is, or is about to be, published.
@@ -569,12 +602,14 @@ impl Keeper {
                 continue;
             };
             let this = self.clone();
+            // Rules may have changed when the answer comes, and this one was on its way before.
+            let certain = self.lock().is_certain(&key, &probe.target);
             tokio::spawn(async move {
                 let reply = question.ask(probe.target.address, Topic::Who).await;
                 let answer = reply.as_ref().map_or(Answer::Failed, |reply| reply.who(&key));
                 debug!(revision = %key, address = %probe.target.address, rule = %probe.target.rule, ?answer, ?reply, "probe");
                 drop(place);
-                this.answered(&key, &probe, answer);
+                this.answered(&key, &probe, answer, certain);
             });
         }
         for look in self.inner.on_change.get().into_iter().chain(self.inner.on_decision.get()) {
@@ -582,15 +617,14 @@ impl Keeper {
         }
     }
 
-    fn answered(&self, key: &RevisionKey, probe: &Probe, answer: Answer) {
+    fn answered(&self, key: &RevisionKey, probe: &Probe, answer: Answer, certain: bool) {
         if let Some(at) = ANSWERS.iter().position(|(known, _)| *known == answer) {
             self.inner.counters.answers[at].fetch_add(1, Ordering::Relaxed);
         }
         let now = self.inner.clock.now();
         let mut state = self.lock();
-        let is_certain = matches!(answer, Answer::Activator | Answer::Pod) && state.is_certain(key, &probe.target);
         let answer = match answer {
-            Answer::Activator | Answer::Pod if !is_certain => Answer::Elsewhere,
+            Answer::Activator | Answer::Pod if !(certain && state.is_certain(key, &probe.target)) => Answer::Elsewhere,
             other => other,
         };
         let Some(entry) = state.gates.get_mut(key) else { return };
@@ -628,7 +662,7 @@ impl Keep for Keeper {
             }
             state_ref.waiting.remove(key);
             let epoch = asked.marked.map_or(0, |marked| marked.epoch);
-            return Leave { epoch, ..Leave::free(asked.want) };
+            return Leave { epoch, zero: off_record(was), ..Leave::free(asked.want) };
         }
         state_ref.waiting.remove(key);
         let mode = asked.marked.and_then(|marked| marked.mode).unwrap_or_else(|| state_ref.mode_of(key));
@@ -655,9 +689,12 @@ impl Keep for Keeper {
         let probes = self.step(state_ref, key, now);
         let decides = state_ref.differs(key, before.as_ref());
         let leave = state_ref.leave(key, self.inner.timers);
-        if leave.state == GateState::Unrouted {
+        let leave = if leave.state == GateState::Unrouted {
             state_ref.forget(key);
-        }
+            Leave { zero: off_record(was), ..leave }
+        } else {
+            leave
+        };
         drop(state);
         self.after(&BTreeSet::new(), probes);
         // Who asks looks already.
@@ -914,11 +951,10 @@ impl Route {
             let listener = (way.balancer.clone().unwrap_or_default(), way.secure);
             let of_listener = plans.entry(listener).or_insert_with(plan);
             of_listener.rules.push(way.rules.clone());
-            for rule in &way.rules {
-                for lead in leads_of(key, way, rule) {
-                    self.questions.insert(Arc::clone(&lead.rule), Question::of(rule, way.secure, way.grpc));
-                    of_listener.leads.insert(lead);
-                }
+            for lead in way.leads(key) {
+                let question = Question::by(lead.ask.clone(), way.secure, way.grpc);
+                self.questions.insert(Arc::clone(&lead.rule), question);
+                of_listener.leads.insert(lead);
             }
         }
         for listener in plans.keys() {
@@ -949,29 +985,9 @@ impl Route {
     }
 }
 
-/// Where a rule leads that leads to revisions.
-fn leads_of(kingress: &RevisionKey, way: &Way, rule: &Rule) -> Vec<Leads> {
-    let scheme = if way.secure { "https" } else { "http" };
-    let host = rule.hosts().next().unwrap_or("*");
-    let said = digest(format!("{:?}{:?}{:?}", rule.conditions, rule.actions, rule.host).as_bytes(), 6);
-    let name: Arc<str> =
-        format!("{}/{} {} ({scheme}://{host}{} {said})", kingress.namespace(), way.ingress, rule.name, rule.path)
-            .into();
-    let ask = Ask::of(rule);
-    // A rule that selects a member shows its servers; the rule with all of them would show whomever chance picks.
-    let selected = |service: &str| {
-        let is = |other: &&Rule| is_selector(other) && groups_of_rule(other).any(|group| group.service_name == service);
-        groups_of_rule(rule).filter(|group| group.weight > 0).nth(1).is_some() && way.rules.iter().any(|it| is(&it))
-    };
-    groups_of_rule(rule)
-        .filter(|group| group.weight > 0 && !selected(&group.service_name))
-        .map(|group| Leads {
-            revision: RevisionKey::new(kingress.namespace(), revision_of_service(&group.service_name)),
-            rule: Arc::clone(&name),
-            group: format!("{}/{}:{}", way.ingress, group.service_name, group.service_port).into(),
-            ask: ask.clone(),
-        })
-        .collect()
+/// A revision no rule leads to may go to zero once nothing says any more that one does: whoever reads that publishes.
+fn off_record(is_on_record: bool) -> Result<(), Reason> {
+    if is_on_record { Err(Reason::OnRecord) } else { Ok(()) }
 }
 
 /// What the owner of a revision should know of a decision.

@@ -104,7 +104,12 @@ pub struct Reply {
 impl Question {
     /// A request that this rule takes, with whatever value its conditions leave open.
     pub fn of(rule: &Rule, secure: bool, http2: bool) -> Self {
-        let Ask { host, path, headers } = Ask::of(rule);
+        Self::by(Ask::of(rule), secure, http2)
+    }
+
+    /// The same of what a rule is asked by.
+    pub fn by(ask: Ask, secure: bool, http2: bool) -> Self {
+        let Ask { host, path, headers } = ask;
         Self { secure, http2, host, path, headers }
     }
 

@@ -180,22 +180,29 @@ impl Servers {
         }
     }
 
-    /// Those of these Services that lead to nobody. Of a Service of somebody else nothing is known.
-    pub(super) fn without(&self, services: &BTreeSet<RevisionKey>) -> BTreeSet<RevisionKey> {
+    /// Those of these Services that lead to nobody, or, where only activators count since the revision is at rest, to
+    /// anybody else. Of a Service of somebody else nothing is known.
+    pub(super) fn unfit(&self, services: &BTreeMap<RevisionKey, bool>) -> BTreeSet<RevisionKey> {
         let state = self.lock();
-        let is_empty = |service: &&RevisionKey| {
+        let activators: BTreeSet<&String> = state.activators.values().flatten().map(|server| &server.ip).collect();
+        let is_unfit = |service: &RevisionKey, rests: bool| {
             if let Some(ours) = self.inner.services.get(service)
                 && let Some(port) = port::port_of(&ours)
             {
                 let endpoints = self.inner.endpoints.get(service);
-                return endpoints.and_then(|endpoints| port::members_of(&endpoints, port)).is_none();
+                let members = endpoints.and_then(|endpoints| port::members_of(&endpoints, port));
+                return members.is_none_or(|members| rests && members != Members::Activators);
             }
-            let slices = state.of_service.get(*service);
-            slices.is_some_and(|slices| {
-                slices.iter().all(|slice| state.slices.get(slice).is_none_or(|(_, servers)| servers.is_empty()))
-            })
+            let Some(slices) = state.of_service.get(service) else { return false };
+            let mut servers =
+                slices.iter().filter_map(|slice| state.slices.get(slice)).flat_map(|(_, servers)| servers).peekable();
+            servers.peek().is_none() || rests && servers.any(|server| !activators.contains(&server.ip))
         };
-        services.iter().filter(is_empty).cloned().collect()
+        services
+            .iter()
+            .filter(|(service, rests)| is_unfit(service, **rests))
+            .map(|(service, _)| service.clone())
+            .collect()
     }
 
     fn take_in(&self, change: Change<EndpointSlice>) -> bool {

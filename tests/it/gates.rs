@@ -4,7 +4,7 @@
 use crate::apiserver::Served;
 use crate::system::service_alone;
 use ebb::api::ingress::Ingress as KIngress;
-use ebb::api::serving::Revision;
+use ebb::api::serving::{Configuration, Revision, Route};
 use ebb::app::{Autoscaler, Listen, Options};
 use ebb::clock::Clock;
 use ebb::controllers::settings::{self, Maps};
@@ -13,6 +13,7 @@ use ebb::dataplane::server::Stop;
 use ebb::k8s::dial::SystemDial;
 use ebb::local::alb::balancer::Manners;
 use ebb::local::alb::{self, Alb};
+use ebb::local::apiserver::{Effect, Fault, Verb};
 use ebb::local::dial::LocalDial;
 use ebb::local::knative::admission::admission;
 use ebb::local::pods::address::{Address, Addresses};
@@ -32,7 +33,7 @@ use futures::future::BoxFuture;
 use futures::{SinkExt as _, StreamExt as _};
 use http::HeaderValue;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -85,22 +86,34 @@ struct Plan {
     quiet: Duration,
     /// What `config-network` says besides.
     network_map: Value,
+    timers: Timers,
 }
 
 impl Plan {
     fn new(network: u8) -> Self {
         let soon = Span::ZERO..=Span::from_millis(300);
         let manners = Manners { membership: soon.clone(), rules: soon, ..Manners::default() };
-        Self { network, addresses: 1, manners, gated: true, quiet: Duration::from_millis(250), network_map: json!({}) }
+        let (quiet, network_map) = (Duration::from_millis(250), json!({}));
+        Self { network, addresses: 1, manners, gated: true, quiet, network_map, timers: timers() }
     }
 }
 
 struct System {
     served: Served,
     cluster: LocalCluster,
-    autoscaler: Autoscaler,
+    /// The autoscaler and the controller, while they run; and where activators find them.
+    process: Option<Process>,
+    stats: SocketAddr,
+    gated: Option<Timers>,
     addresses: Vec<SocketAddr>,
     _activators: Vec<(CancellationToken, Address)>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What ends together where `ebb run` ends.
+struct Process {
+    autoscaler: Autoscaler,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -179,15 +192,34 @@ impl System {
             });
         }
 
-        let maps = Maps::default();
-        let vips: Arc<dyn Vips> = Arc::new(Double(addresses.clone()));
-        let gates = plan.gated.then(|| Keeper::new(clock, timers(), Arc::clone(&vips)));
+        tasks.close();
+        let gated = plan.gated.then_some(plan.timers);
+        let mut system = Self {
+            served,
+            cluster,
+            process: None,
+            stats: address,
+            gated,
+            addresses,
+            _activators: activators,
+            stop,
+            tasks,
+        };
+        system.begin(stats).await;
+        system
+    }
+
+    /// The autoscaler and the controller begin, knowing nothing but what is written.
+    async fn begin(&mut self, stats: TcpListener) {
+        let (client, clock, maps) = (self.served.client(), Clock::system(), Maps::default());
+        let vips: Arc<dyn Vips> = Arc::new(Double(self.addresses.clone()));
+        let gates = self.gated.map(|timers| Keeper::new(clock, timers, Arc::clone(&vips)));
         let options = Options {
             client: client.clone(),
             clock,
             compat: COMPAT,
             classes: Classes::default(),
-            dial: Arc::new(LocalDial::new(cluster.services().clone())),
+            dial: Arc::new(LocalDial::new(self.cluster.services().clone())),
             cluster_domain: "cluster.local".to_owned(),
             ownership: Choice::Single,
             start: settings::read(&client, &maps, COMPAT).await.expect("settings"),
@@ -207,16 +239,35 @@ impl System {
             vips,
             gates: gates.map(|keeper| (keeper, autoscaler.serverless_services().clone())),
         };
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(Controller::new(setup, &stop).run(stop.clone()));
         tasks.close();
-        Self { served, cluster, autoscaler, addresses, _activators: activators, stop, tasks }
+        self.process = Some(Process { autoscaler, stop, tasks });
     }
 
-    async fn stop(self) {
+    /// The autoscaler and the controller end.
+    async fn end(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        process.stop.cancel();
+        process.tasks.wait().await;
+        process.autoscaler.stop().await;
+    }
+
+    /// They begin anew, where activators look for them.
+    async fn begin_anew(&mut self) {
+        let stats = TcpListener::bind(self.stats).await.expect("the port it had");
+        self.begin(stats).await;
+    }
+
+    fn autoscaler(&self) -> &Autoscaler {
+        &self.process.as_ref().expect("it runs").autoscaler
+    }
+
+    async fn stop(mut self) {
         self.cluster.close_gateway().await;
+        self.end().await;
         self.stop.cancel();
         self.tasks.wait().await;
-        self.autoscaler.stop().await;
         self.cluster.stop().await;
     }
 
@@ -288,7 +339,7 @@ impl System {
 
     /// What is written down of a gate, and what holds the last pod.
     async fn story(&self, revision: &str) -> String {
-        let text = self.autoscaler.metrics().exposition(Format::Prometheus);
+        let text = self.autoscaler().metrics().exposition(Format::Prometheus);
         let held = text.lines().filter(|line| line.starts_with("ebb_alb_gate_held{") && !line.ends_with(" 0"));
         format!("{}; {:?}", self.marks(revision).await, held.collect::<Vec<_>>())
     }
@@ -320,8 +371,25 @@ impl System {
         about.filter_map(|event| event.message).collect()
     }
 
+    /// Somebody else's wrong object, `foreign`: no rule changes any more, and servers come and go.
+    async fn block_rules(&self) -> Api<Ingress> {
+        let wrong = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "foreign", "annotations": {"alb.ingress.kubernetes.io/actions.x": "{}"}},
+            "spec": {"ingressClassName": "knative-alb-ingress-internet", "rules": [{"host": "x.example.com", "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "x", "port": {"name": "use-annotation"}}}}]}}]},
+        });
+        let ingresses: Api<Ingress> = Api::namespaced(self.served.client(), "default");
+        ingresses.patch("foreign", &PatchParams::apply("test"), &Patch::Apply(&wrong)).await.expect("written");
+        eventually("the refusal", async || {
+            self.balancer().refused().pop().ok_or_else(|| "nothing is refused".to_owned())
+        })
+        .await;
+        ingresses
+    }
+
     fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.autoscaler.metrics().exposition(Format::Prometheus);
+        let text = self.autoscaler().metrics().exposition(Format::Prometheus);
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 }
@@ -405,7 +473,7 @@ async fn cycles(network: u8, mode: &str, gated: bool, lasting: Duration, enough:
     let clock = Clock::system();
     let (until, latest) = (clock.now() + Span::from_std(lasting), clock.now() + Span::from_std(PATIENCE));
     let report = Mutex::new(Report::default());
-    let mut feed = system.autoscaler.feed().listen();
+    let mut feed = system.autoscaler().feed().listen();
     let counting = async {
         while let Ok(change) = feed.recv().await {
             if change.to == 0 {
@@ -544,7 +612,7 @@ async fn a_member_of_a_split_keeps_a_pod_as_long_as_it_is_one() {
     let text = serde_json::to_string(&ingresses.get("web").await.expect("an Ingress")).expect("JSON");
     assert!(text.contains("web-00001-private") && text.contains("web-00002-private"), "{text}");
     eventually("no load is left", async || {
-        let rows = system.autoscaler.rows();
+        let rows = system.autoscaler().rows();
         let idle = rows.iter().all(|row| row.decision.as_ref().is_some_and(|decision| decision.desired == 0));
         if idle { Ok(()) } else { Err(format!("{rows:?}")) }
     })
@@ -708,18 +776,7 @@ async fn without_activators_revisions_at_zero_are_woken() {
 async fn somebody_elses_wrong_object_stops_rules_and_no_revision() {
     let system = System::start(Plan::new(180)).await;
     system.apply(&service("web", DIRECT, "")).await;
-    let wrong = json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-        "metadata": {"name": "foreign", "annotations": {"alb.ingress.kubernetes.io/actions.x": "{}"}},
-        "spec": {"ingressClassName": "knative-alb-ingress-internet", "rules": [{"host": "x.example.com", "http": {"paths": [
-            {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "x", "port": {"name": "use-annotation"}}}}]}}]},
-    });
-    let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
-    ingresses.patch("foreign", &PatchParams::apply("test"), &Patch::Apply(&wrong)).await.expect("written");
-    eventually("the refusal", async || {
-        system.balancer().refused().pop().ok_or_else(|| "nothing is refused".to_owned())
-    })
-    .await;
+    let ingresses = system.block_rules().await;
     for _ in 0..2 {
         system.goes_to("web-00001", 0).await;
         system.get(0, "web", "/").await.expect("an answer");
@@ -760,6 +817,126 @@ async fn pods_deleted_on_the_way_to_zero_take_no_request_along() {
         }
     }
     system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_between_the_proof_and_the_write_leaves_nothing_of_the_proof() {
+    let mut system = System::start(Plan::new(185)).await;
+    system.apply(&service("web", DIRECT, "")).await;
+    // What was proven cannot be written.
+    let scale = (Verb::Patch, "deployments.apps/scale");
+    let refused = Fault::once(Effect::fail(500)).on(scale.0).of(scale.1).times(u32::MAX);
+    let before = system.served.store.faults().count(scale.0, scale.1);
+    system.served.store.faults().add(refused);
+    eventually("it is proven, and written in vain", async || {
+        let marks = system.marks("web-00001").await;
+        let proven = marks.contains("observed-path=cold-confirmed") && marks.contains("confirmed-at=");
+        let tried = system.served.store.faults().count(scale.0, scale.1) > before;
+        if proven && tried { Ok(()) } else { Err(marks) }
+    })
+    .await;
+    system.end().await;
+    // While nobody runs the load balancer goes back to the pod, and an address follows nothing any more.
+    let services: Api<ebb::api::serverless_service::ServerlessService> =
+        Api::namespaced(system.served.client(), "default");
+    let serve = Patch::Merge(json!({"spec": {"mode": "Serve"}}));
+    services.patch("web-00001", &PatchParams::default(), &serve).await.expect("written");
+    eventually("it uses the pod", async || match system.who(0, "web").await {
+        Answer::Pod => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    system.balancer().set_stuck(0, true);
+    system.served.store.faults().clear();
+    let marks = system.marks("web-00001").await;
+    assert!(marks.contains("observed-path=cold-confirmed"), "the proof is on record still: {marks}");
+    system.begin_anew().await;
+    eventually("it is told that the last pod stays", async || {
+        match system.events("web-00001", "ScaleToZeroHeld").await {
+            told if told.is_empty() => Err(system.marks("web-00001").await),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert_eq!(system.replicas("web-00001").await, 1);
+    let marks = system.marks("web-00001").await;
+    assert!(!marks.contains("confirmed-at="), "{marks}");
+    system.get(0, "web", "/").await.expect("the pod is there");
+    system.balancer().set_stuck(0, false);
+    system.goes_to("web-00001", 0).await;
+    system.get(0, "web", "/").await.expect("an answer");
+    system.stop().await;
+}
+
+/// A KIngress goes while its revision is at zero, and the load balancer does not follow: requests are answered as before.
+async fn deleted_at_zero(network: u8, mode: &str) {
+    let timers = Timers { horizon: Span::from_seconds(90), ..timers() };
+    let network_map = json!({"alb-data-plane": mode});
+    let system = System::start(Plan { network_map, timers, ..Plan::new(network) }).await;
+    // A revision that lives longer than its route.
+    let configurations: Api<Configuration> = Api::namespaced(system.served.client(), "default");
+    let routes: Api<Route> = Api::namespaced(system.served.client(), "default");
+    let annotations =
+        json!({"autoscaling.knative.dev/window": "6s", "autoscaling.knative.dev/target-burst-capacity": "0"});
+    let configuration = json!({
+        "apiVersion": "serving.knative.dev/v1", "kind": "Configuration", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"template": {"metadata": {"annotations": annotations},
+            "spec": {"containerConcurrency": 10, "containers": [{"image": "ebb.local/hello"}]}}},
+    });
+    let route = json!({
+        "apiVersion": "serving.knative.dev/v1", "kind": "Route", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"traffic": [{"configurationName": "web", "percent": 100}]},
+    });
+    let params = PatchParams::apply("test");
+    configurations.patch("web", &params, &Patch::Apply(configuration)).await.expect("written");
+    routes.patch("web", &params, &Patch::Apply(route)).await.expect("written");
+    eventually("a request is answered", async || system.get(0, "web", "/").await).await;
+    system.goes_to("web-00001", 0).await;
+    let ingresses = system.block_rules().await;
+    routes.delete("web", &DeleteParams::background()).await.expect("deleted");
+    eventually("its rules are taken out", async || match ingresses.get_opt("web").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    // The load balancer has them still; what they lead to stands, and no proof is spared.
+    system.get(0, "web", "/").await.expect("an answer");
+    system.goes_to("web-00001", 0).await;
+    let marks = system.marks("web-00001").await;
+    assert!(marks.contains("observed-path=cold") && marks.contains("routes=web"), "{marks}");
+    system.get(0, "web", "/").await.expect("an answer");
+    // It follows; when nobody can have the rules any more they count no more.
+    ingresses.delete("foreign", &DeleteParams::default()).await.expect("deleted");
+    eventually("the rules are gone", async || match system.get(0, "web", "/").await {
+        // What answers for hosts nobody serves, or nothing at all.
+        Err(text) if text.contains("no such route") || text.contains("no rule") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    eventually("no rule counts", async || match system.phase("web-00001").await.as_str() {
+        "unrouted" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    system.goes_to("web-00001", 0).await;
+    // And with the revision goes what was made for it.
+    configurations.delete("web", &DeleteParams::background()).await.expect("deleted");
+    let services: Api<Service> = Api::namespaced(system.served.client(), "default");
+    let endpoints: Api<Endpoints> = Api::namespaced(system.served.client(), "default");
+    eventually("nothing is left", async || {
+        let services = services.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        let endpoints = endpoints.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        let names = services.into_iter().map(|one| one.metadata).chain(endpoints.into_iter().map(|one| one.metadata));
+        let left: Vec<String> = names.filter_map(|meta| meta.name).filter(|name| name.starts_with("web")).collect();
+        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    })
+    .await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kingress_led_to_outlives_it_until_no_load_balancer_can_have_its_rules() {
+    tokio::join!(deleted_at_zero(186, "header"), deleted_at_zero(187, "port"));
 }
 
 /// A websocket through an address: what the far end sends back.

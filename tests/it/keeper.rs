@@ -2,7 +2,7 @@
 
 use axum::response::IntoResponse as _;
 use ebb::clock::Clock;
-use ebb::routing::gate::contract::{Asked, Keep as _, Leave, Marked};
+use ebb::routing::gate::contract::{Asked, Keep as _, Leave, Marked, OBSERVED_PATH, ROUTES};
 use ebb::routing::gate::{Answer, Members, Path, Pods, Reason, State, Timers};
 use ebb::routing::keeper::{Keeper, Published, Routes, Way};
 use ebb::routing::model::{Action, Forward, InsertHeader, Mode, Rule, ServerGroup};
@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -242,7 +243,14 @@ async fn what_an_earlier_process_knew_as_routed_waits_until_the_rules_are_seen()
     let asked = Asked { want: Path::Cold, pods: Pods { all: 1, ready: 1 }, room: true, written: None, marked };
     assert_eq!(rig.keeper.ask(&other, &asked).zero, Err(Reason::RulesUnknown));
     rig.keeper.take(routes(false, true));
-    assert_eq!(rig.keeper.ask(&other, &asked).zero, Ok(()));
+    // No rule leads to it. Before its last pod goes the record says so, since by that others publish.
+    let leave = rig.keeper.ask(&other, &asked);
+    assert_eq!((leave.state, leave.zero.clone()), (State::Unrouted, Err(Reason::OnRecord)));
+    let there = [(OBSERVED_PATH.to_owned(), "cold".to_owned()), (ROUTES.to_owned(), "web".to_owned())].into();
+    let marks: BTreeMap<&str, Option<String>> = leave.marks(Some(&there)).into_iter().collect();
+    assert_eq!((marks[OBSERVED_PATH].as_deref(), marks[ROUTES].as_deref()), (Some("unrouted"), None));
+    let off_record = Asked { marked: Some(Marked { epoch: 7, routed: false, mode: None }), ..asked };
+    assert_eq!(rig.keeper.ask(&other, &off_record).zero, Ok(()));
     // One that was never routed need not wait.
     let asked = Asked { marked: None, ..asked };
     assert_eq!(rig.keeper.ask(&RevisionKey::new("default", "never-00001"), &asked).zero, Ok(()));

@@ -263,10 +263,12 @@ impl Controller {
         let marks = leave.marks(sks.as_ref().and_then(|sks| sks.metadata.annotations.as_ref()));
         let service = Service { mode, activators: number_of_activators(&spec, ready, self.compat), marks };
         let mut written = None;
-        if scale.apply && scale.want == Some(0) && leave.state != State::Unrouted {
-            // Written first, and only over what was looked at: whoever lets another rule lead here changes it too. Then
-            // the gate has the last word.
-            written = Some(self.ensure_service(key, pa, sks.as_deref(), service.clone(), status, now).await?);
+        if scale.apply && scale.want == Some(0) {
+            if leave.state != State::Unrouted {
+                // Written first, and only over what was looked at: by that others publish.
+                written = Some(self.ensure_service(key, pa, sks.as_deref(), service.clone(), status, now).await?);
+            }
+            // Then the gate has the last word: a rule may have come meanwhile.
             if let Some(gates) = &self.gates
                 && let Err(reason) = gates.may_scale_to_zero(key, leave.epoch)
             {

@@ -8,6 +8,9 @@
 //! - so many answers in a row of one kind that chance cannot explain them: the version in use holds only that kind.
 //!
 //! A version that was replaced long ago ([`Timers::horizon`]) is not in use any more whatever was seen.
+//!
+//! What is written is known by looking, and a look may come too late for what was changed and changed back: then the same
+//! kind stands there since later, and there was another version between.
 
 use super::{Answer, Members, Probe, Target, Timers};
 use crate::units::{Span, Timestamp, saturating_i32};
@@ -27,6 +30,8 @@ const MOST_VERSIONS: usize = 256;
 struct Version {
     number: u64,
     members: Members,
+    /// Since when, as it was told.
+    since: Timestamp,
     replaced: Option<Timestamp>,
 }
 
@@ -74,8 +79,16 @@ impl Belief {
         timers: &Timers,
     ) {
         (self.pods, self.activators) = (pods, activators);
+        let latest = self.versions.back().map(|version| (version.members, version.since));
         if let Some((members, since)) = written
-            && self.versions.back().map(|version| version.members) != Some(members)
+            && latest.is_some_and(|(before, told)| before == members && told < since)
+        {
+            let between = if members == Members::Activators { Members::Pods } else { Members::Activators };
+            self.append(between, since, since);
+            self.append(members, since, now);
+        }
+        if let Some((members, since)) = written
+            && latest.map(|(before, _)| before) != Some(members)
         {
             let first = self.versions.is_empty();
             if first && !fresh {
@@ -86,10 +99,10 @@ impl Belief {
                     Members::Pods | Members::Activators => &[Members::Activators, Members::Both],
                 };
                 for earlier in unknown {
-                    self.append(*earlier, since);
+                    self.append(*earlier, since, since);
                 }
             }
-            self.append(members, if first { since } else { now });
+            self.append(members, since, if first { since } else { now });
         }
         while fresh && self.versions.len() > 1 {
             self.versions.pop_front();
@@ -241,12 +254,17 @@ impl Belief {
         self.versions.back().map(|version| version.members)
     }
 
-    fn append(&mut self, members: Members, at: Timestamp) {
+    /// What is known is of another group; of this one nothing is.
+    pub(super) fn forget(&mut self) {
+        *self = Self { round: self.round + 1, ..Self::default() };
+    }
+
+    fn append(&mut self, members: Members, since: Timestamp, at: Timestamp) {
         let number = self.versions.back().map_or(0, |version| version.number + 1);
         if let Some(latest) = self.versions.back_mut() {
             latest.replaced = Some(at);
         }
-        self.versions.push_back(Version { number, members, replaced: None });
+        self.versions.push_back(Version { number, members, since, replaced: None });
         self.round += 1;
         for sight in self.sights.values_mut() {
             (sight.row, sight.only_since, sight.saw_pod, sight.saw_activator) = (None, None, false, false);

@@ -3,7 +3,9 @@
 //!
 //! The annotations are written by the owner of a revision alone, together with the mode of its ServerlessService. Whoever
 //! publishes rules reads them: a rule that leads to a revision for the first time waits until the owner has said that it
-//! knows of the route ([`ROUTES`]), since from then on the last pod stays until the gate lets it go.
+//! knows of the route ([`ROUTES`]), since from then on the last pod stays until the gate lets it go; and, of a revision at
+//! rest, until nothing but activators stands where the rule leads. The owner takes a route off the record before it lets
+//! the last pod of a revision go that no rule leads to any more: what stands there is relied upon.
 
 use super::{Members, Path, Pods, Reason, State};
 use crate::routing::model::Mode;
@@ -196,6 +198,12 @@ pub fn knows_route(annotations: Option<&BTreeMap<String, String>>, kingress: &st
         .is_some_and(|routes| routes.split(',').any(|route| route == kingress))
 }
 
+/// Whether the pods of a revision may be gone by now, as its owner has it.
+pub fn rests(annotations: Option<&BTreeMap<String, String>>) -> bool {
+    let observed = annotations.and_then(|annotations| State::read(annotations.get(OBSERVED_PATH)?));
+    observed.is_some_and(State::rests)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +232,7 @@ mod tests {
         assert_eq!(there[CONFIRMED_AT], "1970-01-01T00:00:00Z");
         assert_eq!(Marked::read(Some(&there)), Some(Marked { epoch: 42, routed: true, mode: Some(Mode::Header) }));
         assert!(knows_route(Some(&there), "web") && !knows_route(Some(&there), "we"));
+        assert!(rests(Some(&there)) && !rests(None));
 
         let draining = written(&leave(State::Draining), there.clone());
         assert!(!draining.contains_key(CONFIRMED_AT));

@@ -192,6 +192,11 @@ impl State {
         Self::ALL.into_iter().find(|state| state.word() == word)
     }
 
+    /// Whether its pods may be gone by now, whatever its group still holds of them.
+    pub fn rests(self) -> bool {
+        matches!(self, Self::ColdConfirmed | Self::Cold | Self::Waking)
+    }
+
     /// Its word.
     pub fn word(self) -> &'static str {
         match self {
@@ -411,11 +416,13 @@ pub enum Reason {
     Room,
     /// Which rules there are is not known yet.
     RulesUnknown,
+    /// It is still on record that a rule leads to it, by which another may be published.
+    OnRecord,
 }
 
 impl Reason {
     /// The words of those that keep the last pod of a revision that is to go to zero.
-    pub const HOLDING: [&'static str; 16] = [
+    pub const HOLDING: [&'static str; 17] = [
         "few_activators",
         "hold_mode",
         "late",
@@ -423,6 +430,7 @@ impl Reason {
         "no_address",
         "no_pods",
         "not_written",
+        "on_record",
         "other_epoch",
         "pinned",
         "pods_lost",
@@ -457,6 +465,7 @@ impl Reason {
             Self::Late { .. } => "late",
             Self::Room => "room",
             Self::RulesUnknown => "rules_unknown",
+            Self::OnRecord => "on_record",
         }
     }
 
@@ -500,6 +509,7 @@ impl fmt::Display for Reason {
             Self::Late { missing, .. } => write!(f, "given up for now: {missing}"),
             Self::Room => f.write_str("the room for a burst has changed"),
             Self::RulesUnknown => f.write_str("it is not known yet which rules lead to it"),
+            Self::OnRecord => f.write_str("it is still on record that a rule leads to it"),
         }
     }
 }
@@ -515,8 +525,6 @@ pub struct Decision {
     pub mode: Mode,
     /// What its group is to hold; `None` leaves it as it is, because nothing lives that could be put in.
     pub members: Option<Members>,
-    /// Whether rules that lead to it may be published: its group has live members.
-    pub publish: bool,
     /// Whether at least one pod must be wanted.
     pub pin: bool,
     /// Whether the last pod may go, and if not, why.
@@ -631,8 +639,11 @@ impl Gate {
         }
         // With pods that serve, which stay until all of the new way is proven. A revision whose pods have no room for a burst
         // is never `warm`.
-        if matches!(self.state, State::Warm | State::Burst | State::Unrouted) || self.mode == Mode::Hold {
+        let may = matches!(self.state, State::Warm | State::Burst | State::Unrouted) || self.mode == Mode::Hold;
+        if may && self.mode != seen.mode {
             self.mode = seen.mode;
+            // It leads to another group now, which has a past of its own.
+            self.belief.forget();
         }
         self.decision(now, seen, &aim)
     }
@@ -798,7 +809,6 @@ impl Gate {
             epoch: self.epoch,
             mode: self.mode,
             members,
-            publish: members.is_some() && seen.written.is_some(),
             // A revision at rest is woken only by what keeps it up, and one that goes keeps its pod until it may go.
             pin: match self.state {
                 Unrouted => false,

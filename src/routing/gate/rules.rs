@@ -2,8 +2,8 @@
 //! balancer was seen to follow a later one there.
 //!
 //! Each plan of an Ingress has a number that grows, and its rules answer a probe with its version. A rule that was taken
-//! out of the plan leads on until an address has shown a later plan, three times in a row; an address that never does keeps
-//! it. A version that an earlier plan had too, which may still be in force, shows that plan and no later one: whoever
+//! out of the plan leads on until every address was seen to have a later plan (`live` looks); an address that never does
+//! keeps it. A version that an earlier plan had too, which may still be in force, shows that plan and no later one: whoever
 //! changes something and back again has to wait.
 //!
 //! Pods do not say whose they are, and neither do Knative's activators. So an answer counts for a revision only where every
@@ -17,8 +17,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Answers in a row that show which plan is in force.
-const IN_A_ROW: u32 = 3;
 /// Plans remembered at most. With more under way than that the oldest are taken for one.
 const MOST_PLANS: usize = 32;
 
@@ -132,14 +130,8 @@ pub struct Rules {
     plans: VecDeque<Plan>,
     /// The plan that stands for older ones too, of which is not known any more what they answered.
     blurred: Option<u64>,
-    addresses: BTreeMap<SocketAddr, Shown>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Shown {
-    /// The plan that is in force, or was.
-    plan: u64,
-    row: (u64, u32),
+    /// The plan each has, or had; 0 where none was seen.
+    addresses: BTreeMap<SocketAddr, u64>,
 }
 
 impl Rules {
@@ -167,28 +159,15 @@ impl Rules {
         }
     }
 
-    /// An address answered with a version, or with nothing to tell it by.
-    pub fn show(&mut self, address: SocketAddr, version: Option<&str>) {
-        let Some(shown) = self.addresses.get_mut(&address) else { return };
-        let of_version = |plan: &&Plan| shown.plan <= plan.number && plan.version.as_deref() == version;
-        let Some(plan) = self.plans.iter().find(of_version).filter(|_| version.is_some()) else {
-            shown.row.1 = 0;
-            return;
-        };
-        let plan = plan.number;
-        shown.row = if shown.row.0 == plan { (plan, shown.row.1.saturating_add(1)) } else { (plan, 1) };
-        if IN_A_ROW <= shown.row.1 {
-            shown.plan = shown.plan.max(plan);
-        }
-        self.forget_what_has_passed();
-    }
-
     /// Every address is past the plans before this one.
     pub fn pass(&mut self, plan: u64) {
         for shown in self.addresses.values_mut() {
-            shown.plan = shown.plan.max(plan);
+            *shown = plan.max(*shown);
         }
-        self.forget_what_has_passed();
+        let passed = self.addresses.values().min().copied().unwrap_or(0);
+        while self.plans.len() > 1 && self.plans[0].number < passed {
+            self.plans.pop_front();
+        }
         // Nobody is left who could have another.
         if self.addresses.is_empty() {
             self.plans.retain(|of| plan <= of.number);
@@ -202,20 +181,13 @@ impl Rules {
         version.is_some() && !self.plans.iter().any(|of| of.number < plan && is_alike(of))
     }
 
-    fn forget_what_has_passed(&mut self) {
-        let passed = self.addresses.values().map(|shown| shown.plan).min().unwrap_or(0);
-        while self.plans.len() > 1 && self.plans[0].number < passed {
-            self.plans.pop_front();
-        }
-    }
-
     /// Whether an answer by this way is the revision's own, whatever plan is in force at the address: all that may be lead
     /// the question to the revision alone, or nowhere.
     pub fn is_certain(&self, target: &Target, revision: &RevisionKey) -> bool {
         let Some(shown) = self.addresses.get(&target.address) else { return false };
         let leads = self.plans.iter().flat_map(|plan| &plan.leads).find(|leads| leads.rule == target.rule);
         let Some(Leads { ask, .. }) = leads else { return false };
-        self.plans.iter().filter(|plan| shown.plan <= plan.number).all(|plan| {
+        self.plans.iter().filter(|plan| *shown <= plan.number).all(|plan| {
             let firsts = plan.rules.iter().filter_map(|rules| rules.iter().find(|rule| ask.is_taken_by(rule)));
             let mut services = firsts.flat_map(|rule| groups_of_rule(rule).filter(|group| group.weight > 0));
             services.all(|group| revision_of_service(&group.service_name) == revision.name())
@@ -232,16 +204,6 @@ impl Rules {
         self.plans.iter().flat_map(|plan| &plan.leads).map(|leads| &leads.rule)
     }
 
-    /// The plan that every address has shown.
-    pub fn in_force(&self) -> Option<u64> {
-        self.addresses.values().map(|shown| shown.plan).min().filter(|plan| *plan > 0)
-    }
-
-    /// Whether every address has shown the latest plan.
-    pub fn is_settled(&self) -> bool {
-        self.plans.back().map(|plan| plan.number) == self.in_force()
-    }
-
     /// Whether a rule of a plan up to this one leads to the revision, or may.
     pub fn routes(&self, revision: &RevisionKey, up_to: u64) -> bool {
         let mut plans = self.plans.iter().filter(|plan| plan.number <= up_to);
@@ -252,7 +214,7 @@ impl Rules {
     pub fn targets(&self, revision: &RevisionKey) -> BTreeSet<Target> {
         let mut targets = BTreeSet::new();
         for (address, shown) in &self.addresses {
-            for plan in self.plans.iter().filter(|plan| shown.plan <= plan.number) {
+            for plan in self.plans.iter().filter(|plan| *shown <= plan.number) {
                 for leads in plan.leads.iter().filter(|leads| leads.revision == *revision) {
                     let (rule, group) = (Arc::clone(&leads.rule), Arc::clone(&leads.group));
                     targets.insert(Target { address: *address, rule, group });
@@ -306,47 +268,34 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_taken_out_leads_on_until_each_address_was_seen_past_it() {
+    fn a_rule_taken_out_leads_on_until_every_address_was_seen_past_it() {
         let (one, two) = (RevisionKey::new("default", "one"), RevisionKey::new("default", "two"));
         let mut rules = rules();
         rules.publish(plan(1, "a", &[rule("one", None)]));
-        assert_eq!((rules.targets(&one).len(), rules.in_force()), (2, None));
-        for number in 0..2 {
-            (0..3).for_each(|_| rules.show(address(number), Some("a")));
-        }
-        assert!(rules.is_settled());
+        assert_eq!(rules.targets(&one).len(), 2);
+        rules.pass(1);
         rules.publish(plan(2, "b", &[rule("two", None)]));
         assert!(!rules.routes(&two, 1) && rules.routes(&two, 2));
-        // An answer that tells nothing breaks the row.
-        rules.show(address(0), Some("b"));
-        rules.show(address(0), Some("b"));
-        rules.show(address(0), None);
         assert_eq!((rules.targets(&one).len(), rules.targets(&two).len()), (2, 2));
-        (0..3).for_each(|_| rules.show(address(0), Some("b")));
-        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2)), (1, true), "one address may still use it");
-        (0..3).for_each(|_| rules.show(address(1), Some("b")));
-        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2), rules.is_settled()), (0, false, true));
+        // An address that comes may have any plan that is not passed by all.
+        rules.set_addresses(&[address(0)].into());
+        rules.set_addresses(&[address(0), address(1)].into());
+        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2)), (2, true));
+        rules.pass(2);
+        assert_eq!((rules.targets(&one).len(), rules.routes(&one, 2), rules.targets(&two).len()), (0, false, 2));
     }
 
     #[test]
     fn who_changes_back_cannot_tell_before_from_after() {
-        let two = RevisionKey::new("default", "two");
         let mut rules = rules();
         rules.publish(plan(1, "a", &[rule("one", None)]));
         rules.pass(1);
         rules.publish(plan(2, "b", &[rule("two", None)]));
         rules.publish(plan(3, "a", &[rule("one", None)]));
-        assert!(!rules.tells_apart(3) && rules.tells_apart(2));
-        for number in 0..2 {
-            (0..9).for_each(|_| rules.show(address(number), Some("a")));
-        }
-        assert_eq!((rules.targets(&two).len(), rules.is_settled()), (2, false), "the plan between may still come");
+        assert!(!rules.tells_apart(3) && rules.tells_apart(2), "the plan between may still come");
         // Seen between, there is no doubt afterwards.
-        for number in 0..2 {
-            (0..3).for_each(|_| rules.show(address(number), Some("b")));
-            (0..3).for_each(|_| rules.show(address(number), Some("a")));
-        }
-        assert_eq!((rules.targets(&two).len(), rules.is_settled()), (0, true));
+        rules.pass(2);
+        assert!(rules.tells_apart(3));
     }
 
     #[test]
