@@ -688,7 +688,7 @@ impl Controller {
                     .as_ref()
                     .filter(|status| Some(status.observed_generation) == kingress.metadata.generation)?;
                 let ready = find(&status.conditions, READY).filter(|ready| ready.status == Status::True)?;
-                Some((key, ready.last_transition_time.map_or(now, |since| from_jiff(since))))
+                Some((key, ready.last_transition_time.map_or(now, from_jiff)))
             })
             .collect();
         let is_over = |Leaving { namespace, kingress, .. }: &Leaving| {
