@@ -489,3 +489,32 @@ fn a_rule_that_is_not_in_force_does_not_hold_what_was_seen_through_another() {
     }
     panic!("{:?}", gate.state());
 }
+
+#[test]
+fn what_was_changed_and_changed_back_unseen_may_still_come() {
+    // An address shows activators. Where they are from before pods that nobody here saw come and go, it will show those.
+    for unseen in [false, true] {
+        let (mut gate, targets) = (Gate::new(Mode::Header, Timers::default()), BTreeSet::from([target(0, 0)]));
+        let (mut now, mut written) = (START, (Members::Pods, START - Span::from_seconds(7200)));
+        let mut confirmed = false;
+        for tick in 0..3_000 {
+            now = now + TICK;
+            if tick == 600 {
+                gate.request(now, Path::Cold);
+                written.1 = if unseen { now } else { written.1 };
+            }
+            let pods = Pods { all: 1, ready: 1 };
+            let seen = Seen { written: Some(written), pods, activators: 2, ..Seen::new(Mode::Header, &targets) };
+            let decision = gate.step(now, &seen);
+            for probe in decision.probes {
+                let answer = if written.0 == Members::Pods { Answer::Pod } else { Answer::Activator };
+                gate.answer(now, &probe, answer);
+            }
+            if let Some(members) = decision.members.filter(|members| *members != written.0) {
+                written = (members, now);
+            }
+            confirmed |= decision.state == State::ColdConfirmed;
+        }
+        assert_eq!(confirmed, !unseen, "{:?}", gate.state());
+    }
+}
