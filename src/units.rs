@@ -325,10 +325,10 @@ impl FromStr for RevisionKey {
     }
 }
 
-/// A revision, and the number that stands for it for as long as a process knows it.
+/// A revision, and a number that stands for it where it is spoken of often.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numbered {
-    /// The number, which no other revision has there.
+    /// The number, which is no other revision's there.
     pub number: u32,
     /// Whose it is.
     pub key: RevisionKey,

@@ -35,8 +35,9 @@ pub struct News {
     pub now: Timestamp,
     /// States of revisions that were not told of yet, before any of their inputs.
     pub states: Vec<(Numbered, RevisionForm)>,
-    /// Revisions that came since, with nothing yet; all their inputs are told.
-    pub begun: Vec<Numbered>,
+    /// Revisions that came since, with nothing yet or with the state in which another process left them; all their inputs
+    /// after that are told.
+    pub begun: Vec<(Numbered, Option<RevisionForm>)>,
     /// Inputs of revisions told of before, by their number, in the order they acted.
     pub inputs: Vec<(u32, Input)>,
     /// The decisions some of them led to, by the place of the input.
@@ -85,7 +86,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    begun: Vec<Numbered>,
+    begun: Vec<(Numbered, Option<RevisionForm>)>,
     inputs: Vec<(u32, Input)>,
     /// By the place of the input.
     decisions: Vec<(usize, Print)>,
@@ -239,8 +240,14 @@ impl Log {
         Some((queue, here))
     }
 
-    /// The bucket has a new revision.
-    pub(super) fn begin(&mut self, bucket: usize, number: u32, key: &RevisionKey) {
+    /// The bucket has a new revision, in the state that `state` writes if it is not empty.
+    pub(super) fn begin(
+        &mut self,
+        bucket: usize,
+        number: u32,
+        key: &RevisionKey,
+        state: impl Fn() -> Option<RevisionForm>,
+    ) {
         if let Some(let_go) = self.let_go.get_mut(bucket) {
             *let_go = false;
         }
@@ -248,7 +255,7 @@ impl Log {
             let mut waiting = queue.lock();
             // An input follows at once, so there are no more of these than of those.
             if !waiting.behind {
-                waiting.begun.push(Numbered { number, key: key.clone() });
+                waiting.begun.push((Numbered { number, key: key.clone() }, state()));
             }
         }
     }

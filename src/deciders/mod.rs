@@ -460,7 +460,8 @@ impl Deciders {
             self.shared.counters.resumed.fetch_add(1, Ordering::Relaxed);
             let life = self.shared.lives.fetch_add(1, Ordering::Relaxed);
             let next = revision.next_tick();
-            let entry = self.entry(&mut table, &key);
+            let state = || Some(revision.write());
+            let entry = self.entry_in(&mut table, &key, state);
             (entry.revision, entry.life) = (revision, life);
             self.apply(&mut table, &key, now, Event::Resumed { ready, lossy });
             let changed = self.take_in_early(&mut table, &key, now, ready);
@@ -595,11 +596,21 @@ impl Deciders {
     }
 
     fn entry<'a>(&self, table: &'a mut Table, key: &RevisionKey) -> &'a mut Entry {
+        self.entry_in(table, key, || None)
+    }
+
+    /// The entry of a revision; followers are told of a new one in the state that `state` writes.
+    fn entry_in<'a>(
+        &self,
+        table: &'a mut Table,
+        key: &RevisionKey,
+        state: impl Fn() -> Option<RevisionForm>,
+    ) -> &'a mut Entry {
         let Table { revisions, number, log, .. } = table;
         revisions.entry(key.clone()).or_insert_with(|| {
             let bucket = self.shared.ring.owner(key.as_str());
             *number = number.wrapping_add(1);
-            log.begin(bucket, *number, key);
+            log.begin(bucket, *number, key, state);
             Entry { revision: Revision::default(), bucket, number: *number, life: 0 }
         })
     }

@@ -93,8 +93,8 @@ impl Recorder {
         }
         let mut buckets = self.buckets.iter_mut().enumerate();
         if !buckets.all(|(number, bucket)| bucket.tell_anew(number, &self.journal)) {
-            // What was told so far is in no file: the present one goes on from fresh states, the next is tried again.
-            self.buckets.iter_mut().for_each(Bucket::lose);
+            // What was told so far is in no file. With the next look all is told afresh, to whichever file that finds.
+            self.buckets.iter_mut().filter(|bucket| bucket.follower.is_some()).for_each(Bucket::lose);
             return;
         }
         let batch = Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
@@ -168,7 +168,9 @@ impl Bucket {
 
     fn batch(&mut self, news: News) -> Batch {
         let News { now, states, begun, inputs, decisions, ended, .. } = news;
-        self.known.extend(states.iter().map(|(name, _)| name).chain(&begun).map(|name| name.number));
+        self.known.extend(
+            states.iter().map(|(name, _)| name).chain(begun.iter().map(|(name, _)| name)).map(|name| name.number),
+        );
         let gone = if ended { self.known.drain().collect() } else { Vec::new() };
         let lost = std::mem::take(&mut self.lost);
         Batch { states, begun, inputs, decisions, gone, lost, ..Batch::nothing(now) }
@@ -187,7 +189,7 @@ fn split(batch: Batch, untold: &HashSet<u32>) -> (Batch, Batch) {
     after.states = batch.states;
     after.lost = batch.lost;
     // One that is told of anew may have begun so lately that the present file does not know it either.
-    (before.begun, after.begun) = batch.begun.into_iter().partition(|name| untold.contains(&name.number));
+    (before.begun, after.begun) = batch.begun.into_iter().partition(|(name, _)| untold.contains(&name.number));
     let mut decisions = batch.decisions.into_iter().peekable();
     for (place, (number, input)) in batch.inputs.into_iter().enumerate() {
         let side = if untold.contains(&number) { &mut before } else { &mut after };

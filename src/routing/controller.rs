@@ -549,7 +549,8 @@ impl Controller {
         for outcome in plan.outcomes.iter().filter(|outcome| !outcome.delegated.is_empty()) {
             let key = RevisionKey::new(&outcome.namespace, &outcome.name);
             let Some(kingress) = self.kingresses.get(&key) else { continue };
-            match self.gateways.make(&kingress, &outcome.delegated, settings.eni).await {
+            let is_there = |key: &RevisionKey| self.services.get(key).is_some();
+            match self.gateways.make(&kingress, &outcome.delegated, settings.eni, is_there).await {
                 Ok(true) => {}
                 Ok(false) => self.queue.add_after(self.key.clone(), GATEWAYS_AGAIN),
                 Err(error) => unwritten = Some(LookError::from(error)),
@@ -597,6 +598,7 @@ impl Controller {
                 && !outcome.delegated.contains_key(&service.name_any())
         };
         let left = self.services.select(|service, object| service.namespace() == key.namespace() && is_left(object));
+        let mut failed = None;
         for service in left {
             let name = service.name_any();
             let named = self.ingresses.select(|ingress, object| {
@@ -605,10 +607,10 @@ impl Controller {
                     && rules.iter().flat_map(groups_of_rule).any(|group| group.service_name == name)
             });
             if named.is_empty() {
-                self.gateways.remove(&RevisionKey::new(key.namespace(), &name)).await?;
+                failed = self.gateways.remove(&RevisionKey::new(key.namespace(), &name)).await.err().or(failed);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The load balancers there are; nothing where the kind is not known.
@@ -762,7 +764,7 @@ impl Controller {
             });
             wanted.extend(routed);
         }
-        let exhausted = servers.make(&wanted, settings.request_timeout, settings.eni).await?;
+        let (exhausted, failed) = servers.make(&wanted, settings.request_timeout, settings.eni).await?;
         let fresh: Vec<RevisionKey> = {
             let mut state = self.lock();
             let fresh = exhausted.difference(&state.without_port).cloned().collect();
@@ -780,7 +782,7 @@ impl Controller {
         if !fresh.is_empty() {
             self.queue.add(self.key.clone(), Lane::Fast);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// What the rules that select members of splits ask for: random, and another each day. Whoever owns the load balancer
@@ -971,7 +973,23 @@ impl Controller {
                 outcome = Err(error);
             }
         }
+        // Where something of a KIngress is not published yet, what there is may be all that serves it.
+        let is_withheld = |key: RevisionKey| absent.0.contains_key(&key) || absent.1.contains_key(&key);
+        let withheld: BTreeSet<(&str, &str)> = plan
+            .outcomes
+            .iter()
+            .filter(|outcome| {
+                outcome.parts.iter().any(|(name, _)| is_withheld(RevisionKey::new(&outcome.namespace, name)))
+            })
+            .map(|outcome| (outcome.namespace.as_str(), outcome.name.as_str()))
+            .collect();
         for (namespace, name) in &plan.stale {
+            let object = existing.iter().find(|object| {
+                object.metadata.name.as_ref() == Some(name) && object.metadata.namespace.as_ref() == Some(namespace)
+            });
+            if object.and_then(plan::made_for).is_some_and(|owner| withheld.contains(&(namespace.as_str(), owner))) {
+                continue;
+            }
             let api: Api<Ingress> = Api::namespaced(self.flow.client().clone(), namespace);
             let deleted = self
                 .flow

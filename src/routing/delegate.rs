@@ -107,12 +107,14 @@ impl Gateways {
         self.lock().servers.values().any(|servers| !servers.is_empty())
     }
 
-    /// Sees to it that these Services of a KIngress lead to gateways that know it. Says whether all of them do.
+    /// Sees to it that these Services of a KIngress lead to gateways that know it, also one that somebody removed. Says
+    /// whether all of them do.
     pub(super) async fn make(
         &self,
         kingress: &KIngress,
         delegated: &BTreeMap<String, Vec<IngressSplit>>,
         eni: bool,
+        is_there: impl Fn(&RevisionKey) -> bool,
     ) -> Result<bool, WriteError> {
         let mut all = true;
         for (name, splits) in delegated {
@@ -121,7 +123,7 @@ impl Gateways {
             all &= whole;
             if servers.is_empty() {
                 all = false;
-            } else if self.lock().splits.get(&key).is_none_or(|split| split.written != servers) {
+            } else if self.lock().splits.get(&key).is_none_or(|split| split.written != servers) || !is_there(&key) {
                 self.write(&key, kingress, &servers, eni).await?;
                 info!(service = %key, servers = servers.len(), "a split is an activator's");
                 self.lock().splits.entry(key).or_default().written = servers;
@@ -215,12 +217,12 @@ impl Gateways {
         let (client, flow, params) = (self.inner.flow.client(), &self.inner.flow, DeleteParams::default());
         let services: Api<Service> = Api::namespaced(client.clone(), key.namespace());
         let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), key.namespace());
-        // What leads to it goes before where it leads.
-        let gone =
-            flow.write(Urgency::Routing, || async { services.delete(key.name(), &params).await.map(drop) }).await;
-        gone.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        // The Service last: by it this is tried again. No rule leads there.
         let gone =
             flow.write(Urgency::Routing, || async { endpoints.delete(key.name(), &params).await.map(drop) }).await;
+        gone.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        let gone =
+            flow.write(Urgency::Routing, || async { services.delete(key.name(), &params).await.map(drop) }).await;
         gone.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
         self.lock().splits.remove(key);
         info!(service = %key, "a split is no activator's any more");

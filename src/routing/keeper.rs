@@ -967,8 +967,8 @@ impl Route {
         for (listener, rules) in &mut self.listeners {
             rules.publish(plans.remove(listener).unwrap_or_else(plan));
         }
-        // A load balancer without a name has not taken a rule yet.
-        if self.listeners.keys().any(|(name, _)| !name.is_empty()) {
+        // A load balancer without a name has not taken a rule yet. Once all have one, nothing is left of that.
+        if ways.iter().all(|way| way.balancer.is_some()) && self.listeners.keys().any(|(name, _)| !name.is_empty()) {
             self.listeners.retain(|(name, _), _| !name.is_empty());
         }
     }

@@ -46,8 +46,8 @@ pub struct Plan {
     /// Ingresses of ours that are in the way of nothing any more, by namespace and name: of a KIngress that needs them no
     /// longer, or that is another class's by now and served there.
     pub stale: Vec<(String, String)>,
-    /// Ingresses on a load balancer that their KIngress leaves for another, as when its visibility changes. Each is stale
-    /// once the KIngress was seen to be served there.
+    /// Ingresses on a load balancer that their KIngress leaves for another, since its visibility changed or the settings say
+    /// so. Each is stale once the KIngress was seen to be served there.
     pub leaving: Vec<Leaving>,
     /// What became of each KIngress, the oldest first.
     pub outcomes: Vec<Outcome>,
@@ -340,6 +340,13 @@ fn stale(
     (stale, leaving)
 }
 
+/// The KIngress an Ingress was made for, if it was made here.
+pub fn made_for(object: &Ingress) -> Option<&str> {
+    let mut owners = object.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "Ingress");
+    owner.filter(|_| is_made_here(object)).map(|owner| owner.name.as_str())
+}
+
 /// The Ingresses that were made for these KIngresses, by namespace and name.
 pub fn owned_by(kingresses: &[KIngress], existing: &[Ingress]) -> Vec<(String, String)> {
     let made = existing.iter().filter(|object| is_made_here(object));
@@ -415,26 +422,54 @@ impl<'a> Room<'a> {
         existing.iter().filter(move |object| is_ours(object, ingress))
     }
 
-    /// What a part is called, and the Ingress of that name. An Ingress cannot change its load balancer without being on
-    /// neither for a while, so a part that moves gets another name, and keeps it there.
-    fn name(&self, ingress: &KIngress, part: &Part, two_private: bool) -> (String, Option<&'a Ingress>) {
-        let named = |moved| {
-            let name = part_name(ingress.metadata.name.as_deref().unwrap_or_default(), part, two_private, moved);
+    /// What each part is called, and the Ingress of that name. An Ingress cannot change its load balancer without being on
+    /// neither for a while, so a part that moves gets another name, and keeps it there. Where the private names or all
+    /// others are on its load balancer already, in an Ingress of which no other part is, it becomes that one: two for the
+    /// same hosts would be in each other's way.
+    fn names(&self, ingress: &KIngress, parts: &[Part], two_private: bool) -> Vec<(String, Option<&'a Ingress>)> {
+        let owner = ingress.metadata.name.as_deref().unwrap_or_default();
+        let find = |name: &String| {
             let is = |object: &&Ingress| {
-                object.metadata.name.as_ref() == Some(&name) && object.metadata.namespace == ingress.metadata.namespace
+                object.metadata.name.as_ref() == Some(name) && object.metadata.namespace == ingress.metadata.namespace
             };
-            let found = self.existing.iter().find(is);
-            (name, found)
+            self.existing.iter().find(is)
         };
-        let balancer = self.settings.balancer(part.side);
-        let is_there = |object: &Ingress| side_of(object).is_none_or(|side| self.settings.balancer(side) == balancer);
-        let (first, moved) = (named(false), named(true));
-        let moves = match (first.1, moved.1) {
-            (Some(object), _) => is_ours(object, ingress) && !is_there(object),
-            (None, Some(object)) => is_ours(object, ingress) && is_there(object),
-            (None, None) => false,
+        // An Ingress of this KIngress on the load balancer of a part.
+        let there = |name: &String, part: &Part| {
+            let balancer = self.settings.balancer(part.side);
+            let on_it = |object: &&Ingress| side_of(object).is_none_or(|side| self.settings.balancer(side) == balancer);
+            find(name).filter(|object| is_ours(object, ingress)).filter(on_it)
         };
-        if moves { moved } else { first }
+        let named = |part: &Part| [false, true].map(|moved| part_name(owner, part, two_private, moved));
+        let mut names: Vec<Option<String>> =
+            parts.iter().map(|part| named(part).into_iter().find(|name| there(name, part).is_some())).collect();
+        for (at, part) in parts.iter().enumerate() {
+            let other = match part.role {
+                Role::Primary => Role::Private,
+                Role::Private => Role::Primary,
+                Role::Grpc | Role::GrpcHttp | Role::Redirect => continue,
+            };
+            if names[at].is_none() {
+                let of_other = [true, false].into_iter().flat_map(|two_private| {
+                    let part = Part { role: other, ..part.clone() };
+                    [false, true].map(|moved| part_name(owner, &part, two_private, moved))
+                });
+                let free = |name: &String| there(name, part).is_some() && !names.contains(&Some(name.clone()));
+                let free: Vec<String> = of_other.filter(free).collect();
+                names[at] = free.into_iter().next();
+            }
+        }
+        let new = |part: &Part| {
+            let [first, moved] = named(part);
+            if find(&first).is_some_and(|object| is_ours(object, ingress)) { moved } else { first }
+        };
+        let names = names.into_iter().zip(parts).map(|(name, part)| name.unwrap_or_else(|| new(part)));
+        names
+            .map(|name| {
+                let now = find(&name);
+                (name, now)
+            })
+            .collect()
     }
 
     /// The rules they have, by load balancer.
@@ -543,8 +578,8 @@ impl<'a> Room<'a> {
         let mut placed = Vec::new();
         let of = |side| parts.iter().any(|part| (part.role, part.side) == (Role::Private, side));
         let two_private = of(Side::Internet) && of(Side::Intranet);
-        for part in parts {
-            let (name, now) = self.name(ingress, part, two_private);
+        let names = self.names(ingress, parts, two_private);
+        for (part, (name, now)) in parts.iter().zip(names) {
             if let Some(now) = now
                 && !is_ours(now, ingress)
             {
@@ -564,6 +599,20 @@ impl<'a> Room<'a> {
         }
         self.release(ingress);
         (self.rules, self.secure, self.orders) = (rules, secure, orders);
+        // What moves away has its room until it has moved.
+        for object in self.of(ingress) {
+            let Some(balancer) = balancer_of(object, self.settings).filter(|balancer| !added.contains_key(balancer))
+            else {
+                continue;
+            };
+            self.orders.extend(order_of(object));
+            for (balancer, rules) in rules_held([object], self.settings) {
+                *self.rules.entry(balancer).or_insert(1) += rules;
+            }
+            for rule in rules_of(object) {
+                self.take_hosts(&balancer, &namespace, &rule);
+            }
+        }
         for placed in &placed {
             let balancer = self.settings.balancer(placed.part.side);
             for rule in &placed.part.rules {

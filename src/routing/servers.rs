@@ -15,6 +15,7 @@ use crate::k8s::slim::Guarded;
 use crate::ownership::Ownership;
 use crate::routing::gate::{Answer, Members};
 use crate::routing::keeper::{Group, Keeper};
+use crate::routing::plan;
 use crate::routing::port::{self, Book, MANAGED_BY, Server};
 use crate::routing::probe::{Question, Topic};
 use crate::units::{RevisionKey, Span};
@@ -364,14 +365,15 @@ impl Servers {
     }
 
     /// Makes the Services of these revisions where they are missing, each with a port of its own. Gives those for which
-    /// there is no port left. Only whoever owns the load balancer does this.
+    /// there is no port left, and the last failure that kept nothing else from being made. Only whoever owns the load balancer does this.
     pub(super) async fn make(
         &self,
         revisions: &BTreeSet<RevisionKey>,
         request_timeout: u32,
         eni: bool,
-    ) -> Result<BTreeSet<RevisionKey>, WriteError> {
-        let made = self.inner.services.select(|_, service| port::port_of(service).is_some());
+    ) -> Result<(BTreeSet<RevisionKey>, Option<WriteError>), WriteError> {
+        let is_ours = |service: &Service| port::port_of(service).is_some() && plan::is_labelled(&service.metadata);
+        let made = self.inner.services.select(|_, service| is_ours(service));
         // What is refused of one, as in a namespace that ends, keeps nothing from the others.
         let mut failed = self.amend(&made, request_timeout, eni).await;
         let ours: BTreeMap<RevisionKey, u16> = made
@@ -387,7 +389,7 @@ impl Servers {
             .filter_map(|revision| Some((revision, self.inner.owners.get(revision)?)))
             .collect();
         if missing.is_empty() {
-            return failed.map_or_else(|| Ok(BTreeSet::new()), Err);
+            return Ok((BTreeSet::new(), failed));
         }
         let maps: Api<ConfigMap> = Api::namespaced(self.inner.flow.client().clone(), &self.inner.namespace);
         let found = maps.get_opt(port::BOOK).await.map_err(WriteError::from)?;
@@ -440,7 +442,7 @@ impl Servers {
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(exhausted), Err)
+        Ok((exhausted, failed))
     }
 
     /// Changes Services that were made when the settings were others; the last failure, if there was one.

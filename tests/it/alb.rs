@@ -15,7 +15,7 @@ use ebb::ownership::Ownership;
 use ebb::routing::controller::{Controller, Setup};
 use ebb::routing::gate::Timers;
 use ebb::routing::keeper::Keeper;
-use ebb::routing::model::{Action, KEYS, Layout, Mode, Probe, Redirect, Rule, Settings, Side};
+use ebb::routing::model::{Action, ClusterLocal, KEYS, Layout, Mode, Probe, Redirect, Rule, Settings, Side};
 use ebb::routing::plan::{Existing, Outcome, Plan, plan, rules_of};
 use ebb::routing::probe::{SystemVips, Vips};
 use ebb::routing::translate::Context;
@@ -675,6 +675,24 @@ fn what_changes_its_load_balancer_is_on_both_for_a_while() {
     let nonsense = ("alicloud.serving.knative.dev/headers".to_owned(), "nonsense".to_owned());
     broken.metadata.annotations.get_or_insert_default().extend([nonsense]);
     assert_eq!(with(&broken, &both, &settings).0, (Vec::new(), none(), none()));
+    // Names of the cluster apart from the others: an Ingress that is on the load balancer already becomes the other one,
+    // and is there all the time.
+    let apart = Settings { cluster_local: ClusterLocal::Intranet, ..Settings::default() };
+    let (made, first) = with(&outside, &[], &apart);
+    assert_eq!(made, (vec![on("a", "internet"), on("a--private", "intranet")], none(), none()));
+    let (made, second) = with(&inside, &first, &apart);
+    assert_eq!(made, (vec![on("a--private", "intranet")], vec!["a".to_owned()], none()));
+    let both = [second.clone(), vec![first[0].clone()]].concat();
+    assert_eq!(
+        with(&outside, &both, &apart).0,
+        (vec![on("a", "internet"), on("a--private", "intranet")], none(), none())
+    );
+    let (made, first) = with(&inside, &[], &apart);
+    assert_eq!(made, (vec![on("a", "intranet")], none(), none()));
+    let (made, second) = with(&outside, &first, &apart);
+    assert_eq!(made, (vec![on("a", "intranet"), on("a--internet", "internet")], none(), none()));
+    assert_eq!(with(&outside, &second, &apart).0, made);
+    assert_eq!(with(&inside, &second, &apart).0, (vec![on("a", "intranet")], vec!["a--internet".to_owned()], none()));
     // On one load balancer there is nothing to move.
     let (_, first) = with(&outside, &[], &shared);
     assert_eq!(with(&inside, &first, &shared).0, (vec![on("a", "intranet")], none(), none()));

@@ -204,6 +204,33 @@ async fn a_replay_makes_every_decision_again_bit_for_bit_across_files() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_process_left_is_gone_on_with_in_the_journal_too() {
+    let [before, directory] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let clock = Clock::starting_at(START);
+    let mut first = Recorded::start(before.path(), Compat::IMPROVED, 2 << 20, clock);
+    first.live(20, 0..30).await;
+    let left: Vec<_> = (0..3).flat_map(|bucket| first.deciders.let_go(bucket)).collect();
+    assert!(left.len() > 10, "{}", left.len());
+    first.end().await;
+    let mut second = Recorded::start(directory.path(), Compat::IMPROVED, 2 << 20, clock);
+    // It is followed already, and owns nothing.
+    sleep(Duration::from_millis(1)).await;
+    second.journal.flush();
+    second.deciders.resume(left, true);
+    second.live(20, 30..60).await;
+    let made = second.end().await;
+    let (decisions, agreement, _) = replayed(directory.path()).expect("a journal");
+    assert_eq!(agreement.differing, 0, "of {}", agreement.decisions);
+    assert!(made.len() > 100, "{}", made.len());
+    for (at, decision) in &made {
+        // The last one before is no decision of this process.
+        if decision.at > START + Span::from_seconds(30) {
+            assert_eq!(decisions.get(at).map(bits), Some(bits(decision)), "{at:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_bounded_journal_replays_by_itself() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut recorded = Recorded::start(directory.path(), Compat::IMPROVED, LEAST_BYTES, Clock::starting_at(START));

@@ -49,6 +49,8 @@ const IN_A_ROW: usize = 3;
 const PAUSE: Span = Span::from_millis(100);
 /// Questions within which both of two ports must answer; with fair dice they do not once in 10^18.
 const FOR_BOTH: usize = 60;
+/// The orders of its Ingresses: late, so that little is numbered anew.
+const ORDERS: std::ops::Range<u16> = 700..900;
 /// How often the servers of a rule are exchanged, to see how long that takes.
 const EXCHANGES: usize = 4;
 /// How long the API server may take with a request nobody waits for any more.
@@ -62,7 +64,8 @@ const LEFT_OUT: [&str; 2] = ["two Ingresses of one order", "connection draining"
 ///
 /// It is to run in a pod, which is the server that is asked through the load balancer:
 /// kubectl apply -k deploy/overlays/self-test. For a few minutes there are an Ingress at a time, some
-/// Services and their Endpoints, for hosts that end in .invalid; they are removed however it ends.
+/// Services and their Endpoints, for hosts that end in .invalid; they are removed when it ends, also
+/// where it fails or is told to end. What a killed one leaves has the label ebb.dev/self-test.
 ///
 /// It is tried whether annotations take effect, headers are set over the client's, hosts share a
 /// rule, a path is a prefix of characters, two cookies must both be there, servers of another
@@ -217,7 +220,10 @@ pub(super) async fn run(args: &SelfTest) -> anyhow::Result<Exit> {
     for (number, port) in args.ports.iter().enumerate() {
         let listener = TcpListener::bind((args.pod_ip, *port))
             .await
-            .with_context(|| format!("{}:{port} cannot be listened on; choose other --ports", args.pod_ip))?;
+            .with_context(|| format!(
+                "{}:{port} cannot be listened on; --pod-ip is to be an address of this pod, and --ports are to be free there",
+                args.pod_ip
+            ))?;
         servers.push(listener.local_addr()?.port());
         let token = token.clone();
         let answer = move |request| std::future::ready(echo(&token, number, &request));
@@ -239,10 +245,24 @@ pub(super) async fn run(args: &SelfTest) -> anyhow::Result<Exit> {
         left = objects.remove() => left,
         () = signals.next() => objects.left(),
     };
-    for object in &left {
-        eprintln!("ebb: {object} could not be removed; remove it with kubectl delete");
+    if !left.is_empty() {
+        eprintln!(
+            "ebb: {} could not be removed; remove them with kubectl delete ingress,service,endpoints -A -l {}",
+            left.join(", "),
+            objects.label()
+        );
     }
     let Some(report) = tested.transpose()? else { return Ok(Exit::Interrupted) };
+    if let Some(unseen) = report.checks.iter().find(|check| check.capability == Capability::ArrayJson.key())
+        && unseen.holds.is_none()
+    {
+        bail!(
+            "nothing could be seen through {}: {}. Name the addresses at which it answers with --address, or with \
+             alb-probe-addresses in config-network. What an earlier run has seen stays as it is",
+            report.load_balancer,
+            unseen.detail
+        );
+    }
     objects.write_map(&args.system_namespace, MAP, &data(&report)?).await.with_context(|| {
         format!("ConfigMap {}/{MAP} could not be written; what was seen: {}", args.system_namespace, text(&report))
     })?;
@@ -379,12 +399,18 @@ impl Test<'_> {
             self.lead(namespace, service, ports).await?;
             self.objects.service(namespace, &self.named(service)).await?;
         }
-        let mut orders = self.objects.orders().await?;
         let mut seen: BTreeMap<Capability, Result<(), Wrong>> = BTreeMap::new();
         let (mut addresses, mut balancer, mut servers) = (Vec::new(), String::new(), Vec::new());
         for (number, trial) in self.trials().into_iter().enumerate() {
-            let order = (100..900).rev().find(|order| orders.insert(*order));
-            let order = order.context("every order from 100 to 899 is some Ingress's")?;
+            // Looked at anew: one order twice may stop every change of rules. Another run begins elsewhere.
+            let orders = self.objects.orders().await?;
+            let places = u16::try_from(ORDERS.len()).unwrap_or(u16::MAX);
+            let begin = u16::from_str_radix(&self.token[..4], 16).unwrap_or(0);
+            let mut places = (0..places).map(|place| ORDERS.end - 1 - (begin + place) % places);
+            let order = places.find(|order| !orders.contains(order));
+            let order = order.with_context(|| {
+                format!("every order from {} to {} is some Ingress's", ORDERS.start, ORDERS.end - 1)
+            })?;
             let since = self.publish(&trial, order).await?;
             if number == 0 {
                 balancer = self.balancer(&trial).await?;
@@ -418,7 +444,8 @@ impl Test<'_> {
             let detail = match &outcome {
                 None => "not tried, since nothing took effect".to_owned(),
                 Some(Ok(())) => String::new(),
-                Some(Err(wrong)) => format!("{}: {}", wrong.why, capability.otherwise()),
+                Some(Err(wrong)) if wrong.sure => format!("{}: {}", wrong.why, capability.otherwise()),
+                Some(Err(wrong)) => wrong.why.clone(),
             };
             let holds = outcome.and_then(|outcome| match outcome {
                 Err(wrong) if !wrong.sure => None,
@@ -588,13 +615,9 @@ impl Test<'_> {
             return Ok(self.args.addresses.clone());
         }
         let name = self.settings.asked_at(self.args.side.into(), balancer.to_owned());
-        let found: BTreeSet<SocketAddr> = SystemVips
-            .resolve(&name, false)
-            .await
-            .with_context(|| format!("{name} has no address"))?
-            .into_iter()
-            .collect();
-        ensure!(!found.is_empty(), "{name} has no address");
+        let found: BTreeSet<SocketAddr> =
+            SystemVips.resolve(&name, false).await.with_context(|| no_address(&name))?.into_iter().collect();
+        ensure!(!found.is_empty(), no_address(&name));
         Ok(found.into_iter().collect())
     }
 
@@ -611,7 +634,7 @@ impl Test<'_> {
         for (capability, asks) in &trial.tried {
             let outcome = match &followed {
                 Err(wrong) => Err(wrong.clone()),
-                Ok(_) if *capability == Capability::TwoPorts => self.both_answer(address, &asks[0]).await,
+                Ok(_) if *capability == Capability::TwoPorts => self.both_answer(address, &asks[0], until).await,
                 Ok(_) => self.holds(address, asks, until).await,
             };
             outcomes.push((*capability, outcome));
@@ -666,18 +689,26 @@ impl Test<'_> {
         Ok(())
     }
 
-    async fn both_answer(&self, address: SocketAddr, ask: &Ask) -> Result<(), Wrong> {
-        let mut answered = BTreeSet::new();
-        for _ in 0..FOR_BOTH {
-            if let Saw::Us(echo) = self.ask(address, ask).await {
-                answered.insert(echo.server);
+    /// Whether both servers answer before it is too late: the second may come after the first.
+    async fn both_answer(&self, address: SocketAddr, ask: &Ask, until: Timestamp) -> Result<(), Wrong> {
+        loop {
+            let (mut answered, mut all) = (BTreeSet::new(), true);
+            for _ in 0..FOR_BOTH {
+                match self.ask(address, ask).await {
+                    Saw::Us(echo) => _ = answered.insert(echo.server),
+                    _ => all = false,
+                }
+                if answered.len() == self.servers.len() {
+                    return Ok(());
+                }
             }
-            if answered.len() == self.servers.len() {
-                return Ok(());
+            if until <= self.clock.now() {
+                let count = answered.len();
+                let why = format!("of two servers in one Endpoints object {count} answered, in {FOR_BOTH} requests");
+                return Err(Wrong { why, sure: all });
             }
+            tokio::time::sleep(PAUSE.to_std()).await;
         }
-        let why = format!("of two servers in one Endpoints object {} answered, in {FOR_BOTH} requests", answered.len());
-        Err(Wrong { why, sure: true })
     }
 
     /// Each question once; the first that is not answered as it should be.
@@ -735,6 +766,12 @@ impl From<SideFlag> for Side {
             SideFlag::Intranet => Self::Intranet,
         }
     }
+}
+
+fn no_address(name: &str) -> String {
+    format!(
+        "{name} has no address that is found from here; name one with --address, or with alb-probe-addresses in config-network"
+    )
 }
 
 /// What is written into the ConfigMap.

@@ -154,9 +154,14 @@ impl Writer {
             frame.states.push(state);
             add(&mut frame, self, bytes, 2);
         }
-        for name in news.begun {
-            let bytes = self.name(&name, &mut frame);
-            add(&mut frame, self, bytes, 1);
+        for (name, state) in news.begun {
+            let mut bytes = self.name(&name, &mut frame);
+            if let Some(state) = state {
+                let state = State { number: name.number, revision: Some(state) };
+                bytes += state.encoded_len();
+                frame.states.push(state);
+            }
+            add(&mut frame, self, bytes, 2);
         }
         for (number, input) in news.inputs {
             let form = input.write(number, news.now);

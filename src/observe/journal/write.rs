@@ -92,8 +92,8 @@ pub struct Batch {
     pub now: Timestamp,
     /// States of revisions.
     pub states: Vec<(Numbered, RevisionForm)>,
-    /// Revisions that came, with nothing yet.
-    pub begun: Vec<Numbered>,
+    /// Revisions that came, with nothing yet or with the state in which another process left them.
+    pub begun: Vec<(Numbered, Option<RevisionForm>)>,
     /// Inputs after those states, by the number of their revision, in the order they acted.
     pub inputs: Vec<(u32, Input)>,
     /// The decisions some of them led to, by the place of the input.
@@ -567,8 +567,12 @@ impl Open {
             frame.state(&State { number, revision: Some(state) });
             self.cut(frame, &fresh, counters)?;
         }
-        for name in begun {
+        for (name, state) in begun {
+            let number = name.number;
             self.name(name, frame);
+            if let Some(state) = state {
+                frame.state(&State { number, revision: Some(state) });
+            }
             self.cut(frame, &fresh, counters)?;
         }
         let mut decisions = decisions.into_iter().peekable();

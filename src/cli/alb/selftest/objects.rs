@@ -1,11 +1,11 @@
 //! The objects of a self-test. Whatever is made is known before it is, so that all of it can be removed.
 
 use crate::routing::plan::order_of;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,8 +61,13 @@ impl Objects {
             self.lock().push(made);
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(name, &params, &Patch::Apply(&object)).await.with_context(|| format!("{what} could not be made"))?;
-        Ok(())
+        match api.patch(name, &params, &Patch::Apply(&object)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => bail!(
+                "{what} could not be made, because namespace {namespace} does not exist; create it, or name others with \
+                 --pod-namespace and --other-namespace"
+            ),
+            made => made.map(drop).with_context(|| format!("{what} could not be made")),
+        }
     }
 
     /// The name the load balancer's controller has written on an Ingress.
@@ -108,18 +113,23 @@ impl Objects {
 
     /// Removes what there is still, the Ingresses first; says what could not be.
     pub(super) async fn remove(&self) -> Vec<String> {
+        let mut failed = None;
         for attempt in 0..TRIES {
             if 0 < attempt {
                 tokio::time::sleep(BETWEEN).await;
             }
             let all: Vec<_> = self.lock().iter().rev().cloned().collect();
             for made in all {
-                if let Err(error) = self.delete(&made).await {
-                    eprintln!("ebb: {} {}/{}: {error}", made.0.kind, made.1, made.2);
+                failed = self.delete(&made).await.err();
+                // Where nobody answers, nobody does for the others.
+                if failed.as_ref().is_some_and(|error| !matches!(error, kube::Error::Api(_))) {
+                    break;
                 }
             }
-            if self.lock().is_empty() {
-                break;
+            match &failed {
+                _ if self.lock().is_empty() => break,
+                Some(error) => eprintln!("ebb: not removed yet: {error}"),
+                None => {}
             }
         }
         self.left()
@@ -129,6 +139,12 @@ impl Objects {
         self.lock().iter().map(|(kind, namespace, name)| format!("{} {namespace}/{name}", kind.kind)).collect()
     }
 
+    /// By which all of them are found.
+    pub(super) fn label(&self) -> String {
+        format!("{LABEL}={}", self.token)
+    }
+
+    /// Writes these keys of the map; others keep what they say.
     pub(super) async fn write_map(
         &self,
         namespace: &str,
@@ -136,8 +152,14 @@ impl Objects {
         data: &BTreeMap<String, String>,
     ) -> Result<(), kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
-        api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await.map(drop)
+        let map = json!({"metadata": {"name": name}, "data": data});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(&map)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                let map: ConfigMap = serde_json::from_value(map).map_err(kube::Error::SerdeError)?;
+                api.create(&PostParams::default(), &map).await.map(drop)
+            }
+            patched => patched.map(drop),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(ApiResource, String, String)>> {
