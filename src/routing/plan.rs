@@ -434,15 +434,16 @@ impl<'a> Room<'a> {
             };
             self.existing.iter().find(is)
         };
-        // An Ingress of this KIngress on the load balancer of a part.
-        let there = |name: &String, part: &Part| {
+        // An Ingress of this KIngress on the side of a part, or at least on its load balancer.
+        let ours = |name: &String| find(name).filter(|object| is_ours(object, ingress));
+        let on_side = |name: &String, part: &Part| ours(name).is_some_and(|object| side_of(object) == Some(part.side));
+        let on_balancer = |name: &String, part: &Part| {
             let balancer = self.settings.balancer(part.side);
-            let on_it = |object: &&Ingress| side_of(object).is_none_or(|side| self.settings.balancer(side) == balancer);
-            find(name).filter(|object| is_ours(object, ingress)).filter(on_it)
+            ours(name).is_some_and(|object| side_of(object).is_none_or(|side| self.settings.balancer(side) == balancer))
         };
         let named = |part: &Part| [false, true].map(|moved| part_name(owner, part, two_private, moved));
         let mut names: Vec<Option<String>> =
-            parts.iter().map(|part| named(part).into_iter().find(|name| there(name, part).is_some())).collect();
+            parts.iter().map(|part| named(part).into_iter().find(|name| on_side(name, part))).collect();
         for (at, part) in parts.iter().enumerate() {
             let other = match part.role {
                 Role::Primary => Role::Private,
@@ -450,13 +451,17 @@ impl<'a> Room<'a> {
                 Role::Grpc | Role::GrpcHttp | Role::Redirect => continue,
             };
             if names[at].is_none() {
-                let of_other = [true, false].into_iter().flat_map(|two_private| {
+                let mut of_other = [true, false].into_iter().flat_map(|two_private| {
                     let part = Part { role: other, ..part.clone() };
                     [false, true].map(|moved| part_name(owner, &part, two_private, moved))
                 });
-                let free = |name: &String| there(name, part).is_some() && !names.contains(&Some(name.clone()));
-                let free: Vec<String> = of_other.filter(free).collect();
-                names[at] = free.into_iter().next();
+                names[at] = of_other.find(|name| on_side(name, part) && !names.contains(&Some(name.clone())));
+            }
+        }
+        for (at, part) in parts.iter().enumerate() {
+            if names[at].is_none() {
+                let mut own = named(part).into_iter();
+                names[at] = own.find(|name| on_balancer(name, part) && !names.contains(&Some(name.clone())));
             }
         }
         let new = |part: &Part| {

@@ -693,6 +693,12 @@ fn what_changes_its_load_balancer_is_on_both_for_a_while() {
     assert_eq!(made, (vec![on("a", "intranet"), on("a--internet", "internet")], none(), none()));
     assert_eq!(with(&outside, &second, &apart).0, made);
     assert_eq!(with(&inside, &second, &apart).0, (vec![on("a", "intranet")], vec!["a--internet".to_owned()], none()));
+    // The same where both sides are one load balancer: names of the cluster stay where they are.
+    let one = Settings { cluster_local: ClusterLocal::Intranet, ..shared.clone() };
+    let (_, first) = with(&inside, &[], &one);
+    let (made, second) = with(&outside, &first, &one);
+    assert_eq!(made, (vec![on("a", "intranet"), on("a--internet", "internet")], none(), none()));
+    assert_eq!(with(&inside, &second, &one).0, (vec![on("a", "intranet")], none(), vec!["a--internet".to_owned()]));
     // On one load balancer there is nothing to move.
     let (_, first) = with(&outside, &[], &shared);
     assert_eq!(with(&inside, &first, &shared).0, (vec![on("a", "intranet")], none(), none()));
