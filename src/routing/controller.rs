@@ -701,9 +701,8 @@ impl Controller {
             }
             until <= now
         };
-        let (over, leaving) = std::mem::take(&mut plan.leaving).into_iter().partition(is_over);
-        let over: Vec<Leaving> = over;
-        plan.leaving = leaving;
+        let over: Vec<Leaving>;
+        (over, plan.leaving) = std::mem::take(&mut plan.leaving).into_iter().partition(is_over);
         plan.stale.extend(over.into_iter().map(|Leaving { namespace, name, .. }| (namespace, name)));
     }
 

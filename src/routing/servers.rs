@@ -365,7 +365,8 @@ impl Servers {
     }
 
     /// Makes the Services of these revisions where they are missing, each with a port of its own. Gives those for which
-    /// there is no port left, and the last failure that kept nothing else from being made. Only whoever owns the load balancer does this.
+    /// there is no port left, and the last failure that kept nothing else from being made. Only whoever owns the load
+    /// balancer does this.
     pub(super) async fn make(
         &self,
         revisions: &BTreeSet<RevisionKey>,
