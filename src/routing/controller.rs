@@ -5,6 +5,8 @@
 //! is; applying the same plan twice writes nothing. An Ingress is written only from a plan that stands: what cannot be
 //! expressed, and what would lead to a Service that does not exist, keeps what it has.
 
+mod removal;
+
 use crate::api::alb_config::AlbConfig;
 use crate::api::conditions::{
     Conditions, INGRESS, READY, Status, find, from_jiff, same_but_for_time, settle_times, to_jiff,
@@ -43,6 +45,7 @@ use kube::core::{NamespaceResourceScope, Resource};
 use kube::discovery::Scope;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
+use removal::{SOON, Unneeded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -133,6 +136,15 @@ struct Network {
     map: ObjectReference,
 }
 
+impl Network {
+    /// Reads it; what is wrong with it otherwise.
+    fn read(map: &ConfigMap) -> Result<Self, Vec<String>> {
+        let data = map.data.clone().unwrap_or_default();
+        let class = data.get("ingress-class").or_else(|| data.get("ingress.class")).cloned().unwrap_or_default();
+        Ok(Self { settings: Settings::parse(&data)?, class, map: map.object_ref(&()) })
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Whether AlbConfigs are namespaced, once that is known.
@@ -150,6 +162,10 @@ struct State {
     without_port: BTreeSet<RevisionKey>,
     /// How revisions are reached and why, as it was told last.
     chosen: Option<String>,
+    /// Load balancers that nothing needs, as seen without a break by this process while it owned them.
+    unneeded: BTreeMap<Side, Unneeded>,
+    /// Those that are on their way out, and that are needed again only when they are gone.
+    going: BTreeSet<Side>,
 }
 
 /// What the load balancer's controller says of an Ingress.
@@ -296,7 +312,12 @@ impl Controller {
                             this.queue.add(this.key.clone(), Lane::Slow);
                             tokio::select! {
                                 () = cancel.cancelled() => return,
-                                changed = holder.changed() => if changed.is_err() { return cancel.cancelled().await },
+                                changed = holder.changed() => {
+                                    if changed.is_err() {
+                                        return cancel.cancelled().await;
+                                    }
+                                    this.lock().unneeded.clear();
+                                }
                                 () = tokio::time::sleep(AGAIN.to_std()) => {}
                             }
                         }
@@ -369,18 +390,13 @@ impl Controller {
     }
 
     fn take_settings(&self, map: &ConfigMap) {
-        let data = map.data.clone().unwrap_or_default();
-        let class = data.get("ingress-class").or_else(|| data.get("ingress.class")).cloned().unwrap_or_default();
-        let unknown = Settings::unknown(&data).join("; ");
+        let unknown = map.data.as_ref().map(Settings::unknown).unwrap_or_default().join("; ");
         if !unknown.is_empty() {
             warn!(unknown, "config-network has keys for the load balancer that nobody reads");
             self.events.warn(map.object_ref(&()), "UnknownSetting", &unknown);
         }
-        match Settings::parse(&data) {
-            Ok(settings) => {
-                let map = map.object_ref(&());
-                self.settings.send_replace(Some(Network { settings, class, map }));
-            }
+        match Network::read(map) {
+            Ok(network) => _ = self.settings.send_replace(Some(network)),
             Err(wrong) => {
                 let wrong = wrong.join("; ");
                 warn!(wrong, "config-network cannot be used for the load balancer; what was in force stays");
@@ -464,7 +480,7 @@ impl Controller {
         let (ours, others): (Vec<KIngress>, Vec<KIngress>) = owned(self.kingresses.select(|_, _| true))
             .into_iter()
             .filter(|one| one.metadata.deletion_timestamp.is_none())
-            .partition(|one| one.annotations().get(INGRESS_CLASS_ANNOTATION).unwrap_or(&class).as_str() == CLASS);
+            .partition(|one| is_of_class(one, &class));
         let existing: Vec<Ingress> = self.ingresses.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         let routes: Vec<Route> = self.routes.select(|_, _| true).into_iter().map(Arc::unwrap_or_clone).collect();
         let revisions: Vec<Revision> =
@@ -480,9 +496,18 @@ impl Controller {
             if let Some((keeper, _)) = &self.gates {
                 keeper.take(Routes { mode: settings.mode, ..Routes::default() });
             }
-            return Ok(Turn::Done);
+            let tidy = async {
+                self.keep_finalizers(&class, &existing, &settings).await?;
+                self.remove_unneeded(&Plan::default(), &ours, &existing, &settings).await?;
+                Ok(Turn::Done)
+            };
+            return self.ownership.act(&self.key, tidy).await.unwrap_or(Ok(Turn::Done));
         }
-        let balancers = self.balancers(&settings).await?;
+        let mut balancers = self.balancers(&settings).await?;
+        let going = plan::going(balancers.as_deref().unwrap_or_default(), &existing, &settings);
+        if let Some(known) = &mut balancers {
+            known.retain(|known| !going.iter().any(|side| settings.balancer(*side) == known.name_any()));
+        }
         let claims = self.claims().await?;
         let (modes, changing) = self.modes(&settings);
         let by_port = settings.mode == Mode::Port || modes.values().any(|mode| *mode == Mode::Port);
@@ -503,6 +528,10 @@ impl Controller {
         let quotas = self.quotas(&existing, &settings);
         let there = Existing { ingresses: &existing, balancers: known, quotas: Some(&quotas) };
         let mut plan = plan::plan(&context, &there);
+        if plan.outcomes.iter().flat_map(|outcome| &outcome.parts).any(|(_, part)| going.contains(&part.side)) {
+            self.queue.add_after(self.key.clone(), SOON);
+        }
+        self.lock().going = going;
         let classes = self.classes(&plan).await?;
         plan.stale.extend(self.left_behind(&others, &existing, &plan));
         let missing = missing(&plan, &services);
@@ -514,9 +543,9 @@ impl Controller {
             .map(|outcome| self.progress(outcome, &plan, (&missing, &unready), &settings, known, balancers.is_none()))
             .collect();
         self.part_with_what_has_moved(&mut plan, &progress);
-        self.tell_data_plane(chosen);
+        self.tell_data_plane(chosen.clone());
         // Before anything is written: from here on the gates know of the rules.
-        self.tell_gates(&plan, &ours, &existing, &progress, &settings, known);
+        self.tell_gates(&plan, &ours, &existing, &progress, (&settings, chosen), known);
         // What was on record before may have been taken back up to now, and from now on it is not.
         for (ingress, services) in self.unready(&fresh, &changing) {
             unready.entry(ingress).or_default().extend(services);
@@ -528,7 +557,14 @@ impl Controller {
             })
             .collect();
         let there = (existing.as_slice(), balancers.as_deref(), classes.as_slice());
-        let write = self.write(&plan, &generations, there, (&missing, &unready), &settings);
+        let write = async {
+            // First, so that nothing is published that would not be cleaned up.
+            let kept = self.keep_finalizers(&class, &existing, &settings).await;
+            let written = self.write(&plan, &generations, there, (&missing, &unready), &settings).await;
+            let removed = self.remove_unneeded(&plan, &ours, &existing, &settings).await;
+            kept?;
+            removed.and(written)
+        };
         // Of another's load balancers nothing is written.
         self.ownership.act(&self.key, write).await.unwrap_or(Ok(Turn::Done))
     }
@@ -830,12 +866,12 @@ impl Controller {
         ours: &[KIngress],
         existing: &[Ingress],
         progress: &[Progress],
-        settings: &Settings,
+        (settings, chosen): (&Settings, Option<String>),
         balancers: &[AlbConfig],
     ) {
         let Some((keeper, _)) = &self.gates else { return };
         let modes = self.lock().without_port.iter().map(|key| (key.clone(), Mode::Hold)).collect();
-        let mut routes = Routes { mode: settings.mode, modes, ..Routes::default() };
+        let mut routes = Routes { mode: settings.mode, modes, chosen, ..Routes::default() };
         for (outcome, progress) in plan.outcomes.iter().zip(progress) {
             let key = RevisionKey::new(&outcome.namespace, &outcome.name);
             let revision = |name: &String| RevisionKey::new(&outcome.namespace, name);
@@ -958,13 +994,14 @@ impl Controller {
         (existing, balancers, classes): (&[Ingress], Option<&[AlbConfig]>, &[IngressClass]),
         absent: (&Absent, &Absent),
     ) -> Result<(), LookError> {
+        let mut blocked: BTreeSet<String> = self.lock().going.iter().map(|side| side.class_name()).collect();
         let mut outcome = self.apply_balancers(plan, balancers, classes).await;
-        let foreign = self.lock().foreign_classes.clone();
+        blocked.extend(self.lock().foreign_classes.iter().cloned());
         for object in &plan.ingresses {
             let key = RevisionKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
             let class = object.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref());
-            let elsewhere = class.is_some_and(|class| foreign.contains(class));
-            if elsewhere || absent.0.contains_key(&key) || absent.1.contains_key(&key) {
+            let is_blocked = class.is_some_and(|class| blocked.contains(class));
+            if is_blocked || absent.0.contains_key(&key) || absent.1.contains_key(&key) {
                 continue;
             }
             if let Err(error) = self.apply_ingress(&key, object, existing).await {
@@ -1007,8 +1044,13 @@ impl Controller {
         balancers: Option<&[AlbConfig]>,
         classes: &[IngressClass],
     ) -> Result<(), LookError> {
+        let going = self.lock().going.clone();
+        let leads_there =
+            |class: &IngressClass| going.iter().any(|side| class.metadata.name.as_ref() == Some(&side.class_name()));
+        let names: BTreeSet<&str> =
+            plan.classes.iter().filter(|class| leads_there(class)).filter_map(plan::leads_to).collect();
         if let (Some(known), Some(api)) = (balancers, self.balancer_api().await?) {
-            for balancer in &plan.balancers {
+            for balancer in plan.balancers.iter().filter(|balancer| !names.contains(balancer.name_any().as_str())) {
                 let planned = serde_json::to_value(balancer)?;
                 let live = known.iter().find(|live| live.metadata.name == balancer.metadata.name);
                 if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
@@ -1026,7 +1068,7 @@ impl Controller {
             }
         }
         let api: Api<IngressClass> = Api::all(self.flow.client().clone());
-        for class in &plan.classes {
+        for class in plan.classes.iter().filter(|class| !leads_there(class)) {
             let (name, planned) = (class.name_any(), serde_json::to_value(class)?);
             let live = classes.iter().find(|live| live.name_any() == name);
             // What somebody else made is used as it is, or not at all.
@@ -1048,6 +1090,10 @@ impl Controller {
         let (mut found, mut foreign) = (Vec::new(), BTreeSet::new());
         for class in &plan.classes {
             let Some(live) = api.get_opt(&class.name_any()).await? else { continue };
+            if live.metadata.deletion_timestamp.is_some() {
+                // It is made anew once it is gone, of which nobody tells.
+                self.queue.add_after(self.key.clone(), SOON);
+            }
             if !plan::is_labelled(&live.metadata) && !plan::leads_alike(&live, class) {
                 foreign.insert(class.name_any());
             }
@@ -1105,6 +1151,10 @@ impl Controller {
         let same =
             |live: &&Ingress| live.metadata.name == object.metadata.name && live.namespace() == object.namespace();
         let live = existing.iter().find(same);
+        if live.is_some_and(|live| live.metadata.deletion_timestamp.is_some()) {
+            // It is made anew once it is gone, of which the watch tells.
+            return Ok(());
+        }
         if live.map(serde_json::to_value).transpose()?.is_some_and(|live| is_applied(&live, &planned)) {
             return Ok(());
         }
@@ -1156,6 +1206,9 @@ impl Controller {
         // All of its names are at the gateway in the cluster.
         if outcome.parts.is_empty() {
             return Progress::Ready;
+        }
+        if outcome.parts.iter().any(|(_, part)| self.lock().going.contains(&part.side)) {
+            return Progress::WaitingForBalancer;
         }
         let keys: Vec<RevisionKey> =
             outcome.parts.iter().map(|(name, _)| RevisionKey::new(&outcome.namespace, name)).collect();
@@ -1341,6 +1394,11 @@ impl Controller {
     }
 }
 
+/// Whether a KIngress is of the class, where those that do not say are of `default`.
+fn is_of_class(kingress: &KIngress, default: &str) -> bool {
+    kingress.annotations().get(INGRESS_CLASS_ANNOTATION).map_or(default, String::as_str) == CLASS
+}
+
 /// The revisions that rules may lead to, whatever is planned: those KIngresses name in a namespace where one is of the
 /// class, since names may stand for what another KIngress leads to; and those what is published leads to.
 fn named(ours: &[KIngress], others: &[KIngress], existing: &[Ingress]) -> BTreeSet<RevisionKey> {
@@ -1402,7 +1460,9 @@ fn is_written(plan: &Plan, ingresses: &Cache<Ingress>, key: &RevisionKey) -> boo
             && object.metadata.namespace.as_deref() == Some(key.namespace())
     };
     let Some(planned) = plan.ingresses.iter().find(of_key) else { return false };
-    let Some(live) = ingresses.get(key) else { return false };
+    // One that is on its way out is taken from the load balancer, whatever it says.
+    let live = ingresses.get(key).filter(|live| live.metadata.deletion_timestamp.is_none());
+    let Some(live) = live else { return false };
     match (serde_json::to_value(&*live), serde_json::to_value(planned)) {
         (Ok(live), Ok(planned)) => is_applied(&live, &planned),
         _ => false,

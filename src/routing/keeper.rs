@@ -127,6 +127,8 @@ pub struct Routes {
     pub mode: Mode,
     /// Those that are reached in another way.
     pub modes: BTreeMap<RevisionKey, Mode>,
+    /// Why, where that is left to Ebb.
+    pub chosen: Option<String>,
 }
 
 /// What is written of a revision that is reached by a port.
@@ -196,6 +198,7 @@ struct State {
     told_unknown: bool,
     mode: Mode,
     modes: BTreeMap<RevisionKey, Mode>,
+    chosen: Option<Arc<str>>,
     pinned: BTreeSet<RevisionKey>,
     /// Of revisions reached by a port, and since when its members are what they are.
     groups: HashMap<RevisionKey, (Group, Timestamp)>,
@@ -306,8 +309,8 @@ impl Keeper {
             state.known = Some(now);
             touched.extend(state.gates.keys().cloned());
         }
-        if state.mode != routes.mode {
-            state.mode = routes.mode;
+        if state.mode != routes.mode || state.chosen.as_deref() != routes.chosen.as_deref() {
+            (state.mode, state.chosen) = (routes.mode, routes.chosen.map(Arc::from));
             touched.extend(state.by_revision.keys().cloned());
         }
         if state.modes != routes.modes {
@@ -910,6 +913,8 @@ impl State {
     fn leave(&mut self, key: &RevisionKey, timers: Timers) -> Leave {
         let routes =
             self.by_revision.get(key).into_iter().flatten().map(|kingress| kingress.name().to_owned()).collect();
+        // One that is reached otherwise than the settings say keeps its pod for that.
+        let chosen = self.chosen.clone().filter(|_| self.mode_of(key) == self.mode);
         let Some(entry) = self.gates.get_mut(key) else { return Leave::free(Path::Warm) };
         let Some(decision) = &entry.last else { return Leave::unknown(entry.asked.want) };
         let because = &decision.because;
@@ -926,6 +931,7 @@ impl State {
             routes,
             confirmed: entry.confirmed,
             notice,
+            auto: chosen.filter(|_| because.stands() && self.mode != Mode::Port),
         }
     }
 

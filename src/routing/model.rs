@@ -216,6 +216,8 @@ pub struct Settings {
     pub connection_drain: Option<u32>,
     /// Whether listeners are added to an AlbConfig that somebody else made.
     pub manage_listeners: bool,
+    /// Whether load balancers that Ebb made go when nothing needs them any more.
+    pub delete_unneeded: bool,
     /// What load balancers are tagged with, so that they can be found in the cloud.
     pub cluster_id: Option<String>,
     /// Rules we may use on each load balancer; one counts once for each listener.
@@ -248,6 +250,7 @@ impl Default for Settings {
             tcp_health_checks: false,
             connection_drain: None,
             manage_listeners: false,
+            delete_unneeded: false,
             cluster_id: None,
             rule_budget: 100,
             probe_addresses: Vec::new(),
@@ -372,9 +375,9 @@ impl Settings {
                 ("alb-manage-listeners", "" | "false") => this.manage_listeners = false,
                 ("alb-manage-listeners", "true") => this.manage_listeners = true,
                 ("alb-manage-listeners" | "eni", _) => refuse("true or false"),
-                ("alb-deletion-policy", other) if !matches!(other, "" | "Retain") => {
-                    refuse("Retain; load balancers that nobody needs any more are not deleted");
-                }
+                ("alb-deletion-policy", "" | "Retain") => this.delete_unneeded = false,
+                ("alb-deletion-policy", "Delete") => this.delete_unneeded = true,
+                ("alb-deletion-policy", _) => refuse("Retain or Delete"),
                 ("alb-cluster-id", _) => this.cluster_id = (!value.is_empty()).then(|| value.to_owned()),
                 ("alb-connection-drain", "" | "0") => this.connection_drain = None,
                 ("alb-connection-drain", _) => match value.parse() {

@@ -108,6 +108,8 @@ pub enum Progress {
     /// It leads to Services, named here, that have no server yet, or whose revision may go to zero at any time since its
     /// owner does not know of the route yet; what was applied before stays.
     WaitingForServers(String),
+    /// A load balancer it is to be on is on its way out, and one of that name can be made when it is gone.
+    WaitingForBalancer,
     /// Applied; the load balancer has no address yet.
     WaitingForAddress,
     /// Applied; it is not seen yet that the load balancer follows.
@@ -142,6 +144,10 @@ impl Progress {
             Self::WaitingForServers(names) => {
                 let message = format!("It leads to Services that are not ready for it yet: {names}.");
                 conditions.mark_unknown(CONFIGURED, "WaitingForServers", &message);
+            }
+            Self::WaitingForBalancer => {
+                let message = "The load balancer of this name is being removed; it is made anew once it is gone.";
+                conditions.mark_unknown(CONFIGURED, "WaitingForLoadBalancer", message);
             }
             Self::WaitingForAddress => {
                 conditions.mark_true(CONFIGURED);
@@ -371,6 +377,29 @@ pub fn rules_held<'a>(
 /// The load balancer an Ingress is on.
 pub fn balancer_of(object: &Ingress, settings: &Settings) -> Option<String> {
     Some(settings.balancer(side_of(object)?))
+}
+
+/// Whether an Ingress is on the load balancer of a side, be it ours or not. The answer for hosts nobody serves is not.
+pub fn uses(object: &Ingress, side: Side, settings: &Settings) -> bool {
+    let class = side.class_name();
+    let annotation = |key: &str| object.metadata.annotations.as_ref()?.get(key);
+    let is_on = class_of(object) == Some(&class)
+        || annotation("kubernetes.io/ingress.class") == Some(&class)
+        || annotation("alb.ingress.kubernetes.io/albconfig.name") == Some(&settings.balancer(side));
+    is_on && !is_nobody(object, side)
+}
+
+/// The sides whose load balancer, made by Ebb, is on its way out with nothing of Ebb's on it: nothing is put on it either,
+/// since that might keep it.
+pub fn going(balancers: &[AlbConfig], existing: &[Ingress], settings: &Settings) -> BTreeSet<Side> {
+    let is_going = |side: &Side| {
+        let name = settings.balancer(*side);
+        let is = |known: &&AlbConfig| known.metadata.name.as_ref() == Some(&name);
+        let balancer = balancers.iter().find(is).filter(|_| settings.existing(*side).is_none());
+        balancer.is_some_and(|known| is_labelled(&known.metadata) && known.metadata.deletion_timestamp.is_some())
+            && !existing.iter().any(|object| is_made_here(object) && side_of(object) == Some(*side))
+    };
+    [Side::Internet, Side::Intranet].into_iter().filter(is_going).collect()
 }
 
 /// What is taken already, by load balancer.
@@ -693,6 +722,11 @@ pub fn leads_alike(theirs: &IngressClass, ours: &IngressClass) -> bool {
     }
 }
 
+/// The AlbConfig a class leads to.
+pub fn leads_to(class: &IngressClass) -> Option<&str> {
+    Some(class.spec.as_ref()?.parameters.as_ref()?.name.as_str())
+}
+
 /// Whether a live object is what is planned: it has all of that, and no annotation of ours beside it.
 pub fn is_applied(live: &Value, planned: &Value) -> bool {
     let annotations = |object: &Value| -> BTreeSet<String> {
@@ -737,8 +771,10 @@ fn is_secure(object: &Ingress) -> bool {
     listen_ports(object).contains("HTTPS")
 }
 
-fn is_nobody(object: &Ingress, side: Side) -> bool {
-    object.metadata.name.as_deref() == Some(&nobody_name(side))
+/// Whether an Ingress is the answer for hosts nobody serves.
+pub fn is_nobody(object: &Ingress, side: Side) -> bool {
+    is_made_here(object)
+        && object.metadata.name.as_deref() == Some(&nobody_name(side))
         && object.metadata.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
 }
 
@@ -863,7 +899,8 @@ fn part_name(owner: &str, part: &Part, two_private: bool, moved: bool) -> String
     format!("{}-{}", kept.trim_end_matches(['.', '-']), digest(name.as_bytes(), 12))
 }
 
-fn is_ours(object: &Ingress, ingress: &KIngress) -> bool {
+/// Whether an Ingress was made for this KIngress.
+pub fn is_ours(object: &Ingress, ingress: &KIngress) -> bool {
     let mut owners = object.metadata.owner_references.iter().flatten();
     // Another controller's Ingress may have the same owner.
     is_made_here(object)
@@ -1117,6 +1154,7 @@ mod tests {
             (Progress::New, Unknown, Unknown, Unknown),
             (Progress::Refused(Remark::new("InvalidPath", "a path")), False, Unknown, False),
             (Progress::WaitingForServices("a".to_owned()), Unknown, Unknown, Unknown),
+            (Progress::WaitingForBalancer, Unknown, Unknown, Unknown),
             (Progress::WaitingForAddress, True, Unknown, Unknown),
             (Progress::Probing, True, Unknown, Unknown),
             (Progress::ProgrammingFailed("quota".to_owned()), True, False, False),

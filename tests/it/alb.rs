@@ -411,6 +411,8 @@ fn settings_are_read_or_refused_by_name() {
     let settings = Settings::parse(&all).expect("settings");
     assert_eq!((settings.probe, settings.redirect, settings.layout), (Probe::Rule, Redirect::Moved, Layout::Split));
     assert_eq!((settings.mode, settings.eni, settings.connection_drain), (Mode::Port, false, Some(30)));
+    assert!(!settings.delete_unneeded);
+    assert!(parse("alb-deletion-policy", "Delete").is_ok_and(|settings| settings.delete_unneeded));
     // Of a load balancer with both sides, and with one.
     for side in [Side::Internet, Side::Intranet] {
         assert_eq!(settings.asked_at(side, "a.example.com".to_owned()), "10.0.0.1,10.0.0.2,fd00::1");
@@ -895,7 +897,7 @@ fn grpc_beside_http_has_an_ingress_of_its_own() {
     assert!(annotation(answer, "actions.forward-p0").is_some_and(|text| text.contains(r#""httpCode":"426""#)));
 }
 
-async fn diff(served: &Served) -> (String, String, Option<i32>) {
+pub(crate) async fn diff(served: &Served) -> (String, String, Option<i32>) {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("kubeconfig");
     std::fs::write(&file, kubeconfig(served.addr)).expect("a writable directory");
@@ -1370,6 +1372,38 @@ async fn a_change_of_visibility_is_served_by_both_load_balancers_until_it_is_ove
     let gone = async || if published(&served, "a").await.is_none() { Ok(()) } else { Err("it is there".to_owned()) };
     crate::patience::eventually("the Ingress on the former load balancer to go", gone).await;
     assert!(published(&served, "a--intranet").await.is_some());
+    cancel.cancel();
+    running.await.expect("it ends in order");
+}
+
+#[tokio::test]
+async fn a_kingress_made_anew_waits_for_what_its_namesake_has_left() {
+    let served = with_a_load_balancer().await;
+    create(&served, &definition("Cluster")).await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-1", "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]}});
+    create(&served, &service).await;
+    create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+    let vips = Arc::new(Fixed(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(Controller::new(setup(&served, vips), &cancel).run(cancel.clone()));
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    // The load balancer's controller has not let go of it yet.
+    let (api, params) = (Api::<Published>::namespaced(served.client(), "default"), PatchParams::default());
+    let held = json!({"metadata": {"finalizers": ["ingress.k8s.alibabacloud/resources"]}});
+    let before = api.patch("a", &params, &Patch::Merge(&held)).await.expect("patched");
+    let kingresses: Api<Ingress> = Api::namespaced(served.client(), "default");
+    kingresses.delete("a", &DeleteParams::default()).await.expect("deleted");
+    let leaves = async || published(&served, "a").await.and_then(|object| object.metadata.deletion_timestamp);
+    crate::patience::eventually("the Ingress to be on its way out", leaves).await;
+    create(&served, &kingress("a", &[("a-1", 100)], None, false, true)).await;
+    settles(&served, "a", ["Unknown Uninitialized", "Unknown Uninitialized"]).await;
+    let let_go = json!({"metadata": {"finalizers": []}});
+    api.patch("a", &params, &Patch::Merge(&let_go)).await.expect("patched");
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
+    let after = published(&served, "a").await.expect("an Ingress");
+    assert_ne!(after.metadata.uid, before.metadata.uid);
+    assert_eq!(after.metadata.deletion_timestamp, None);
     cancel.cancel();
     running.await.expect("it ends in order");
 }

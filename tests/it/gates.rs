@@ -114,6 +114,7 @@ struct System {
 /// What ends together where `ebb run` ends.
 struct Process {
     autoscaler: Autoscaler,
+    admin: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -212,6 +213,8 @@ impl System {
     /// The autoscaler and the controller begin, knowing nothing but what is written.
     async fn begin(&mut self, stats: TcpListener) {
         let (client, clock, maps) = (self.served.client(), Clock::system(), Maps::default());
+        let admin = free().await;
+        let address = admin.local_addr().expect("a bound listener");
         let vips: Arc<dyn Vips> = Arc::new(Double(self.addresses.clone()));
         let gates = self.gated.map(|timers| Keeper::new(clock, timers, Arc::clone(&vips)));
         let options = Options {
@@ -225,7 +228,7 @@ impl System {
             start: settings::read(&client, &maps, COMPAT).await.expect("settings"),
             maps,
             stats: Listen::Now(stats),
-            admin: free().await,
+            admin,
             metrics: None,
             show: ebb::app::Show::default(),
             gates: gates.clone(),
@@ -242,7 +245,7 @@ impl System {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(Controller::new(setup, &stop).run(stop.clone()));
         tasks.close();
-        self.process = Some(Process { autoscaler, stop, tasks });
+        self.process = Some(Process { autoscaler, admin: address, stop, tasks });
     }
 
     /// The autoscaler and the controller end.
@@ -333,6 +336,17 @@ impl System {
         eventually(&format!("{revision} has {replicas} replicas"), async || {
             let found = self.replicas(revision).await;
             if found == replicas { Ok(()) } else { Err(format!("{found}; {}", self.story(revision).await)) }
+        })
+        .await;
+    }
+
+    /// `ebb explain` says so of a revision.
+    async fn explained(&self, revision: &str, part: &str) {
+        let admin = self.process.as_ref().expect("it runs").admin;
+        eventually(&format!("{revision} to be explained with {part:?}"), async || {
+            let asked = reqwest::get(format!("http://{admin}/explain/default/{revision}")).await.expect("an answer");
+            let text = asked.text().await.expect("text");
+            if text.contains(part) { Ok(()) } else { Err(text) }
         })
         .await;
     }
@@ -619,6 +633,13 @@ async fn a_member_of_a_split_keeps_a_pod_as_long_as_it_is_one() {
     .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!((system.replicas("web-00001").await, system.replicas("web-00002").await), (1, 1));
+    let kept = "the load balancer keeps the last pod: a split cannot reach it without a pod, so one is kept; alb-data-plane \
+        auto is header: ";
+    system.explained("web-00001", &format!("{kept}no self-test has said what the load balancer does")).await;
+    let seen = json!({"metadata": {"name": ebb::routing::capabilities::MAP, "namespace": "knative-serving"},
+        "data": {"foreign-pods": "true", "two-ports": "false"}});
+    put(&system.served.client(), "v1", "ConfigMap", seen).await;
+    system.explained("web-00001", &format!("{kept}the self-test did not see servers of two ports used")).await;
     // The first gets nothing any more: once the load balancer was seen to follow it may go, and the second too.
     let all = "[{revisionName: web-00002, percent: 100}]";
     system.apply(&service("web", &format!("{DIRECT}, test/version: \"2\""), all)).await;

@@ -27,6 +27,7 @@ const ROWS: &[&[&str]] = &[
         "routing::translate",
         "routing::plan",
         "routing::port",
+        "routing::removal",
         "routing::table",
     ],
     &["observe"],
@@ -56,6 +57,7 @@ const PURE: &[&str] = &[
     "routing::translate",
     "routing::plan",
     "routing::port",
+    "routing::removal",
     "routing::table",
     "sim",
 ];

@@ -265,6 +265,25 @@ async fn a_mode_that_keeps_pods_and_a_pin_say_so() {
     rig.keeper.take(Routes { pinned: [key()].into(), ..routes(false, true) });
     let pinned = rig.until("it is pinned", Path::Cold, |leave| leave.stands() == Some(&Reason::Pinned)).await;
     assert!(pinned.pin);
+    assert_eq!((held.auto, pinned.auto), (None, None), "somebody has set it");
+
+    // Where that was left to Ebb, it is told why it is so, and of nothing else.
+    let auto = |mode, why: &str| Routes { mode, chosen: Some(why.to_owned()), ..routes(false, true) };
+    let pin = |routes: Routes| Routes { pinned: [key()].into(), ..routes };
+    rig.keeper.take(pin(auto(Mode::Header, "no self-test")));
+    let pinned = rig.until("it is pinned", Path::Cold, |leave| leave.stands() == Some(&Reason::Pinned)).await;
+    assert_eq!(pinned.auto.as_deref(), Some("no self-test"));
+    rig.keeper.take(auto(Mode::Header, "no self-test"));
+    let free = rig.until("it is not", Path::Cold, |leave| leave.stands().is_none()).await;
+    assert_eq!(free.auto, None);
+    rig.keeper.take(auto(Mode::Hold, "not used"));
+    let held = rig.until("it is held", Path::Cold, |leave| leave.stands() == Some(&Reason::HoldMode)).await;
+    assert_eq!(held.auto.as_deref(), Some("not used"));
+    // One for which no port is left.
+    let hold = [(key(), Mode::Hold)].into();
+    rig.keeper.take(Routes { modes: hold, ..auto(Mode::Port, "all used") });
+    let exhausted = rig.ask(Path::Cold, None);
+    assert_eq!((exhausted.stands(), &exhausted.auto), (Some(&Reason::HoldMode), &None));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Every integration test in one binary: `cargo test --test it [FILTER]`.
 
 mod alb;
+mod alb_removal;
 mod apiserver;
 mod check;
 mod classes;

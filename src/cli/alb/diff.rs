@@ -6,7 +6,9 @@ use crate::api::ingress::Ingress as KIngress;
 use crate::cli::check::cluster::configuration;
 use crate::cli::exit::Exit;
 use crate::routing::capabilities::MAP;
+use crate::routing::controller::FIELD_MANAGER;
 use crate::routing::plan::{OURS, Plan};
+use crate::routing::removal::{self, UNNEEDED};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::IngressClass;
@@ -38,7 +40,21 @@ pub(super) async fn run(args: &Diff) -> anyhow::Result<Exit> {
     // A closed pipe wants no more; whoever closed it has seen enough.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     let exit = tell(&plan, &input, &[]);
+    tell_unneeded(&plan, &input, &classes);
     Ok(if text.is_empty() { exit } else { Exit::AnswerIsNo })
+}
+
+/// Says on standard error which load balancers nothing needs any more, where that has consequences.
+fn tell_unneeded(plan: &Plan, input: &Input, classes: &[IngressClass]) {
+    for side in removal::unneeded(plan, &input.existing, &input.settings) {
+        let name = input.settings.balancer(side);
+        let Some(balancer) = input.balancers.iter().find(|known| known.name_any() == name) else { continue };
+        let goes = match removal::keeps(side, classes, Some(&balancer.metadata), &input.settings, FIELD_MANAGER) {
+            Some(why) => format!("it stays: {why}"),
+            None => format!("it goes when that was so for {UNNEEDED}: alb-deletion-policy is Delete"),
+        };
+        eprintln!("note: nothing needs the load balancer {name}, and {goes}");
+    }
 }
 
 /// One unified diff after the other; nothing where nothing differs.

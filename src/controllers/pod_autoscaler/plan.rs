@@ -238,7 +238,8 @@ pub fn gated(scale: Scale, leave: &Leave, replicas: Option<i32>) -> (Scale, Opti
         return (scale, None);
     }
     let asleep = replicas == Some(0);
-    let why = Some(format!("the load balancer keeps the last pod: {reason}"));
+    let auto = leave.auto.as_ref().map(|auto| format!("; {auto}")).unwrap_or_default();
+    let why = Some(format!("the load balancer keeps the last pod: {reason}{auto}"));
     if leave.stands().is_some() || asleep && leave.pin {
         let look_again = scale.look_again;
         return (Scale { want: Some(1), apply: true, held: why, look_again, ..scale }, None);
@@ -391,6 +392,7 @@ mod tests {
     use crate::api::annotations::Overrides;
     use crate::config::resolve;
     use crate::config::{Autoscaler, Deployment};
+    use crate::routing::gate::{Path, Reason as Kept};
 
     #[test]
     fn what_a_revision_is_stuck_at_is_told_with_the_numbers_once_it_does_not_pass_by_itself() {
@@ -503,5 +505,24 @@ mod tests {
             let told = stuck.as_ref().map(|stuck| (stuck.reason, stuck.text.as_str()));
             assert_eq!(told, want);
         }
+    }
+
+    #[test]
+    fn a_pod_that_is_kept_says_why_the_load_balancer_is_used_so() {
+        let scale = || Scale {
+            want: Some(0),
+            apply: true,
+            look_again: None,
+            probe_in_background: false,
+            bound: None,
+            why: None,
+            held: None,
+        };
+        let leave = Leave { zero: Err(Kept::HoldMode), pin: true, ..Leave::free(Path::Cold) };
+        let kept = |leave: &Leave| gated(scale(), leave, Some(1)).0.held.expect("words");
+        let words = "the load balancer keeps the last pod: the mode hold keeps a pod of every revision with a route";
+        assert_eq!(kept(&leave), words);
+        let auto = "alb-data-plane auto is hold: the self-test saw that servers of another namespace are not used";
+        assert_eq!(kept(&Leave { auto: Some(auto.into()), ..leave }), format!("{words}; {auto}"));
     }
 }

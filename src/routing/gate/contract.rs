@@ -12,6 +12,7 @@ use crate::routing::model::Mode;
 use crate::units::{RevisionKey, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Annotation: `cold` or `warm`, as the autoscaler wants it.
 pub const DESIRED_PATH: &str = "knative-alb/desired-path";
@@ -118,6 +119,8 @@ pub struct Leave {
     pub confirmed: Option<Timestamp>,
     /// Something its owner should know, once.
     pub notice: Option<Notice>,
+    /// Why `alb-data-plane: auto` is what it is, where that keeps a pod.
+    pub auto: Option<Arc<str>>,
 }
 
 /// Something to be told of a revision.
@@ -143,6 +146,7 @@ impl Leave {
             routes: BTreeSet::new(),
             confirmed: None,
             notice: None,
+            auto: None,
         }
     }
 
