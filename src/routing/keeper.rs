@@ -1059,7 +1059,8 @@ impl Source for Keeper {
         let kingresses = Gateway::ALL.iter().zip(&self.inner.counters.kingresses);
         page.gauges(
             "ebb_kingresses",
-            "KIngresses by whose they are; other than those of the class alb they are left alone.",
+            "KIngresses by whose they are, where Ebb looks after a load balancer (`--alb`); those of other classes than alb \
+             are left alone.",
             ["class"],
             kingresses.map(|(gateway, kingresses)| ([gateway.word()], count(kingresses))),
         );
