@@ -655,13 +655,21 @@ async fn members_of_a_stateful_set_share_the_revisions_without_leases() {
         let lines = run.log().into_iter().filter(|line| line["message"] == "scaled");
         lines.filter_map(|line| line["knative.dev/key"].as_str().map(str::to_owned)).collect::<BTreeSet<_>>()
     };
-    let shared = |zeroth: &BTreeSet<String>, first: &BTreeSet<String>| {
-        assert!(!zeroth.is_empty() && !first.is_empty() && zeroth.is_disjoint(first), "{zeroth:?} {first:?}");
+    // Of `before` the other has said nothing since it was started. A line may come a moment after what it tells of.
+    let shared = async |zeroth: &Run, first: &Run, before: &BTreeSet<String>| {
+        let log = || format!("{:#?}\n{:#?}", zeroth.log(), first.log());
+        let told = async || {
+            let of_zeroth: BTreeSet<_> = scaled(zeroth).difference(before).cloned().collect();
+            let of_first = scaled(first);
+            (of_zeroth.len() + of_first.len() >= 6).then_some((of_zeroth, of_first))
+        };
+        let (zeroth, first) = eventually("all six to be told", log, told).await;
+        assert!(!zeroth.is_empty() && !first.is_empty() && zeroth.is_disjoint(&first), "{zeroth:?} {first:?}");
         assert_eq!(zeroth.len() + first.len(), 6, "{zeroth:?} {first:?}");
+        zeroth
     };
     woken(&early, &|| format!("{:#?}\n{:#?}", zeroth.log(), first.log())).await;
-    let before = scaled(&zeroth);
-    shared(&before, &scaled(&first));
+    let before = shared(&zeroth, &first, &BTreeSet::new()).await;
 
     // One is killed: nobody takes its bucket. Back, it goes on.
     first.signal("-KILL");
@@ -672,7 +680,7 @@ async fn members_of_a_stateful_set_share_the_revisions_without_leases() {
     let first = member(1);
     first.said("ready").await;
     woken(&late, &|| format!("{:#?}\n{:#?}", zeroth.log(), first.log())).await;
-    shared(&scaled(&zeroth).difference(&before).cloned().collect(), &scaled(&first));
+    shared(&zeroth, &first, &before).await;
     let leases: Api<Lease> = Api::namespaced(served.client(), "knative-serving");
     assert_eq!(leases.list(&ListParams::default()).await.expect("a list").items.len(), 0, "nobody is elected");
     stop.cancel();
