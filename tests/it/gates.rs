@@ -891,7 +891,8 @@ async fn a_process_that_ends_between_the_proof_and_the_write_leaves_nothing_of_t
 
 /// A KIngress goes while its revision is at zero, and the load balancer does not follow: requests are answered as before.
 async fn deleted_at_zero(network: u8, mode: &str) {
-    let timers = Timers { horizon: Span::from_seconds(90), ..timers() };
+    // Long enough that a busy machine is back at zero before.
+    let timers = Timers { horizon: Span::from_seconds(150), ..timers() };
     let network_map = json!({"alb-data-plane": mode});
     let system = System::start(Plan { network_map, timers, ..Plan::new(network) }).await;
     // A revision that lives longer than its route.
