@@ -714,10 +714,13 @@ async fn a_revision_changes_over_to_a_port_with_a_pod_and_without_a_lost_request
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let change = async {
+    let set = async |data: Value| {
         let mut map = json!({"metadata": {"name": "config-network", "namespace": "knative-serving"}});
-        map["data"] = json!({"alb-data-plane": "port"});
+        map["data"] = data;
         put(&system.served.client(), "v1", "ConfigMap", map).await;
+    };
+    let change = async {
+        set(json!({"alb-data-plane": "port"})).await;
         let ingresses: Api<Ingress> = Api::namespaced(system.served.client(), "default");
         for name in names {
             eventually("the rule leads to the port", async || {
@@ -735,6 +738,33 @@ async fn a_revision_changes_over_to_a_port_with_a_pod_and_without_a_lost_request
     assert_eq!(*lost.lock().expect("no panic above"), Vec::<String>::new());
     for name in names {
         system.goes_to(&format!("{name}-00001"), 0).await;
+        system.get(0, name, "/").await.expect("an answer");
+    }
+    // Other settings reach the Services there are, which keep their ports.
+    let services: Api<Service> = Api::namespaced(system.served.client(), "default");
+    let told = async |name: &str| {
+        let service = services.get(&format!("{name}-00001-alb")).await.expect("a Service");
+        let told = |key: &str| service.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        let kind = service.spec.as_ref().and_then(|spec| spec.type_.clone());
+        (told("knative-alb/activation-port"), told("knative-alb/request-timeout"), kind)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    for name in names {
+        let (port, timeout, kind) = told(name).await;
+        assert_eq!((timeout, kind), (text("180"), text("ClusterIP")));
+        let others = json!({"alb-data-plane": "port", "alb-request-timeout": "60", "eni": "false"});
+        set(others).await;
+        eventually("it is as set", async || {
+            let found = told(name).await;
+            if found == (port.clone(), text("60"), text("NodePort")) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+        set(json!({"alb-data-plane": "port"})).await;
+        eventually("it is as it was", async || {
+            let found = told(name).await;
+            if found == (port.clone(), text("180"), text("ClusterIP")) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
         system.get(0, name, "/").await.expect("an answer");
     }
     system.stop().await;
