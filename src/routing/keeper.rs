@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::observe::metrics::{Page, Source, count};
 use crate::ownership::class::Classes;
 use crate::routing::gate::contract::{Asked, Keep, Leave, Notice};
-use crate::routing::gate::rules::{Ask, Leads, Plan, Rules};
+use crate::routing::gate::rules::{Ask, Leads, Plan, Rules, name_of};
 use crate::routing::gate::{
     Answer, Decision, Gate, Members, Path, Probe, Reason, Seen, State as GateState, Target, Timers,
 };
@@ -92,7 +92,7 @@ impl Way {
             .map(|group| Leads {
                 revision: RevisionKey::new(kingress.namespace(), revision_of_service(&group.service_name)),
                 rule: Arc::clone(&name),
-                group: format!("{}/{}:{}", self.ingress, group.service_name, group.service_port).into(),
+                group: name_of(&self.ingress, group).into(),
                 ask: ask.clone(),
             })
             .collect()
@@ -876,14 +876,14 @@ impl State {
         kingresses.iter().find_map(|kingress| self.routes.get(kingress)?.questions.get(&target.rule).cloned())
     }
 
-    /// Whether an answer by this way is the revision's own.
+    /// Whether an answer by this way is of the group it is to ask about.
     fn is_certain(&self, key: &RevisionKey, target: &Target) -> bool {
         let kingresses = self.by_revision.get(key).into_iter().flatten();
         let mut listeners = kingresses
             .filter_map(|kingress| self.routes.get(kingress))
             .filter(|route| route.questions.contains_key(&target.rule))
             .flat_map(|route| route.listeners.values());
-        listeners.any(|rules| rules.is_certain(target, key))
+        listeners.any(|rules| rules.is_certain(target))
     }
 
     /// Whether a rule may lead to a revision, as long as the rules are not known.
@@ -956,7 +956,7 @@ impl Route {
         for way in ways {
             let listener = (way.balancer.clone().unwrap_or_default(), way.secure);
             let of_listener = plans.entry(listener).or_insert_with(plan);
-            of_listener.rules.push(way.rules.clone());
+            of_listener.rules.push((way.ingress.as_str().into(), way.rules.clone()));
             for lead in way.leads(key) {
                 let question = Question::by(lead.ask.clone(), way.secure, way.grpc);
                 self.questions.insert(Arc::clone(&lead.rule), question);

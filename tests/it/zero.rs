@@ -35,7 +35,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -208,6 +208,28 @@ struct World {
     flying: Vec<Flying>,
     gated: bool,
     report: Report,
+    story: Story,
+}
+
+/// What changed lately, to be told where a request is lost.
+#[derive(Default)]
+struct Story {
+    lines: VecDeque<String>,
+    latest: BTreeMap<String, String>,
+}
+
+impl Story {
+    const MOST: usize = 300;
+
+    fn tell(&mut self, now: Timestamp, of: String, what: String) {
+        if self.latest.get(&of) != Some(&what) {
+            self.lines.push_back(format!("{now:?} {of}: {what}"));
+            self.latest.insert(of, what);
+        }
+        if self.lines.len() > Self::MOST {
+            self.lines.pop_front();
+        }
+    }
 }
 
 impl World {
@@ -258,6 +280,7 @@ impl World {
             flying: Vec::new(),
             gated,
             report: Report::default(),
+            story: Story::default(),
         }
     }
 
@@ -276,6 +299,53 @@ impl World {
             }
         }
         self.see();
+        if self.gated {
+            self.tell();
+        }
+    }
+
+    /// What there is now, where it is not as before.
+    fn tell(&mut self) {
+        let now = self.now;
+        for (number, revision) in self.revisions.iter().enumerate() {
+            let (pods, written, last) = (revision.pods, &revision.written, &revision.last);
+            let decision = last.as_ref().map_or("no gate".to_owned(), |it| {
+                format!(
+                    "{} {} {:?} members {:?}, because {}",
+                    it.state.word(),
+                    it.epoch,
+                    it.mode,
+                    it.members,
+                    it.because
+                )
+            });
+            let endpoints = [("port", &revision.port), ("public", &revision.public), ("private", &revision.private)]
+                .map(|(of, it)| format!("{of} {:?} {}", it.members, it.servers.len()));
+            let what = format!(
+                "want {:?}, {decision}; pods {}/{} life {}; written {written:?}; {}; status {:?}",
+                revision.want,
+                pods.ready,
+                pods.all,
+                revision.life,
+                endpoints.join(", "),
+                revision.status
+            );
+            self.story.tell(now, format!("web-{number}"), what);
+        }
+        for address in 0..ADDRESSES {
+            for (group, servers) in self.balancer.servers(address).into_iter().flatten() {
+                let what = servers.iter().map(|server| match self.server(*server) {
+                    Server::Pod { lives, .. } => format!("{} {lives}", server.ip()),
+                    Server::Activator { .. } => "activator".to_owned(),
+                });
+                let what: Vec<String> = what.collect();
+                self.story.tell(now, format!("address {address} {}", group.service), what.join(", "));
+            }
+        }
+        let (split, published, settled) = (&self.split, self.published.1, self.settled);
+        let planned = self.planned.as_ref().map(|planned| planned.number);
+        let what = format!("{split:?} {:?} planned {planned:?} published {published} settled {settled}", self.mode);
+        self.story.tell(now, "rules".to_owned(), what);
     }
 
     /// The controller plans whenever what it goes by has changed; the gates know at once.
@@ -326,7 +396,7 @@ impl World {
         let leads: BTreeSet<_> = ways.iter().flat_map(|way| way.leads(&kingress)).collect();
         self.asks.extend(leads.iter().map(|leads| (Arc::clone(&leads.rule), leads.ask.clone())));
         let version = ways.iter().flat_map(|way| &way.rules).find_map(hash_of).map(ToOwned::to_owned);
-        let rules = ways.iter().map(|way| way.rules.clone()).collect();
+        let rules = ways.iter().map(|way| (way.ingress.as_str().into(), way.rules.clone())).collect();
         self.rules.publish(Plan { number, version: version.as_deref().map(Arc::from), leads, rules });
         self.report.plans += 1;
         self.planned = Some(Planned { number, by, ways, pinned: outcome.pinned, ingresses: plan.ingresses, version });
@@ -471,7 +541,11 @@ impl World {
         }
         let may = match (&revision.gate, &decision) {
             _ if !gated => true,
-            (Some(gate), Some(decision)) => gate.may_scale_to_zero(now, decision.epoch).is_ok(),
+            // That its pods may be gone is written down before they go.
+            (Some(gate), Some(decision)) => {
+                let is_told = decision.state == State::Unrouted || revision.written.state.rests();
+                is_told && gate.may_scale_to_zero(now, decision.epoch).is_ok()
+            }
             // What is on record is relied upon.
             _ => !routed && !was,
         };
@@ -488,7 +562,7 @@ impl World {
     fn probe(&mut self, number: usize, probe: Probe) {
         let address = (0..ADDRESSES).find(|one| address(*one) == probe.target.address).expect("a known address");
         let ask = self.asks[&probe.target.rule].clone();
-        let certain = self.rules.is_certain(&probe.target, &self.revisions[number].key);
+        let certain = self.rules.is_certain(&probe.target);
         let answer = match self.ask(address, &ask.host, &ask.headers) {
             Outcome::Forward { server, group, .. } => match self.server(server) {
                 // Ebb's own activators say for whom they answer at a port.
@@ -512,7 +586,7 @@ impl World {
         for Flying { number, probe, answer, certain, .. } in
             self.flying.extract_if(.., |flying| flying.at <= self.now).collect::<Vec<_>>()
         {
-            let is_certain = certain && self.rules.is_certain(&probe.target, &self.revisions[number].key);
+            let is_certain = certain && self.rules.is_certain(&probe.target);
             let answer = match answer {
                 Answer::Pod | Answer::Activator if !is_certain => Answer::Elsewhere,
                 answer => answer,
@@ -600,7 +674,8 @@ impl World {
             // Where pods leave that are too many, it is for the test to say what may be lost.
             if self.gated && self.quiet.is_none_or(|quiet| Span::ZERO < quiet) && !self.report.lost.is_empty() {
                 let last: Vec<_> = self.revisions.iter().map(|revision| &revision.last).collect();
-                panic!("seed {seed}, cycle {}: {:?}\n{last:#?}", self.report.cycles, self.report.lost);
+                let story = self.story.lines.make_contiguous().join("\n");
+                panic!("seed {seed}, cycle {}: {:?}\n{story}\n{last:#?}", self.report.cycles, self.report.lost);
             }
         }
         self.report

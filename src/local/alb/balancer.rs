@@ -366,6 +366,11 @@ impl Balancer {
         groups(&self.wanted)
     }
 
+    /// The servers an address has at the moment, by group.
+    pub fn servers(&self, address: usize) -> Option<&BTreeMap<GroupKey, Vec<SocketAddr>>> {
+        self.addresses.get(address).map(|address| &address.members)
+    }
+
     /// Lets an address follow no more, or again.
     pub fn set_stuck(&mut self, address: usize, stuck: bool) {
         if let Some(address) = self.addresses.get_mut(address) {

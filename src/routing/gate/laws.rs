@@ -518,3 +518,24 @@ fn what_was_changed_and_changed_back_unseen_may_still_come() {
         assert_eq!(confirmed, !unseen, "{:?}", gate.state());
     }
 }
+
+#[test]
+fn a_revision_rests_until_nothing_is_written_of_pods_that_may_be_gone() {
+    let (mut gate, targets) = (Gate::new(Mode::Port, Timers::default()).without_past(), BTreeSet::from([target(0, 0)]));
+    gate.request(START, Path::Cold);
+    // Nothing is published yet. The pod of before is gone and still written; the next one is on its way.
+    let since = START - Span::from_seconds(60);
+    let before = Seen {
+        published: false,
+        written: Some((Members::Pods, since)),
+        pods: Pods { all: 1, ready: 0 },
+        activators: 2,
+        ..Seen::new(Mode::Port, &targets)
+    };
+    let first = gate.step(START, &before);
+    assert_eq!((first.state, first.members), (State::Waking, Some(Members::Activators)));
+    assert!(first.state.rests(), "whoever publishes goes by this");
+    let later = START + Span::SECOND;
+    let second = gate.step(later, &Seen { written: Some((Members::Activators, later)), ..before });
+    assert_eq!(second.state, State::Draining);
+}

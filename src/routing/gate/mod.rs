@@ -745,7 +745,10 @@ impl Gate {
             Cold if any || !down => Some((Waking, because_waking(aim))),
             Waking if ready && (!down || mixed) => Some((BridgingUp, because())),
             Waking if !any && down => Some((Cold, Reason::NoPods)),
-            Waking if down => Some((Draining, Reason::NotWritten)),
+            // Until then what is written may be pods that are gone, and whoever publishes a rule must know.
+            Waking if down && self.belief.written() == Some(Members::Activators) => {
+                Some((Draining, Reason::NotWritten))
+            }
             BridgingUp if down && !mixed => Some((Draining, Reason::NotWritten)),
             BridgingUp if down && (settled() || self.belief.written() == Some(Members::Activators)) => {
                 Some((Draining, Reason::NotWritten))

@@ -6,12 +6,13 @@
 //! keeps it. A version that an earlier plan had too, which may still be in force, shows that plan and no later one: whoever
 //! changes something and back again has to wait.
 //!
-//! Pods do not say whose they are, and neither do Knative's activators. So an answer counts for a revision only where every
-//! plan that may be in force at the address leads the question to that revision, or nowhere ([`Rules::is_certain`]).
+//! Pods do not say whose they are, neither do Knative's activators, and nobody says by which server group. So an answer counts
+//! only where every plan that may be in force at the address leads the question to the group that is asked about, or nowhere
+//! ([`Rules::is_certain`]): a revision has several groups, each of which is as late as it likes.
 
 use super::Target;
-use crate::routing::model::{Condition, Rule};
-use crate::routing::translate::{groups_of_rule, revision_of_service};
+use crate::routing::model::{Condition, Rule, ServerGroup};
+use crate::routing::translate::groups_of_rule;
 use crate::units::RevisionKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -120,8 +121,13 @@ pub struct Plan {
     pub version: Option<Arc<str>>,
     /// Its rules that lead to revisions.
     pub leads: BTreeSet<Leads>,
-    /// All its rules in their order, by Ingress.
-    pub rules: Vec<Vec<Rule>>,
+    /// All its rules in their order, with the name of their Ingress.
+    pub rules: Vec<(Arc<str>, Vec<Rule>)>,
+}
+
+/// What names a server group of an Ingress: another Ingress has a group of its own for the same Service.
+pub fn name_of(ingress: &str, group: &ServerGroup) -> String {
+    format!("{ingress}/{}:{}", group.service_name, group.service_port)
 }
 
 /// The plans of one Ingress.
@@ -181,16 +187,18 @@ impl Rules {
         version.is_some() && !self.plans.iter().any(|of| of.number < plan && is_alike(of))
     }
 
-    /// Whether an answer by this way is the revision's own, whatever plan is in force at the address: all that may be lead
-    /// the question to the revision alone, or nowhere.
-    pub fn is_certain(&self, target: &Target, revision: &RevisionKey) -> bool {
+    /// Whether an answer by this way is of the group it is to ask about, whatever plan is in force at the address: all that may
+    /// be lead the question there alone, or nowhere.
+    pub fn is_certain(&self, target: &Target) -> bool {
         let Some(shown) = self.addresses.get(&target.address) else { return false };
         let leads = self.plans.iter().flat_map(|plan| &plan.leads).find(|leads| leads.rule == target.rule);
         let Some(Leads { ask, .. }) = leads else { return false };
         self.plans.iter().filter(|plan| *shown <= plan.number).all(|plan| {
-            let firsts = plan.rules.iter().filter_map(|rules| rules.iter().find(|rule| ask.is_taken_by(rule)));
-            let mut services = firsts.flat_map(|rule| groups_of_rule(rule).filter(|group| group.weight > 0));
-            services.all(|group| revision_of_service(&group.service_name) == revision.name())
+            plan.rules.iter().all(|(ingress, rules)| {
+                let first = rules.iter().find(|rule| ask.is_taken_by(rule));
+                let mut groups = first.into_iter().flat_map(groups_of_rule).filter(|group| group.weight > 0);
+                groups.all(|group| name_of(ingress, group) == *target.group)
+            })
         })
     }
 
@@ -228,6 +236,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::translate::revision_of_service;
     use serde_json::json;
 
     const ADDRESSES: [&str; 2] = ["127.0.0.1:80", "127.0.0.2:80"];
@@ -254,11 +263,16 @@ mod tests {
             Leads {
                 revision: RevisionKey::new("default", revision_of_service(service)),
                 rule: format!("{} {:?}", rule.name, rule.conditions).into(),
-                group: service.as_str().into(),
+                group: format!("web/{service}:80").into(),
                 ask: Ask::of(rule),
             }
         });
-        Plan { number, version: Some(version.into()), leads: leads.collect(), rules: vec![rules.to_vec()] }
+        Plan {
+            number,
+            version: Some(version.into()),
+            leads: leads.collect(),
+            rules: vec![("web".into(), rules.to_vec())],
+        }
     }
 
     fn rules() -> Rules {
@@ -306,8 +320,7 @@ mod tests {
         rules.publish(plan(1, "a", &[select("one"), rule("one-alb", None)]));
         rules.pass(1);
         let certain = |rules: &Rules, revision: &RevisionKey| {
-            let all: BTreeSet<bool> =
-                rules.targets(revision).iter().map(|target| rules.is_certain(target, revision)).collect();
+            let all: BTreeSet<bool> = rules.targets(revision).iter().map(|target| rules.is_certain(target)).collect();
             all.into_iter().collect::<Vec<_>>()
         };
         assert_eq!(certain(&rules, &one), [true]);
@@ -316,6 +329,11 @@ mod tests {
         assert_eq!((certain(&rules, &one), certain(&rules, &two)), (vec![true], vec![false]));
         rules.pass(2);
         assert_eq!((certain(&rules, &one), certain(&rules, &two)), (vec![true], vec![true]));
+        // To the same revision by another of its Services: who answers may do so by either.
+        rules.publish(plan(3, "c", &[rule("one", None)]));
+        assert_eq!(certain(&rules, &one), [false]);
+        rules.pass(3);
+        assert_eq!(certain(&rules, &one), [true]);
     }
 
     #[test]
