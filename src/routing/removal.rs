@@ -7,6 +7,7 @@
 //! - Ebb made it and its IngressClass, nobody else has set anything in their specs, and `config-network` does not name it;
 //! - no Ingress of any namespace is of the class, but for the answer for hosts nobody serves, and no other IngressClass
 //!   leads to it;
+//! - it could be made anew: there are vSwitches for it;
 //! - no KIngress is to be served by it, and none cannot be expressed, since of that it is not known by which it would be.
 //!
 //! First goes that answer, then the IngressClass, then the AlbConfig, each when the one before is really gone: as long as
@@ -57,6 +58,9 @@ pub fn keeps(
     manager: &str,
 ) -> Option<String> {
     let name = settings.balancer(side);
+    if settings.vswitches.as_ref().is_none_or(|ids| ids.len() < 2) {
+        return Some("vswitch-ids names no two vSwitches, so it could not be made anew".to_owned());
+    }
     for class in classes {
         let (meta, called) = (&class.metadata, class.metadata.name.as_deref().unwrap_or_default());
         if called == side.class_name() {
@@ -152,7 +156,8 @@ mod tests {
     #[test]
     fn what_somebody_else_has_a_hand_in_is_kept() {
         let ours = entry(ME, "Apply", "", &made());
-        let settings = Settings::default();
+        let vswitches = Some(vec!["vsw-a".to_owned(), "vsw-b".to_owned()]);
+        let settings = Settings { vswitches, ..Settings::default() };
         let keeps = |classes: &[IngressClass], balancer: &ObjectMeta| {
             keeps(Side::Internet, classes, Some(balancer), &settings, ME).unwrap_or_default()
         };

@@ -14,14 +14,16 @@ use ebb::routing::removal::{CLEANUP, FINALIZER, UNNEEDED};
 use ebb::units::{Span, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::client::Body;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +156,55 @@ impl Rig {
             running.await.expect("it ends in order");
         }
     }
+}
+
+/// What the account of `deploy/overlays/alb` may do: where, and what.
+fn shipped() -> Vec<(Option<String>, PolicyRule)> {
+    let files = ["deploy/base/rbac.yaml", "deploy/overlays/alb/rbac.yaml"];
+    let texts = files.map(|file| std::fs::read_to_string(crate::root().join(file)).expect("a file"));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&texts.join("\n---\n")).expect("YAML");
+    let mut rules = Vec::new();
+    for object in objects.iter().filter(|object| object["rules"].is_array()) {
+        let of: Vec<PolicyRule> = serde_json::from_value(object["rules"].clone()).expect("rules");
+        rules.extend(of.into_iter().map(|rule| (object["metadata"]["namespace"].as_str().map(str::to_owned), rule)));
+    }
+    rules
+}
+
+/// The rule by which a request is allowed; nothing where none is needed, as for what kinds there are.
+fn allowed(request: &http::Request<Body>, rules: &[(Option<String>, PolicyRule)]) -> Result<Option<usize>, String> {
+    let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+    let (group, rest) = if path[0] == "api" { ("", &path[2..]) } else { (path[1], path.get(3..).unwrap_or_default()) };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
+        rest => (None, rest),
+    };
+    let (resource, name) = match rest {
+        [] => return Ok(None),
+        [resource] => ((*resource).to_owned(), None),
+        [resource, name] => ((*resource).to_owned(), Some(*name)),
+        [resource, name, part, ..] => (format!("{resource}/{part}"), Some(*name)),
+    };
+    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+    let verb = match (request.method().as_str(), name) {
+        ("GET", Some(_)) => "get",
+        ("GET", None) if is_watch => "watch",
+        ("GET", None) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        _ => "delete",
+    };
+    let has = |list: &Option<Vec<String>>, one: &str| list.iter().flatten().any(|known| known == one);
+    let allows = |(scope, rule): &(Option<String>, PolicyRule)| {
+        (scope.is_none() || scope.as_deref() == namespace)
+            && has(&rule.api_groups, group)
+            && has(&rule.resources, &resource)
+            && rule.verbs.iter().any(|known| known == verb)
+            && (rule.resource_names.is_none() || name.is_some_and(|name| has(&rule.resource_names, name)))
+    };
+    let found = rules.iter().position(allows);
+    found.map(Some).ok_or_else(|| format!("{verb} {resource} of {group:?} {}", name.unwrap_or_default()))
 }
 
 fn simple(name: &str) -> Value {
@@ -343,12 +394,15 @@ async fn what_somebody_has_taken_over_stays_and_is_told() {
     assert_eq!(rig.told("LoadBalancerKept").await.len(), 1, "once");
     rig.end().await;
 
-    // One that is named is somebody else's, whatever stands on it.
-    let rig = Rig::start("Delete").await;
-    rig.set(json!({"albconfig": BALANCER})).await;
-    rig.forsake("a").await;
-    rig.stays("it is named").await;
-    rig.end().await;
+    // One that is named is somebody else's, whatever stands on it. And one that could not be made anew may be needed again.
+    for (what, data) in [("it is named", json!({"albconfig": BALANCER})), ("no zones", json!({"vswitch-ids": "vsw-a"}))]
+    {
+        let rig = Rig::start("Delete").await;
+        rig.set(data).await;
+        rig.forsake("a").await;
+        rig.stays(what).await;
+        rig.end().await;
+    }
 }
 
 #[tokio::test]
@@ -409,6 +463,37 @@ async fn what_no_watch_has_told_counts_all_the_same() {
         rig.stays(what).await;
         rig.end().await;
     }
+}
+
+#[tokio::test]
+async fn all_of_it_is_allowed_where_it_is_installed() {
+    let mut rig = Rig::start("Delete").await;
+    let (client, rules) = (rig.served.client(), Arc::new(shipped()));
+    let (used, refused) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(BTreeSet::new())));
+    let guarded = tower::service_fn({
+        let (rules, used, refused) = (Arc::clone(&rules), Arc::clone(&used), Arc::clone(&refused));
+        move |request: http::Request<Body>| {
+            match allowed(&request, &rules) {
+                Ok(rule) => used.lock().expect("no panic above").extend(rule),
+                Err(what) => _ = refused.lock().expect("no panic above").insert(what),
+            }
+            let client = client.clone();
+            async move { client.send(request).await }
+        }
+    });
+    rig.run(|setup| Setup { client: Client::new(guarded, "default"), ..setup }).await;
+    let since = rig.forsake("a").await;
+    rig.goes(since).await;
+    create(&rig.served, &simple("b")).await;
+    settles(&rig.served, "b", ["True", "Unknown WaitingForAddress"]).await;
+    eventually("an event", async || rig.told("LoadBalancerRemoved").await.pop()).await;
+    assert_eq!(*refused.lock().expect("no panic above"), BTreeSet::new());
+    // What is allowed for its sake by name is needed.
+    let used = used.lock().expect("no panic above").clone();
+    for (at, (_, rule)) in rules.iter().enumerate().filter(|(_, (_, rule))| rule.verbs == ["delete"]) {
+        assert!(used.contains(&at), "nobody asked for {rule:?}");
+    }
+    rig.end().await;
 }
 
 #[tokio::test]

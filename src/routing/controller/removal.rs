@@ -24,6 +24,8 @@ use tracing::{info, warn};
 
 /// How soon what is on its way out, or has changed meanwhile, is looked at again.
 pub(super) const SOON: Span = Span::from_seconds(5);
+/// The same where the API server knows of something that is not known here yet: all there is was asked for.
+const LATER: Span = Span::from_seconds(60);
 /// Objects asked for at once.
 const PAGE: u32 = 500;
 
@@ -182,7 +184,7 @@ impl Controller {
             return Ok(());
         }
         if !self.is_still_unneeded(side, ours, answer.is_none(), settings).await? {
-            self.queue.add_after(self.key.clone(), SOON);
+            self.queue.add_after(self.key.clone(), LATER);
             return Ok(());
         }
         let deleted = match (answer, class) {
