@@ -1404,6 +1404,12 @@ async fn a_kingress_made_anew_waits_for_what_its_namesake_has_left() {
     let after = published(&served, "a").await.expect("an Ingress");
     assert_ne!(after.metadata.uid, before.metadata.uid);
     assert_eq!(after.metadata.deletion_timestamp, None);
+    // The same where somebody deletes what is still wanted, and it is just as it should be until it is gone.
+    api.patch("a", &params, &Patch::Merge(&held)).await.expect("patched");
+    api.delete("a", &DeleteParams::default()).await.expect("deleted");
+    settles(&served, "a", ["Unknown Uninitialized", "Unknown Uninitialized"]).await;
+    api.patch("a", &params, &Patch::Merge(&let_go)).await.expect("patched");
+    settles(&served, "a", ["True", "Unknown WaitingForAddress"]).await;
     cancel.cancel();
     running.await.expect("it ends in order");
 }
