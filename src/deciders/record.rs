@@ -36,7 +36,7 @@ pub type AllPlans = Box<dyn Fn() -> Vec<(RevisionKey, Plan)> + Send>;
 /// Records until `cancel`, and then what is left. `all` brings what the controller last made of each decision.
 pub async fn record(deciders: Deciders, journal: Journal, beside: Beside, all: AllPlans, cancel: CancellationToken) {
     let buckets = (0..deciders.buckets()).map(|_| Bucket::default()).collect();
-    let mut recorder = Recorder { deciders, journal, beside, all, buckets };
+    let mut recorder = Recorder { deciders, journal, beside, all, buckets, lost: false };
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -54,6 +54,8 @@ struct Recorder {
     beside: Beside,
     all: AllPlans,
     buckets: Vec<Bucket>,
+    /// What happened beside is missing before what comes next.
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -61,6 +63,11 @@ struct Bucket {
     follower: Option<Subscription>,
     /// The numbers of those that were told of.
     known: HashSet<u32>,
+    /// Of these, those that the next file knows.
+    told: HashSet<u32>,
+    /// The numbers of those that were told of before inputs went missing, and of which it is not known yet whether they are
+    /// still there.
+    doubtful: HashSet<u32>,
     /// Inputs are missing before what comes next.
     lost: bool,
 }
@@ -68,9 +75,7 @@ struct Bucket {
 impl Recorder {
     fn look(&mut self) {
         for (number, bucket) in self.buckets.iter_mut().enumerate() {
-            if bucket.follower.is_none() {
-                bucket.follower = self.deciders.follow(number);
-            }
+            bucket.follow(number, &self.deciders, &self.journal);
         }
         if self.journal.wants_file() {
             self.begin_file();
@@ -80,10 +85,8 @@ impl Recorder {
         }
         let plans = some(&mut self.beside.plans);
         let activations = some(&mut self.beside.activations);
-        let batch = Batch { plans, activations, ..Batch::nothing(self.deciders.clock().now()) };
-        if !batch.is_nothing() {
-            self.journal.write(Place::Present, batch);
-        }
+        let batch = Batch { plans, activations, lost: self.lost, ..Batch::nothing(self.deciders.clock().now()) };
+        self.lost = !batch.is_nothing() && !self.journal.write(Place::Present, batch);
     }
 
     fn begin_file(&mut self) {
@@ -91,15 +94,16 @@ impl Recorder {
             // Tried again with the next look.
             return;
         }
-        let mut buckets = self.buckets.iter_mut().enumerate();
-        if !buckets.all(|(number, bucket)| bucket.tell_anew(number, &self.journal)) {
+        let followed = self.buckets.iter_mut().enumerate().filter(|(_, bucket)| bucket.follower.is_some());
+        let mut followed: Vec<_> = followed.collect();
+        let told = followed.iter_mut().all(|(number, bucket)| bucket.tell_anew(*number, &self.journal));
+        let plans = || Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
+        if !(told && self.journal.write(Place::Next, plans()) && self.journal.switch()) {
             // What was told so far is in no file. With the next look all is told afresh, to whichever file that finds.
-            self.buckets.iter_mut().filter(|bucket| bucket.follower.is_some()).for_each(Bucket::lose);
+            followed.into_iter().for_each(|(_, bucket)| bucket.lose());
             return;
         }
-        let batch = Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
-        self.journal.write(Place::Next, batch);
-        self.journal.switch();
+        followed.into_iter().for_each(|(_, bucket)| bucket.known = std::mem::take(&mut bucket.told));
     }
 }
 
@@ -109,6 +113,23 @@ fn some<T>(queue: &mut mpsc::Receiver<T>) -> Vec<T> {
 }
 
 impl Bucket {
+    /// Follows it unless that is done already. Where inputs are missing it is noted first.
+    fn follow(&mut self, number: usize, deciders: &Deciders, journal: &Journal) {
+        if self.follower.is_none() {
+            self.follower = deciders.follow(number);
+        }
+        if !std::mem::take(&mut self.lost) {
+            return;
+        }
+        self.doubtful.extend(self.known.drain());
+        let gone = if self.follower.is_none() { self.doubtful.iter().copied().collect() } else { Vec::new() };
+        if !journal.write(Place::Present, Batch { gone, lost: true, ..Batch::nothing(deciders.clock().now()) }) {
+            self.lose();
+        } else if self.follower.is_none() {
+            self.doubtful.clear();
+        }
+    }
+
     /// Writes what is new.
     fn take_down(&mut self, journal: &Journal) {
         while let Some(follower) = &mut self.follower {
@@ -135,17 +156,18 @@ impl Bucket {
         let mut untold: HashSet<u32> = HashSet::new();
         if follower.is_complete() {
             untold.extend(follower.renew(number).iter().map(|name| name.number));
-            self.known.clear();
         }
-        loop {
-            let Some(follower) = &mut self.follower else { return true };
+        self.told.clear();
+        while let Some(follower) = &mut self.follower {
             let next: Vec<u32> = follower.told_next().iter().map(|name| name.number).collect();
             let Ok(news) = follower.look() else {
                 self.lose();
-                return true;
+                return false;
             };
             let (complete, ended) = (news.complete, news.ended);
-            let (before, after) = split(self.batch(news), &untold);
+            let begun = news.begun.iter().map(|(name, _)| name.number).filter(|number| !untold.contains(number));
+            self.told.extend(news.states.iter().map(|(name, _)| name.number).chain(begun));
+            let (before, after) = split(self.batch(news), &self.told, &untold);
             let written = [(Place::Present, before), (Place::Next, after)]
                 .into_iter()
                 .all(|(place, batch)| batch.is_nothing() || journal.write(place, batch));
@@ -164,16 +186,19 @@ impl Bucket {
                 return true;
             }
         }
+        true
     }
 
     fn batch(&mut self, news: News) -> Batch {
-        let News { now, states, begun, inputs, decisions, ended, .. } = news;
+        let News { now, states, begun, inputs, decisions, complete, ended } = news;
         self.known.extend(
             states.iter().map(|(name, _)| name).chain(begun.iter().map(|(name, _)| name)).map(|name| name.number),
         );
-        let gone = if ended { self.known.drain().collect() } else { Vec::new() };
-        let lost = std::mem::take(&mut self.lost);
-        Batch { states, begun, inputs, decisions, gone, lost, ..Batch::nothing(now) }
+        let mut gone: Vec<u32> = if ended { self.known.drain().collect() } else { Vec::new() };
+        if complete || ended {
+            gone.extend(self.doubtful.drain().filter(|number| !self.known.contains(number)));
+        }
+        Batch { states, begun, inputs, decisions, gone, ..Batch::nothing(now) }
     }
 
     /// Inputs are missing, so the bucket is followed anew.
@@ -183,16 +208,17 @@ impl Bucket {
     }
 }
 
-/// What happened to revisions of which the next file does not know yet, and all else.
-fn split(batch: Batch, untold: &HashSet<u32>) -> (Batch, Batch) {
+/// What happened to revisions of which the next file does not know yet or never will, and what to those `told` of there.
+fn split(batch: Batch, told: &HashSet<u32>, untold: &HashSet<u32>) -> (Batch, Batch) {
     let (mut before, mut after) = (Batch::nothing(batch.now), Batch::nothing(batch.now));
     after.states = batch.states;
-    after.lost = batch.lost;
     // One that is told of anew may have begun so lately that the present file does not know it either.
     (before.begun, after.begun) = batch.begun.into_iter().partition(|(name, _)| untold.contains(&name.number));
     let mut decisions = batch.decisions.into_iter().peekable();
     for (place, (number, input)) in batch.inputs.into_iter().enumerate() {
-        let side = if untold.contains(&number) { &mut before } else { &mut after };
+        // What came before a state that is told now is in it, and what was over when the next file began is in neither.
+        let is_after = told.contains(&number) && !untold.contains(&number);
+        let side = if is_after { &mut after } else { &mut before };
         if let Some((_, decision)) = decisions.next_if(|(of, _)| *of == place) {
             side.decisions.push((side.inputs.len(), decision));
         }

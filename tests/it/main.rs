@@ -11,6 +11,7 @@ mod dataplane;
 mod deploy;
 mod explained;
 mod faults;
+mod gaps;
 mod gates;
 mod gateway;
 mod golden;

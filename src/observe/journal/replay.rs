@@ -69,6 +69,8 @@ pub struct Replay {
     reader: Reader,
     compat: Compat,
     names: HashMap<u32, RevisionKey>,
+    /// The number by which each was last spoken of: one that comes back has another.
+    numbers: HashMap<RevisionKey, u32>,
     revisions: HashMap<RevisionKey, Revision>,
     plans: HashMap<RevisionKey, Plan>,
     agreement: Agreement,
@@ -87,6 +89,7 @@ impl Replay {
             reader: Reader::open(path)?,
             compat: Compat::IMPROVED,
             names: HashMap::new(),
+            numbers: HashMap::new(),
             revisions: HashMap::new(),
             plans: HashMap::new(),
             agreement: Agreement::default(),
@@ -129,6 +132,7 @@ impl Replay {
                 self.names.clear();
                 if std::mem::take(&mut skipped) || begin.after_gap {
                     self.revisions.clear();
+                    self.numbers.clear();
                     each(Event { at: time, key: None, revision: None, step: Step::Gap });
                 }
             }
@@ -197,6 +201,7 @@ impl Replay {
             let mut revision = Revision::read(&state.revision.unwrap_or_default(), time, self.compat)?;
             // A state is written without the last decision, which is known from before.
             revision.recall(before);
+            self.numbers.insert(key.clone(), state.number);
             self.revisions.insert(key.clone(), revision);
             each(Event { at: time, key: Some(key), revision: self.revisions.get(key), step: Step::State });
         }
@@ -233,7 +238,7 @@ impl Replay {
         }
         for number in record.gone {
             let key = self.names.get(&number).ok_or(Damage::Unnamed)?;
-            if self.wants(key) && !beyond(time) {
+            if self.wants(key) && !beyond(time) && self.numbers.get(key) == Some(&number) {
                 self.revisions.remove(key);
                 each(Event { at: time, key: Some(key), revision: None, step: Step::Gone });
             }
@@ -253,6 +258,11 @@ impl Replay {
         let input = Input::read(form, time, EARLIEST)?;
         if beyond(input.now) || !self.wants(key) {
             return Ok(());
+        }
+        let before = self.numbers.insert(key.clone(), form.revision);
+        if before.is_some_and(|before| before != form.revision) {
+            // It came back, with nothing. That it went may be among what is missing.
+            self.revisions.remove(key);
         }
         let revision = self.revisions.entry(key.clone()).or_default();
         let applied = revision.apply(&input, self.compat);

@@ -104,7 +104,7 @@ pub struct Batch {
     pub plans: Vec<(RevisionKey, Plan)>,
     /// Cold starts that ended.
     pub activations: Vec<(RevisionKey, Activation)>,
-    /// Whether inputs before these states are missing.
+    /// Whether something is missing before these.
     pub lost: bool,
 }
 
@@ -118,9 +118,9 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub fn is_nothing(&self) -> bool {
-        let Self { states, begun, inputs, gone, plans, activations, .. } = self;
+        let Self { states, begun, inputs, gone, plans, activations, lost, .. } = self;
         let told = states.is_empty() && begun.is_empty() && inputs.is_empty() && gone.is_empty();
-        told && plans.is_empty() && activations.is_empty()
+        told && plans.is_empty() && activations.is_empty() && !lost
     }
 }
 
@@ -131,7 +131,7 @@ enum Order {
     /// The next file is the present one from here on.
     Switch,
     /// Everything before is to be on the disk; then this is told.
-    Flush(mpsc::Sender<()>),
+    Flush(SyncSender<()>),
     /// The directory could not be had.
     Fail(io::Error),
 }
@@ -257,12 +257,13 @@ impl Journal {
 
     /// Hands over a batch; `false` when there was no place for it. Never waits.
     pub fn write(&self, place: Place, batch: Batch) -> bool {
-        if batch.lost {
-            self.shared.told.counters.gaps.fetch_add(1, Ordering::Relaxed);
-        }
+        let lost = batch.lost;
         let sent = self.send(Order::Write(place, batch));
+        let counters = &self.shared.told.counters;
         if !sent {
-            self.shared.told.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            counters.dropped.fetch_add(1, Ordering::Relaxed);
+        } else if lost {
+            counters.gaps.fetch_add(1, Ordering::Relaxed);
         }
         sent
     }
@@ -287,11 +288,17 @@ impl Journal {
 
     /// Returns when all that was handed over is on the disk. It waits, so not in a task.
     pub fn flush(&self) {
-        let (done, wait) = mpsc::channel();
+        let _ = self.flushing().recv();
+    }
+
+    /// Tells when all that was handed over is on the disk. Until that is taken, or nobody waits for it any more, nothing is
+    /// written, as on a disk that hangs.
+    pub fn flushing(&self) -> mpsc::Receiver<()> {
+        let (done, wait) = mpsc::sync_channel(0);
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if orders.is_some_and(|orders| orders.send(Order::Flush(done)).is_ok()) {
-            let _ = wait.recv();
-        }
+        // Without a thread there is nobody to tell, and the receiver says so.
+        let _ = orders.map(|orders| orders.send(Order::Flush(done)));
+        wait
     }
 
     fn send(&self, order: Order) -> bool {

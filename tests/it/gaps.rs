@@ -1,0 +1,278 @@
+//! What a journal says where recording was interrupted: no input is missing between two that are there unless it says so,
+//! and what is there is right.
+
+use ebb::clock::Clock;
+use ebb::deciders::record::{Beside, record};
+use ebb::deciders::{Deciders, ReadyPods};
+use ebb::engine::written::RevisionForm;
+use ebb::engine::{Event, Load, MetricSpec, Spec};
+use ebb::observe::journal::replay::Step;
+use ebb::observe::journal::{Batch, EXTENSION, Journal, MOST_WAITING, Options, Place, Replay};
+use ebb::observe::metrics::{Format, Registry};
+use ebb::observe::plan::Plan;
+use ebb::ownership::ring::Ring;
+use ebb::units::{Aggregation, Compat, RevisionKey, Span};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+const BUCKETS: u32 = 3;
+/// More than are told of at once, in each bucket.
+const REVISIONS: usize = 240;
+/// Of them, those that have load all the time.
+const LOADED: usize = 24;
+
+struct None;
+
+impl ReadyPods for None {
+    fn ready(&self, _: &RevisionKey) -> i32 {
+        0
+    }
+}
+
+fn key(number: usize) -> RevisionKey {
+    RevisionKey::new("default", &format!("r{number}"))
+}
+
+/// Deciders that are recorded while threads of their own load them.
+struct Recorded {
+    deciders: Deciders,
+    journal: Journal,
+    registry: Registry,
+    stop: CancellationToken,
+    recorder: JoinHandle<()>,
+    _plans: mpsc::Sender<(RevisionKey, Plan)>,
+}
+
+impl Recorded {
+    fn start(directory: &Path) -> Self {
+        let clock = Clock::system();
+        // Files of 256 KiB, tried again soon.
+        let options = Options {
+            most_bytes: 2 << 20,
+            try_again: Span::from_millis(20),
+            ..Options::new(directory.to_owned(), Compat::IMPROVED)
+        };
+        let journal = Journal::open(options, clock).expect("a journal");
+        let registry = Registry::new(Compat::IMPROVED);
+        registry.register(journal.clone());
+        let ring = Ring::new(BUCKETS);
+        let deciders = Deciders::spread(clock, Compat::IMPROVED, Arc::new(None), Box::new(|_, _| {}), ring);
+        let stop = CancellationToken::new();
+        let (plans, receiver) = mpsc::channel(1);
+        let beside = Beside { plans: receiver, activations: mpsc::channel(1).1 };
+        let recorder =
+            tokio::spawn(record(deciders.clone(), journal.clone(), beside, Box::new(Vec::new), stop.clone()));
+        (0..REVISIONS).for_each(|number| make(&deciders, number));
+        Self { deciders, journal, registry, stop, recorder, _plans: plans }
+    }
+
+    fn counted(&self, name: &str) -> f64 {
+        let text = self.registry.exposition(Format::Prometheus);
+        let line = text.lines().find(|line| line.starts_with(name)).expect("a series");
+        line[name.len()..].trim().parse().expect("a number")
+    }
+
+    /// Returns once it is so.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..60_000 {
+            if holds(self) {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{what}: it never came");
+    }
+
+    /// Ends recording and says what state each revision was left in.
+    async fn end(self) -> BTreeMap<RevisionKey, RevisionForm> {
+        self.stop.cancel();
+        self.recorder.await.expect("no panic");
+        let left = (0..BUCKETS as usize).flat_map(|bucket| self.deciders.let_go(bucket));
+        left.map(|(key, revision)| (key, revision.write())).collect()
+    }
+}
+
+fn make(deciders: &Deciders, number: usize) {
+    let windows = MetricSpec {
+        stable_window: Span::from_seconds(6),
+        panic_window: Span::from_seconds(1),
+        scraped: true,
+        aggregation: Aggregation::Linear,
+    };
+    deciders.ensure_windows(&key(number), &windows);
+    deciders.ensure_decider(&key(number), &Spec { stable_window: windows.stable_window, ..Spec::default() }, Some(0));
+}
+
+/// Load on some revisions, from a thread of its own: how much tells which scrape of its revision it is.
+struct Loads {
+    stop: Arc<AtomicBool>,
+    /// Nothing rests.
+    fast: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Loads {
+    fn start(deciders: Deciders) -> Self {
+        let [stop, fast] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let seen = (Arc::clone(&stop), Arc::clone(&fast));
+        let thread = thread::spawn(move || {
+            let mut scrape = 0.0;
+            while !seen.0.load(Ordering::Relaxed) {
+                scrape += 1.0;
+                for number in 0..LOADED {
+                    deciders.record_scraped(&key(number), &Load { concurrency: scrape, ..Load::default() });
+                }
+                // One goes and comes again, and what it is told then is decided on at once.
+                let goes = (LOADED..REVISIONS).nth(scrape as usize * 7 % (REVISIONS - LOADED)).expect("one of them");
+                deciders.remove_decider(&key(goes));
+                deciders.remove_windows(&key(goes));
+                make(&deciders, goes);
+                let now = Clock::system().now();
+                deciders.report(&key(goes), now, &Load { concurrency: scrape % 9.0, ..Load::default() });
+                let rest = if seen.1.load(Ordering::Relaxed) { 30 } else { 1_000 };
+                thread::sleep(Duration::from_micros(rest));
+            }
+        });
+        Self { stop, fast, thread }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic");
+    }
+}
+
+/// What is known at a place in a journal of the inputs of a revision.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Known {
+    /// All of them, up to this scrape.
+    Up(f64),
+    /// The same, and then something was missing.
+    Interrupted(f64),
+    /// The same, and then it began afresh.
+    Afresh(f64),
+}
+
+/// How often a journal says that something is missing after its beginning, and how often something is. It says so before
+/// what follows, which begins with a state; at the end each revision is as it was left.
+fn honest(directory: &Path, left: &BTreeMap<RevisionKey, RevisionForm>) -> (u32, u32) {
+    let mut replay = Replay::open(directory, Option::None).expect("a journal");
+    let mut known: HashMap<RevisionKey, Known> = HashMap::new();
+    let (mut gaps, mut missing) = (0_u32, 0_u32);
+    replay
+        .run(Option::None, |event| {
+            let Some(key) = event.key else {
+                gaps += u32::from(!known.is_empty());
+                for known in known.values_mut() {
+                    if let Known::Up(scrape) = *known {
+                        *known = Known::Interrupted(scrape);
+                    }
+                }
+                return;
+            };
+            match event.step {
+                Step::State => {
+                    if let Some(known) = known.get_mut(key)
+                        && let Known::Interrupted(before) = *known
+                    {
+                        *known = Known::Afresh(before);
+                    }
+                }
+                Step::Applied { input, .. } => {
+                    let Event::Scraped { load } = input.event else { return };
+                    let scrape = load.concurrency;
+                    match known.insert(key.clone(), Known::Up(scrape)) {
+                        Some(Known::Up(before) | Known::Interrupted(before)) => {
+                            assert_eq!(scrape, before + 1.0, "of {key} some are missing, and nothing says so");
+                        }
+                        Some(Known::Afresh(before)) => missing += u32::from(scrape != before + 1.0),
+                        Option::None => {}
+                    }
+                }
+                _ => {}
+            }
+        })
+        .expect("a journal");
+    let agreement = replay.agreement();
+    assert!(agreement.decisions > 100 && agreement.differing == 0, "{agreement:?}");
+    let told: BTreeMap<_, _> = replay.revisions().iter().map(|(key, it)| (key.clone(), it.write())).collect();
+    for key in left.keys().chain(told.keys()) {
+        assert_eq!(told.get(key), left.get(key), "{key}");
+    }
+    (gaps, missing)
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.extension().is_some_and(|it| it == EXTENSION)).collect()
+}
+
+#[tokio::test]
+async fn where_the_next_file_finds_no_place_it_is_said_what_is_missing() {
+    let mut runs = Vec::new();
+    // From a queue that takes nothing to one that takes all a next file begins with.
+    for places in (0..=12).chain([24]) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let recorded = Recorded::start(directory.path());
+        let loads = Loads::start(recorded.deciders.clone());
+        recorded.until("a file", |_| files(directory.path()).len() == 1).await;
+        recorded.until("a full file", |it| it.journal.wants_file()).await;
+        // Nothing is awaited from here on, so the recorder does not begin the next file yet.
+        let hangs = recorded.journal.flushing();
+        let plan = || (key(0), Plan { at: Clock::system().now(), ..Plan::default() });
+        let mut taken = 0;
+        while taken < MOST_WAITING - places {
+            let batch = Batch { plans: vec![plan()], ..Batch::nothing(Clock::system().now()) };
+            taken += usize::from(recorded.journal.write(Place::Present, batch));
+        }
+        loads.fast.store(true, Ordering::Relaxed);
+        // The recorder comes by, once or more often.
+        sleep(Duration::from_millis(250)).await;
+        loads.fast.store(false, Ordering::Relaxed);
+        drop(hangs);
+        recorded.until("the next file", |it| !it.journal.wants_file()).await;
+        recorded.until("that it is full", |it| it.journal.wants_file()).await;
+        loads.end();
+        let counted = recorded.counted("ebb_journal_gaps_total ");
+        let left = recorded.end().await;
+        let (gaps, missing) = honest(directory.path(), &left);
+        runs.push((places, counted, gaps, missing));
+    }
+    eprintln!("{runs:?}");
+    assert!(runs.iter().any(|(_, _, _, missing)| *missing > 0), "nothing was missing: {runs:?}");
+    // The oldest file may be gone by the end.
+    assert!(runs.iter().all(|(_, counted, gaps, _)| f64::from(*gaps) <= *counted), "{runs:?}");
+}
+
+#[tokio::test]
+async fn where_no_next_file_can_be_made_it_is_said_what_is_missing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [path, aside] = ["journal", "aside"].map(|name| directory.path().join(name));
+    let recorded = Recorded::start(&path);
+    let loads = Loads::start(recorded.deciders.clone());
+    for round in 1..4_u32 {
+        recorded.until("a full file", |it| it.journal.wants_file()).await;
+        // What is open can be written on, but nothing new can be made.
+        fs::rename(&path, &aside).expect("moved");
+        fs::write(&path, "").expect("written");
+        let failed = f64::from(round) * 3.0;
+        recorded.until("failures", |it| it.counted("ebb_journal_failures_total ") >= failed).await;
+        fs::remove_file(&path).expect("removed");
+        fs::rename(&aside, &path).expect("moved back");
+        recorded.until("a file", |it| it.counted("ebb_journal_writes ") == 1.0).await;
+    }
+    recorded.until("that it goes on", |it| it.journal.wants_file()).await;
+    loads.end();
+    let left = recorded.end().await;
+    let (gaps, missing) = honest(&path, &left);
+    assert!(gaps > 0 && missing > 0, "{gaps} gaps, {missing} missing");
+}
