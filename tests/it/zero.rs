@@ -11,7 +11,7 @@
 //! - a pod does not say whose it is, and neither does an activator at its common port;
 //! - rules answer with what they say and not with a number, and it counts only what all addresses show by all rules;
 //! - what a revision's owner writes arrives late, Endpoints follow that late, and a status tells of them later still, by the
-//!   second; what is changed back in between is never seen;
+//!   second and with the generation it is of; what is changed back in between is never seen;
 //! - an answer to a probe takes up to two seconds, in which rules and members go on;
 //! - pods are not ready for a while now and then, although they serve;
 //! - whoever keeps the gates ends and begins anew now and then, also between a proof and what it is for;
@@ -124,8 +124,11 @@ struct Revision {
     public: Endpoints,
     private: Endpoints,
     port: Endpoints,
-    /// What the status says the public Service leads to, and when it will say something else.
-    status: (Members, Timestamp),
+    /// Counts what was asked for of the public Service, and which of that it was made to do.
+    generation: u64,
+    observed: u64,
+    /// What the status says the public Service leads to and since when, by which generation, and when it will say something else.
+    status: (Members, Timestamp, u64),
     status_due: Option<Timestamp>,
     traffic: Option<Timestamp>,
     last: Option<Decision>,
@@ -252,7 +255,9 @@ impl World {
                 public: pods(),
                 private: pods(),
                 port: pods(),
-                status: (Members::Pods, long_ago),
+                generation: 0,
+                observed: 0,
+                status: (Members::Pods, long_ago, 0),
                 status_due: None,
                 traffic: None,
                 last: None,
@@ -502,18 +507,19 @@ impl World {
         let (was, epoch) = (revision.written.routed(), revision.written.epoch);
         if gated && (routed || revision.gate.is_some()) {
             let first = revision.written.mode.unwrap_or(mode);
+            let told = revision.public_as_told();
             let gate = revision.gate.get_or_insert_with(|| {
                 let gate = Gate::new(first, Timers::default()).with_epoch(epoch);
                 if was || published { gate } else { gate.without_past() }
             });
             let by_port = gate.mode() == Mode::Port;
-            let written = if by_port { (revision.port.members, revision.port.since) } else { revision.status };
+            let written = if by_port { Some((revision.port.members, revision.port.since)) } else { told };
             gate.request(now, revision.want);
             let seen = Seen {
                 pinned,
                 routed,
                 published,
-                written: Some(written),
+                written,
                 pods,
                 activators: u32::from(ACTIVATORS),
                 traffic: revision.traffic,
@@ -768,6 +774,7 @@ impl Revision {
     /// Whoever writes Endpoints, and the status that tells of the public Service's.
     fn follow(&mut self, number: usize, pods: Pods, now: Timestamp, random: &mut StdRng) {
         if let Some((_, written)) = self.to_write.take_if(|(at, _)| *at <= now) {
+            self.generation += u64::from(self.written.proxied != written.proxied);
             self.written = written;
         }
         let ready: Vec<SocketAddr> = (0..pods.ready).map(|one| pod(number, self.life, one)).collect();
@@ -779,14 +786,17 @@ impl Revision {
         } else {
             (Members::Pods, known.clone())
         };
-        let before = self.public.members;
         self.public.follow(now, public, 3000, random);
-        if self.public.members != before {
+        if self.public.due.is_none() {
+            self.observed = self.generation;
+        }
+        let since = Timestamp::from_seconds(self.public.since.nanos() / 1_000_000_000);
+        let status = (self.public.members, since, self.observed);
+        if self.status != status {
             self.status_due.get_or_insert_with(|| now + Span::from_millis(random.random_range(0..2000)));
         }
         if self.status_due.take_if(|at| *at <= now).is_some() {
-            let since = Timestamp::from_seconds(self.public.since.nanos() / 1_000_000_000);
-            self.status = (self.public.members, since);
+            self.status = status;
         }
         let members = match &self.last {
             Some(decision) => decision.members,
@@ -804,6 +814,13 @@ impl Revision {
         if let Some(at_port) = at_port {
             self.port.follow(now, at_port, 2000, random);
         }
+    }
+
+    /// What may be taken from the status, as the autoscaler reads it.
+    fn public_as_told(&self) -> Option<(Members, Timestamp)> {
+        let (members, since, generation) = self.status;
+        let is_known = members == Members::Pods || self.written.proxied;
+        (is_known && generation == self.generation).then_some((members, since))
     }
 
     /// What the autoscaler writes on the ServerlessService, a moment later.

@@ -218,14 +218,19 @@ pub fn mode(want: Option<i32>, excess_burst: i32) -> Mode {
     if behind_activator(want, excess_burst) { Mode::Proxy } else { Mode::Serve }
 }
 
-/// What the public Service leads to, as its ServerlessService says, and since when.
+/// What the public Service leads to, as its ServerlessService says, and since when. Nothing is known of it while that tells of
+/// another generation, nor where activators stand in for pods that take over as soon as they are ready: by the time that is
+/// told, it leads to them.
 pub fn written(sks: Option<&ServerlessService>) -> Option<(Members, Timestamp)> {
-    let conditions = &sks?.status.as_ref()?.conditions;
-    let in_path = find(conditions, "ActivatorEndpointsPopulated")?;
+    let sks = sks?;
+    let status = sks.status.as_ref()?;
+    let in_path = find(&status.conditions, "ActivatorEndpointsPopulated")?;
+    let is_current = Some(status.observed_generation) == sks.metadata.generation;
     let members = match in_path.status {
-        Status::True => Members::Activators,
+        _ if !is_current => return None,
+        Status::True if sks.spec.mode == Mode::Proxy => Members::Activators,
         Status::False => Members::Pods,
-        Status::Unknown => return None,
+        Status::True | Status::Unknown => return None,
     };
     Some((members, from_jiff(in_path.last_transition_time?)))
 }
@@ -505,6 +510,35 @@ mod tests {
             let told = stuck.as_ref().map(|stuck| (stuck.reason, stuck.text.as_str()));
             assert_eq!(told, want);
         }
+    }
+
+    #[test]
+    fn what_a_public_service_leads_to_is_known_of_the_generation_there_is_and_of_activators_that_stay() {
+        let sks = |mode: &str, observed: i64, by_activator: &str| -> ServerlessService {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "web", "generation": 3},
+                "spec": {"mode": mode, "protocolType": "http1", "objectRef": {"kind": "Deployment", "name": "web"}},
+                "status": {"observedGeneration": observed, "conditions": [{"type": "ActivatorEndpointsPopulated",
+                    "status": by_activator, "lastTransitionTime": "1970-01-01T00:01:00Z"}]},
+            }))
+            .expect("a ServerlessService")
+        };
+        for (mode, observed, by_activator, want) in [
+            ("Proxy", 3, "True", Some(Members::Activators)),
+            ("Serve", 3, "False", Some(Members::Pods)),
+            ("Proxy", 3, "False", Some(Members::Pods)),
+            // They stand in for pods, which take over whenever they are ready.
+            ("Serve", 3, "True", None),
+            // Of an earlier wish: it may have been changed and changed back since.
+            ("Proxy", 2, "True", None),
+            ("Serve", 2, "False", None),
+            ("Proxy", 3, "Unknown", None),
+        ] {
+            let found = written(Some(&sks(mode, observed, by_activator)));
+            let want = want.map(|members| (members, Timestamp::from_seconds(60)));
+            assert_eq!(found, want, "{mode} {observed} {by_activator}");
+        }
+        assert_eq!(written(None), None);
     }
 
     #[test]
