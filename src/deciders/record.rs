@@ -100,10 +100,14 @@ impl Recorder {
         let plans = || Batch { plans: (self.all)(), ..Batch::nothing(self.deciders.clock().now()) };
         if !(told && self.journal.write(Place::Next, plans()) && self.journal.switch()) {
             // What was told so far is in no file. With the next look all is told afresh, to whichever file that finds.
-            followed.into_iter().for_each(|(_, bucket)| bucket.lose());
+            for (_, bucket) in followed {
+                bucket.lose();
+            }
             return;
         }
-        followed.into_iter().for_each(|(_, bucket)| bucket.known = std::mem::take(&mut bucket.told));
+        for (_, bucket) in followed {
+            bucket.known = std::mem::take(&mut bucket.told);
+        }
     }
 }
 

@@ -296,8 +296,10 @@ impl Journal {
     pub fn flushing(&self) -> mpsc::Receiver<()> {
         let (done, wait) = mpsc::sync_channel(0);
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Without a thread there is nobody to tell, and the receiver says so.
-        let _ = orders.map(|orders| orders.send(Order::Flush(done)));
+        if let Some(orders) = orders {
+            // Without a thread there is nobody to tell, and the receiver says so.
+            let _ = orders.send(Order::Flush(done));
+        }
         wait
     }
 
