@@ -125,19 +125,21 @@ impl Loads {
         let [stop, fast] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let seen = (Arc::clone(&stop), Arc::clone(&fast));
         let thread = thread::spawn(move || {
-            let mut scrape = 0.0;
+            let mut scrape = 0_u32;
             while !seen.0.load(Ordering::Relaxed) {
-                scrape += 1.0;
+                scrape += 1;
                 for number in 0..LOADED {
-                    deciders.record_scraped(&key(number), &Load { concurrency: scrape, ..Load::default() });
+                    deciders.record_scraped(&key(number), &Load { concurrency: f64::from(scrape), ..Load::default() });
                 }
                 // One goes and comes again, and what it is told then is decided on at once.
-                let goes = (LOADED..REVISIONS).nth(scrape as usize * 7 % (REVISIONS - LOADED)).expect("one of them");
+                let goes = (LOADED..REVISIONS)
+                    .nth(usize::try_from(scrape).expect("few") * 7 % (REVISIONS - LOADED))
+                    .expect("one of them");
                 deciders.remove_decider(&key(goes));
                 deciders.remove_windows(&key(goes));
                 make(&deciders, goes);
                 let now = Clock::system().now();
-                deciders.report(&key(goes), now, &Load { concurrency: scrape % 9.0, ..Load::default() });
+                deciders.report(&key(goes), now, &Load { concurrency: f64::from(scrape % 9), ..Load::default() });
                 let rest = if seen.1.load(Ordering::Relaxed) { 30 } else { 1_000 };
                 thread::sleep(Duration::from_micros(rest));
             }
