@@ -610,7 +610,8 @@ impl Deciders {
         revisions.entry(key.clone()).or_insert_with(|| {
             let bucket = self.shared.ring.owner(key.as_str());
             *number = number.wrapping_add(1);
-            log.begin(bucket, *number, key, state);
+            let behind = log.begin(bucket, *number, key, state);
+            self.shared.counters.behind.fetch_add(behind, Ordering::Relaxed);
             Entry { revision: Revision::default(), bucket, number: *number, life: 0 }
         })
     }

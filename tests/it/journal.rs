@@ -7,7 +7,7 @@ use ebb::engine::{Decision, Load, MetricSpec, Spec};
 use ebb::observe::explain::of_journal;
 use ebb::observe::journal::read::{Damage, JournalError};
 use ebb::observe::journal::replay::{Agreement, Step};
-use ebb::observe::journal::{EXTENSION, Journal, LEAST_BYTES, Options, Replay};
+use ebb::observe::journal::{Batch, EXTENSION, Journal, LEAST_BYTES, Options, Place, Replay};
 use ebb::observe::ledger::{Activation, Mark};
 use ebb::observe::metrics::{Format, Registry};
 use ebb::observe::plan::Plan;
@@ -330,6 +330,39 @@ async fn plans_and_gaps_are_told_and_a_moment_can_be_asked_for() {
     let (first, latest, told) = gaps(Some(moment));
     assert_eq!((first, told), (1, None));
     assert!(latest <= moment && moment.since(latest) <= Span::from_seconds(1), "{latest:?}");
+}
+
+/// While a file begins, however long that takes, the one before it is written too: what was before a moment may come after
+/// much that was not.
+#[test]
+fn a_moment_can_be_asked_for_that_is_in_a_file_that_took_long_to_begin() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::starting_at(START);
+    let journal = Journal::open(Options::new(directory.path().to_owned(), Compat::IMPROVED), clock).expect("a journal");
+    let at = |second| START + Span::from_seconds(second);
+    let plan = |second, place| {
+        let plans = vec![(key(1), Plan { at: at(second), ..Plan::default() })];
+        assert!(journal.write(place, Batch { plans, ..Batch::nothing(at(second)) }), "a place");
+    };
+    assert!(journal.begin(at(0)) && journal.switch(), "places");
+    plan(1, Place::Present);
+    assert!(journal.begin(at(2)), "a place");
+    for second in [3, 40] {
+        plan(second, Place::Present);
+        plan(second + 1, Place::Next);
+    }
+    assert!(journal.switch() && journal.begin(at(50)), "places");
+    plan(51, Place::Next);
+    assert!(journal.switch(), "a place");
+    journal.flush();
+    let until = |second| {
+        let mut told = Vec::new();
+        let mut replay = Replay::open(directory.path(), None).expect("a journal");
+        replay.run(Some(at(second)), |event| told.extend(event.key.map(|_| event.at))).expect("a journal");
+        told
+    };
+    assert_eq!(until(10), [1, 3, 4].map(at));
+    assert_eq!(until(60), [1, 3, 40, 4, 41, 51].map(at));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// The earliest time an input may have; before the first record there is nothing to compare with.
 const EARLIEST: Timestamp = Timestamp::from_nanos(0);
-/// By how much a record may be later than one after it: while one file follows another, both are written.
+/// By how much a record may be later than one after it in the same file.
 const SPREAD: Span = Span::from_seconds(10);
 
 /// One step of a replay.
@@ -128,6 +128,9 @@ impl Replay {
             };
             let time = Timestamp::from_nanos(record.time);
             if let Some(begin) = &record.begin {
+                if until.is_some_and(|until| time > until) {
+                    break;
+                }
                 self.compat = if begin.strict { Compat::STRICT } else { Compat::IMPROVED };
                 self.names.clear();
                 if std::mem::take(&mut skipped) || begin.after_gap {
@@ -137,7 +140,9 @@ impl Replay {
                 }
             }
             if until.is_some_and(|until| time > until + SPREAD) {
-                break;
+                // The next file may tell of what was before: while one follows the other, both are written.
+                self.reader.skip_file();
+                continue;
             }
             if let Err(damage) = self.record(time, record, until, &mut each) {
                 self.skip(at.damaged(damage))?;

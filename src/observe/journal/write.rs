@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -27,6 +27,8 @@ const TO_DISK: Span = Span::from_millis(500);
 const TRY_AGAIN: Span = Span::from_seconds(10);
 /// From this length on states and inputs go to the next record.
 const ENOUGH: usize = 256 << 10;
+/// Orders of states that may wait to be written: of 64 revisions with windows of an hour each is some 4 MiB.
+const ROOM: usize = 8;
 /// Files the allowed space is divided into.
 const FILES: u64 = 8;
 /// The file whose lock says that a process writes here.
@@ -169,6 +171,8 @@ struct Told {
     has_file: AtomicBool,
     /// Whether the last write succeeded.
     writes: AtomicBool,
+    /// Orders that wait.
+    waiting: AtomicUsize,
     counters: Counters,
 }
 
@@ -297,15 +301,29 @@ impl Journal {
         let (done, wait) = mpsc::sync_channel(0);
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(orders) = orders {
+            self.shared.told.waiting.fetch_add(1, Ordering::Relaxed);
             // Without a thread there is nobody to tell, and the receiver says so.
             let _ = orders.send(Order::Flush(done));
         }
         wait
     }
 
+    /// How many batches of states are to be handed over at most before it is asked again: those can wait. What happens does
+    /// not, and is handed over in any case.
+    pub fn room(&self) -> usize {
+        ROOM.saturating_sub(self.shared.told.waiting.load(Ordering::Relaxed))
+    }
+
     fn send(&self, order: Order) -> bool {
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
+        let waiting = &self.shared.told.waiting;
+        // Counted before it can have been taken.
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        if !sent {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
@@ -356,6 +374,9 @@ impl Writer {
     fn run(&mut self, queue: &mpsc::Receiver<Order>) {
         loop {
             let order = queue.recv_timeout(Duration::from_millis(250));
+            if order.is_ok() {
+                self.told.waiting.fetch_sub(1, Ordering::Relaxed);
+            }
             let outcome = match order {
                 Ok(Order::Write(place, batch)) => self.write(place, batch),
                 Ok(Order::Begin(now)) => self.begin(now),
