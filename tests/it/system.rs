@@ -139,11 +139,15 @@ fn spawn_by(mut command: Command, manifest: &str, directory: &Path, flags: &[&st
 }
 
 pub(crate) fn interrupt(child: &Child) {
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    signal(child, "INT");
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill");
     assert!(status.success());
 }
 
-fn wait(child: &mut Child) -> std::process::ExitStatus {
+pub(crate) fn wait(child: &mut Child) -> std::process::ExitStatus {
     let clock = Clock::system();
     let until = clock.now() + Span::from_std(PATIENCE);
     loop {

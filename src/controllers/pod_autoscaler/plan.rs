@@ -219,15 +219,19 @@ pub fn mode(want: Option<i32>, excess_burst: i32) -> Mode {
 }
 
 /// What the public Service leads to, as its ServerlessService says, and since when. Nothing is known of it while that tells of
-/// another generation, nor where activators stand in for pods that take over as soon as they are ready: by the time that is
-/// told, it leads to them.
+/// another generation or could not be brought about, nor where activators stand in for pods that take over as soon as they are
+/// ready: by the time that is told, it leads to them.
 pub fn written(sks: Option<&ServerlessService>) -> Option<(Members, Timestamp)> {
     let sks = sks?;
     let status = sks.status.as_ref()?;
     let in_path = find(&status.conditions, "ActivatorEndpointsPopulated")?;
     let is_current = Some(status.observed_generation) == sks.metadata.generation;
+    // A generation counts as observed where it failed, too, and then what was said before still stands. Only of one that
+    // succeeded Ready is true, or not known for the one reason that no pod is ready.
+    let ready = find(&status.conditions, "Ready")?;
+    let is_done = ready.status == Status::True || ready.reason == "NoHealthyBackends";
     let members = match in_path.status {
-        _ if !is_current => return None,
+        _ if !is_current || !is_done => return None,
         Status::True if sks.spec.mode == Mode::Proxy => Members::Activators,
         Status::False => Members::Pods,
         Status::True | Status::Unknown => return None,
@@ -514,29 +518,39 @@ mod tests {
 
     #[test]
     fn what_a_public_service_leads_to_is_known_of_the_generation_there_is_and_of_activators_that_stay() {
-        let sks = |mode: &str, observed: i64, by_activator: &str| -> ServerlessService {
+        let sks = |mode: &str, observed: i64, by_activator: &str, ready: &str| -> ServerlessService {
+            let (status, reason) = ready.split_once(' ').unwrap_or((ready, ""));
             serde_json::from_value(serde_json::json!({
                 "metadata": {"name": "web", "generation": 3},
                 "spec": {"mode": mode, "protocolType": "http1", "objectRef": {"kind": "Deployment", "name": "web"}},
-                "status": {"observedGeneration": observed, "conditions": [{"type": "ActivatorEndpointsPopulated",
-                    "status": by_activator, "lastTransitionTime": "1970-01-01T00:01:00Z"}]},
+                "status": {"observedGeneration": observed, "conditions": [
+                    {"type": "ActivatorEndpointsPopulated", "status": by_activator,
+                        "lastTransitionTime": "1970-01-01T00:01:00Z"},
+                    {"type": "Ready", "status": status, "reason": reason},
+                ]},
             }))
             .expect("a ServerlessService")
         };
-        for (mode, observed, by_activator, want) in [
-            ("Proxy", 3, "True", Some(Members::Activators)),
-            ("Serve", 3, "False", Some(Members::Pods)),
-            ("Proxy", 3, "False", Some(Members::Pods)),
+        for (mode, observed, by_activator, ready, want) in [
+            ("Proxy", 3, "True", "True", Some(Members::Activators)),
+            ("Proxy", 3, "True", "Unknown NoHealthyBackends", Some(Members::Activators)),
+            ("Serve", 3, "False", "True", Some(Members::Pods)),
+            ("Proxy", 3, "False", "True", Some(Members::Pods)),
             // They stand in for pods, which take over whenever they are ready.
-            ("Serve", 3, "True", None),
+            ("Serve", 3, "True", "Unknown NoHealthyBackends", None),
             // Of an earlier wish: it may have been changed and changed back since.
-            ("Proxy", 2, "True", None),
-            ("Serve", 2, "False", None),
-            ("Proxy", 3, "Unknown", None),
+            ("Proxy", 2, "True", "True", None),
+            ("Serve", 2, "False", "True", None),
+            ("Proxy", 3, "Unknown", "Unknown", None),
+            // It was seen, and what was to be written could not be: that tells of the wish before.
+            ("Proxy", 3, "True", "Unknown NewObservedGenFailure", None),
+            ("Serve", 3, "False", "Unknown NewObservedGenFailure", None),
+            ("Proxy", 3, "True", "Unknown UpdatingPrivateService", None),
+            ("Proxy", 3, "True", "False NotOwned", None),
         ] {
-            let found = written(Some(&sks(mode, observed, by_activator)));
+            let found = written(Some(&sks(mode, observed, by_activator, ready)));
             let want = want.map(|members| (members, Timestamp::from_seconds(60)));
-            assert_eq!(found, want, "{mode} {observed} {by_activator}");
+            assert_eq!(found, want, "{mode} {observed} {by_activator} {ready}");
         }
         assert_eq!(written(None), None);
     }
