@@ -361,10 +361,17 @@ impl Account {
         if self.elsewhere.is_some() {
             return Vec::new();
         }
-        let (Some(decision), Some(wanted)) = (&self.decision, self.wanted()) else {
-            return vec!["the first report of an activator, or the first scrape that succeeds".to_owned()];
-        };
         let mut ways = Vec::new();
+        if self.plan.as_ref().is_some_and(|plan| !plan.trouble.is_empty() || !plan.stuck.is_empty()) {
+            // Whatever its load becomes, nothing comes of it before that.
+            ways.push("first of all: an end to what the first sentence names".to_owned());
+        }
+        let (Some(decision), Some(wanted)) = (&self.decision, self.wanted()) else {
+            if ways.is_empty() {
+                ways.push("the first report of an activator, or the first scrape that succeeds".to_owned());
+            }
+            return ways;
+        };
         let target = decision.target;
         let load = |value: f64| amount(value, decision.metric);
         let plan = self.plan.clone().unwrap_or_default();

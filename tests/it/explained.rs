@@ -308,6 +308,7 @@ fn what_is_on_its_way_or_elsewhere_is_told_as_it_is() {
     };
     let stuck = Plan { stuck: "its image cannot be pulled".to_owned(), ..kept.clone() };
     let mend = Plan { want: Some(0), trouble: "target: \"ten\" is not a target".to_owned(), ..Plan::default() };
+    let ends = Plan { stuck: "a container of its pod does not start".to_owned(), ..Plan::default() };
     for (want, plan, load, there, state, says) in [
         (
             Some(0),
@@ -343,6 +344,7 @@ fn what_is_on_its_way_or_elsewhere_is_told_as_it_is() {
             "to mend",
             "It wants and has 0 pods, but something is to be mended: target: \"ten\" is not a target.",
         ),
+        (None, ends, 0.0, pods(1, 0, 0), "stuck", "Nothing is decided yet: a container of its pod does not start."),
         // Nobody waits for what only a bound asks for.
         (
             Some(0),
@@ -381,6 +383,8 @@ fn what_is_on_its_way_or_elsewhere_is_told_as_it_is() {
         let sentence = account.sentence();
         assert!(sentence.contains(says), "{sentence}");
         assert_eq!(account.state().word(), state, "{sentence}");
+        let first = account.would_change().first().map(|way| way.starts_with("first of all"));
+        assert_eq!(first, Some(["stuck", "to mend"].contains(&state)), "{sentence}");
         let elsewhere = Account { elsewhere: Some("autoscaler-1 does".to_owned()), ..account };
         assert_eq!(elsewhere.sentence(), "This replica does not decide on it: autoscaler-1 does.");
         assert_eq!(elsewhere.would_change(), [] as [String; 0]);
