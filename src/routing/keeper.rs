@@ -16,6 +16,9 @@
 //!   has passed, and then those an earlier gate knew: a rule is published only once the gate is on record.
 //! - A revision that an earlier gate knew as routed, and that no rule leads to any more, waits until every rule of its
 //!   namespace was seen in force, or the horizon has passed.
+//! - A revision that a rule leads to still may have been led to by others as well, which this process never saw. Those may be
+//!   in force at an address that is late, so it is not let go to zero before the same.
+//! - While it is not known what activators there are, no revision that has no pods is woken for want of them.
 //! - A rule taken out of a plan leads on until every address has shown the plan without it. Where that cannot be asked
 //!   (`alb-probe: none`, a KIngress that is gone, a backend that does not say which version it was reached by), or where an
 //!   earlier plan that may still be in force had the same version, the horizon must do.
@@ -212,7 +215,10 @@ struct State {
     due: BTreeSet<(Timestamp, RevisionKey)>,
     /// Revisions that were asked for while it was not known which rules lead to them, and what was wanted.
     waiting: BTreeMap<RevisionKey, Path>,
-    activators: u32,
+    /// Revisions with a gate, to which rules from before this process may lead that it does not know of.
+    past: BTreeSet<RevisionKey>,
+    /// `None` while that is not known.
+    activators: Option<u32>,
 }
 
 /// The rules of one KIngress, present and past.
@@ -239,6 +245,8 @@ struct Entry {
     last: Option<Decision>,
     confirmed: Option<Timestamp>,
     due: Option<Timestamp>,
+    /// Whether it is not known yet what activators there are for it.
+    blind: bool,
     /// What was told since pods were last wanted.
     told: BTreeSet<&'static str>,
 }
@@ -344,6 +352,7 @@ impl Keeper {
                 route.gone = true;
             }
         }
+        touched.extend(state.leave_past(now, horizon));
         let probes = self.step_all(&mut state, &touched, now);
         touched.extend(state.waiting.keys().cloned());
         drop(state);
@@ -355,7 +364,7 @@ impl Keeper {
     pub fn set_activators(&self, activators: u32) {
         let now = self.inner.clock.now();
         let mut state = self.lock();
-        if std::mem::replace(&mut state.activators, activators) == activators {
+        if state.activators.replace(activators) == Some(activators) {
             return;
         }
         let touched: BTreeSet<RevisionKey> = state.gates.keys().cloned().collect();
@@ -423,7 +432,7 @@ impl Keeper {
                 let due: BTreeSet<RevisionKey> =
                     state.due.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()).collect();
                 let settled = state.settle_what_is_late(now);
-                let due: BTreeSet<RevisionKey> = due.into_iter().chain(settled).collect();
+                let due: BTreeSet<RevisionKey> = due.into_iter().chain(settled.iter().cloned()).collect();
                 let before: HashMap<RevisionKey, Option<Decision>> =
                     due.iter().map(|key| (key.clone(), state.gates.get(key).and_then(|it| it.last.clone()))).collect();
                 let probes = self.step_all(&mut state, &due, now);
@@ -432,10 +441,15 @@ impl Keeper {
                     .filter(|key| state.differs(key, before.get(key).and_then(Option::as_ref)))
                     .collect();
                 let since = state.known.unwrap_or(self.inner.started);
-                let horizon = Some(since + self.inner.timers.horizon).filter(|_| !state.waiting.is_empty());
-                if horizon.is_some_and(|at| at <= now) {
+                let awaited = !state.waiting.is_empty() || !state.past.is_empty();
+                let horizon = Some(since + self.inner.timers.horizon).filter(|_| awaited);
+                let is_over = horizon.is_some_and(|at| at <= now);
+                if is_over {
                     touched.extend(state.waiting.keys().cloned());
                     self.tell_unknown(&mut state);
+                }
+                if is_over || !settled.is_empty() {
+                    touched.extend(state.leave_past(now, self.inner.timers.horizon));
                 }
                 let routes = state.routes.values().filter_map(|route| route.unasked_until);
                 let first = state.due.first().map(|(at, _)| *at);
@@ -552,10 +566,14 @@ impl Keeper {
         // As it is reached now, whatever it is to be.
         let by_port = entry.gate.mode() == Mode::Port;
         let (written, activators) = match group.filter(|_| by_port) {
-            Some((group, since)) => (group.members.map(|members| (members, since)), group.activators),
-            None if by_port => (None, 0),
+            Some((group, since)) => (group.members.map(|members| (members, since)), Some(group.activators)),
+            None if by_port => (None, None),
             None => (entry.asked.written, activators),
         };
+        entry.blind = activators.is_none();
+        // What is not known lets no pod go, and wakes nothing that rests.
+        let resting = entry.asked.pods.all == 0;
+        let activators = activators.unwrap_or(if resting { self.inner.timers.activators } else { 0 });
         let seen = Seen {
             mode,
             pinned,
@@ -672,6 +690,10 @@ impl Keep for Keeper {
         let before = state_ref.gates.get(key).and_then(|entry| entry.last.clone());
         // Nothing was published of which no gate knew.
         let fresh = !was && !state_ref.is_published(key);
+        let is_new = !state_ref.gates.contains_key(key);
+        if is_new && !fresh && !state_ref.is_settled(key.namespace(), now, self.inner.timers.horizon) {
+            state_ref.past.insert(key.clone());
+        }
         let entry = state_ref.gates.entry(key.clone()).or_insert_with(|| Entry {
             gate: {
                 let gate = Gate::new(mode, self.inner.timers).with_epoch(asked.marked.map_or(0, |marked| marked.epoch));
@@ -682,6 +704,7 @@ impl Keep for Keeper {
             last: None,
             confirmed: None,
             due: None,
+            blind: false,
             told: BTreeSet::new(),
         });
         entry.asked = *asked;
@@ -693,8 +716,9 @@ impl Keep for Keeper {
         let decides = state_ref.differs(key, before.as_ref());
         let leave = state_ref.leave(key, self.inner.timers);
         let leave = if leave.state == GateState::Unrouted {
+            let has_past = state_ref.past.contains(key);
             state_ref.forget(key);
-            Leave { zero: off_record(was), ..leave }
+            if has_past { state_ref.wait(key, asked.want) } else { Leave { zero: off_record(was), ..leave } }
         } else {
             leave
         };
@@ -715,6 +739,7 @@ impl Keep for Keeper {
             return Err(Reason::RulesUnknown);
         }
         match state.gates.get(key) {
+            Some(_) if state.past.contains(key) => Err(Reason::EarlierRules),
             Some(entry) => entry.gate.may_scale_to_zero(now, epoch),
             None if state.targets(key).1 => Err(Reason::OtherEpoch { current: 0 }),
             None => Ok(()),
@@ -902,6 +927,20 @@ impl State {
         waited || self.routes.iter().filter(|(key, _)| key.namespace() == namespace).all(|(_, route)| route.settled)
     }
 
+    /// The revisions to which no rule from before this process can lead any more that it does not know of.
+    fn leave_past(&mut self, now: Timestamp, horizon: Span) -> BTreeSet<RevisionKey> {
+        if self.past.is_empty() {
+            return BTreeSet::new();
+        }
+        let namespaces: BTreeSet<&str> = self.past.iter().map(RevisionKey::namespace).collect();
+        let settled: BTreeSet<String> = namespaces
+            .into_iter()
+            .filter(|namespace| self.is_settled(namespace, now, horizon))
+            .map(str::to_owned)
+            .collect();
+        self.past.extract_if(.., |key| settled.contains(key.namespace())).collect()
+    }
+
     /// Whether a gate decided something else than before that others act on.
     fn differs(&self, key: &RevisionKey, before: Option<&Decision>) -> bool {
         let acted_on = |decision: &Decision| {
@@ -918,7 +957,9 @@ impl State {
         let Some(entry) = self.gates.get_mut(key) else { return Leave::free(Path::Warm) };
         let Some(decision) = &entry.last else { return Leave::unknown(entry.asked.want) };
         let because = &decision.because;
-        let notice = notice(decision, entry.asked.want, timers).filter(|notice| entry.told.insert(notice.reason));
+        let notice = notice(decision, entry.asked.want, timers).filter(|_| !entry.blind);
+        let notice = notice.filter(|notice| entry.told.insert(notice.reason));
+        let has_past = self.past.contains(key);
         Leave {
             want: entry.asked.want,
             state: decision.state,
@@ -927,7 +968,10 @@ impl State {
             // Where nobody asks, the autoscaler decides.
             members: decision.members.filter(|_| decision.state != GateState::Unrouted),
             pin: decision.pin,
-            zero: decision.zero.clone().map_err(|_| because.clone()),
+            zero: match &decision.zero {
+                Ok(()) if has_past => Err(Reason::EarlierRules),
+                zero => zero.clone().map_err(|_| because.clone()),
+            },
             routes,
             confirmed: entry.confirmed,
             notice,
@@ -937,6 +981,7 @@ impl State {
 
     fn forget(&mut self, key: &RevisionKey) {
         self.waiting.remove(key);
+        self.past.remove(key);
         if let Some(entry) = self.gates.remove(key)
             && let Some(at) = entry.due
         {
@@ -1033,11 +1078,16 @@ impl Source for Keeper {
         let mut held: BTreeMap<&str, u64> = Reason::HOLDING.iter().map(|word| (*word, 0)).collect();
         {
             let state = self.lock();
-            for entry in state.gates.values() {
+            for (key, entry) in &state.gates {
                 let Some(last) = &entry.last else { continue };
                 *states.entry(last.state.word()).or_default() += 1;
-                if entry.asked.want == Path::Cold && last.zero.is_err() && last.state != GateState::Cold {
-                    *held.entry(last.because.word()).or_default() += 1;
+                let keeps = match last.zero {
+                    Ok(()) => state.past.contains(key).then_some(&Reason::EarlierRules),
+                    Err(_) => Some(&last.because),
+                };
+                if let Some(because) = keeps.filter(|_| entry.asked.want == Path::Cold && last.state != GateState::Cold)
+                {
+                    *held.entry(because.word()).or_default() += 1;
                 }
             }
             let waiting = state.waiting.values().filter(|want| **want == Path::Cold).count();

@@ -257,6 +257,67 @@ async fn what_an_earlier_process_knew_as_routed_waits_until_the_rules_are_seen()
 }
 
 #[tokio::test]
+async fn what_is_led_to_still_waits_for_the_rules_an_earlier_process_may_have_left() {
+    let rig = Rig::start(false, quick()).await;
+    let woken = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&woken);
+    rig.keeper.on_change(Box::new(move |of| _ = seen.fetch_or(*of == key(), Ordering::Relaxed)));
+    // A rule leads to it, and is the only one that is known. An address may still have others.
+    rig.keeper.take(routes(false, false));
+    let marked = Some(Marked { epoch: 7, routed: true, mode: None });
+    rig.ask(Path::Cold, marked);
+    let leave = rig.until("it is proven", Path::Cold, |leave| leave.state == State::ColdConfirmed).await;
+    assert_eq!(leave.zero, Err(Reason::EarlierRules));
+    assert_eq!(rig.keeper.may_scale_to_zero(&key(), leave.epoch), Err(Reason::EarlierRules));
+    woken.store(false, Ordering::Relaxed);
+    rig.keeper.take(routes(false, true));
+    assert!(woken.load(Ordering::Relaxed), "whoever waits looks again");
+    let leave = rig.until("all rules were seen", Path::Cold, |leave| leave.zero.is_ok()).await;
+    assert_eq!(rig.keeper.may_scale_to_zero(&key(), leave.epoch), Ok(()));
+}
+
+#[tokio::test]
+async fn rules_an_earlier_process_may_have_left_are_waited_for_up_to_the_horizon() {
+    let timers = Timers { horizon: Span::from_seconds(4), ..quick() };
+    let rig = Rig::start(false, timers).await;
+    let began = rig.clock.now();
+    rig.keeper.take(routes(false, false));
+    rig.ask(Path::Cold, Some(Marked { epoch: 7, routed: true, mode: None }));
+    rig.until("nobody can have others", Path::Cold, |leave| leave.zero.is_ok()).await;
+    assert!(Span::from_seconds(4) <= rig.clock.now().since(began));
+}
+
+#[tokio::test]
+async fn what_rests_is_not_woken_while_it_is_not_known_what_activators_there_are() {
+    for mode in [Mode::Header, Mode::Port] {
+        let (behind, clock, stop) = (Behind::default(), Clock::system(), CancellationToken::new());
+        let address = behind.serve(false).await;
+        let keeper = Keeper::new(clock, quick(), Arc::new(At(address)));
+        tokio::spawn(keeper.clone().run(stop.clone()));
+        let _stop = stop.drop_guard();
+        keeper.take(Routes { mode, ..routes(false, true) });
+        let marked = Some(Marked { epoch: 7, routed: true, mode: Some(mode) });
+        let asked = Asked { want: Path::Cold, pods: Pods::default(), room: true, written: None, marked };
+        let until = clock.now() + Span::from_seconds(60);
+        loop {
+            let leave = keeper.ask(&key(), &asked);
+            assert!(!leave.pin, "{mode:?}: {leave:?}");
+            if leave.state == State::Cold {
+                break;
+            }
+            assert!(clock.now() < until, "its address is never known: {leave:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if mode == Mode::Header {
+            // Nobody is there to take a request.
+            keeper.set_activators(0);
+            let leave = keeper.ask(&key(), &asked);
+            assert_eq!((leave.state, leave.pin), (State::Waking, true), "{leave:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_mode_that_keeps_pods_and_a_pin_say_so() {
     let rig = Rig::start(false, quick()).await;
     rig.keeper.take(Routes { mode: Mode::Hold, ..routes(false, true) });

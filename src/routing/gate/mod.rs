@@ -416,13 +416,16 @@ pub enum Reason {
     Room,
     /// Which rules there are is not known yet.
     RulesUnknown,
+    /// Rules of before may lead to it that are not known.
+    EarlierRules,
     /// It is still on record that a rule leads to it, by which another may be published.
     OnRecord,
 }
 
 impl Reason {
     /// The words of those that keep the last pod of a revision that is to go to zero.
-    pub const HOLDING: [&'static str; 17] = [
+    pub const HOLDING: [&'static str; 18] = [
+        "earlier_rules",
         "few_activators",
         "hold_mode",
         "late",
@@ -465,6 +468,7 @@ impl Reason {
             Self::Late { .. } => "late",
             Self::Room => "room",
             Self::RulesUnknown => "rules_unknown",
+            Self::EarlierRules => "earlier_rules",
             Self::OnRecord => "on_record",
         }
     }
@@ -509,6 +513,9 @@ impl fmt::Display for Reason {
             Self::Late { missing, .. } => write!(f, "given up for now: {missing}"),
             Self::Room => f.write_str("the room for a burst has changed"),
             Self::RulesUnknown => f.write_str("it is not known yet which rules lead to it"),
+            Self::EarlierRules => f.write_str(
+                "rules from before Ebb started may still lead to it, until every rule of its namespace was seen in force",
+            ),
             Self::OnRecord => f.write_str("it is still on record that a rule leads to it"),
         }
     }
