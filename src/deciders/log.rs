@@ -288,9 +288,10 @@ impl Log {
             *let_go = false;
         }
         let Some(followers) = self.followers.get_mut(bucket) else { return 0 };
-        let before = followers.len();
+        followers.retain(|follower| !follower.there.is_closed());
+        let there = followers.len();
         followers.retain(|Follower { queue, .. }| queue.begin(number, key, state()));
-        (before - followers.len()) as u64
+        (there - followers.len()) as u64
     }
 
     /// Tells the followers of a bucket that this was all. Each is done when what is returned for it is closed.

@@ -102,16 +102,19 @@ impl Recorder {
         for (number, bucket) in self.buckets.iter_mut().enumerate() {
             bucket.follow(number, &self.deciders, &self.journal);
         }
-        if !self.begins && self.journal.wants_file() {
-            // Without a place for the order it is tried again with the next look.
+        // What is missing is noted first, in the file it is missing in. Without a place it is tried again with the next look.
+        if !self.begins && self.buckets.iter().all(|bucket| !bucket.lost) && self.journal.wants_file() {
             self.begins = self.journal.begin(self.deciders.clock().now());
-            self.buckets.iter_mut().for_each(|bucket| bucket.anew = None);
         }
         let mut room = self.journal.room();
         if self.begins {
             self.go_on_beginning(&mut room);
         } else {
             self.buckets.iter_mut().for_each(|bucket| bucket.take_down(&self.journal, &mut room));
+        }
+        if self.begins {
+            // It comes after the decisions it is of, which may be in the next file.
+            return;
         }
         let plans = some(&mut self.beside.plans);
         let activations = some(&mut self.beside.activations);
@@ -188,15 +191,12 @@ impl Bucket {
         while let Some(follower) = &mut self.follower {
             let states = states(follower, room);
             let Ok(news) = follower.look_at(states) else { return self.lose() };
-            let ended = news.ended;
-            let complete = news.complete;
+            let (complete, ended) = (news.complete, news.ended);
             let batch = self.batch(news);
             if !batch.is_nothing() && !journal.write(Place::Present, batch) {
                 return self.lose();
             }
-            if ended {
-                self.follower = None;
-            }
+            self.is_told(complete, ended);
             if complete || states == 0 {
                 return;
             }
@@ -229,9 +229,7 @@ impl Bucket {
             for number in &next {
                 anew.untold.remove(number);
             }
-            if ended {
-                self.follower = None;
-            }
+            self.is_told(complete, ended);
             if complete || states == 0 {
                 return Ok(complete);
             }
@@ -258,11 +256,22 @@ impl Bucket {
         self.known.extend(
             states.iter().map(|(name, _)| name).chain(begun.iter().map(|(name, _)| name)).map(|name| name.number),
         );
-        let mut gone: Vec<u32> = if ended { self.known.drain().collect() } else { Vec::new() };
+        let mut gone: Vec<u32> = if ended { self.known.iter().copied().collect() } else { Vec::new() };
         if complete || ended {
-            gone.extend(self.doubtful.drain().filter(|number| !self.known.contains(number)));
+            gone.extend(self.doubtful.difference(&self.known));
         }
         Batch { states, begun, inputs, decisions, gone, ..Batch::nothing(now) }
+    }
+
+    /// What a batch says of who is gone is handed over.
+    fn is_told(&mut self, complete: bool, ended: bool) {
+        if complete || ended {
+            self.doubtful.clear();
+        }
+        if ended {
+            self.known.clear();
+            self.follower = None;
+        }
     }
 
     /// Inputs are missing, so the bucket is followed anew.

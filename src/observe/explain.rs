@@ -631,7 +631,8 @@ impl Told {
             return;
         };
         self.first.get_or_insert(event.at);
-        self.last = Some(event.at);
+        // Plans are told once more where a file begins, however old.
+        self.last = self.last.max(Some(event.at));
         let latest = event.revision.and_then(|revision| revision.latest());
         match &event.step {
             Step::Applied { input, applied, .. } => {

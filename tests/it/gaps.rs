@@ -266,6 +266,8 @@ async fn what_finds_no_place_at_the_end_is_told_of_when_there_is_one() {
         let loads = Loads::start(recorded.deciders.clone());
         let hangs = recorded.hang_before_the_next_file(places).await;
         loads.end();
+        // These are another's from now on.
+        drop(recorded.deciders.let_go(0));
         let goes_on = tokio::spawn(async move {
             // Its last look comes first.
             sleep(Duration::from_millis(50)).await;

@@ -3,6 +3,7 @@
 use crate::engine::written::Refused;
 use crate::observe::journal::form::{self, Begin, MAGIC, Next, Record};
 use crate::observe::journal::{EXTENSION, VERSION, write};
+use crate::units::Timestamp;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -172,6 +173,12 @@ impl Reader {
                 Next::End => self.now = None,
             }
         }
+    }
+
+    /// Leaves out the files that were begun after a moment, as their names say.
+    pub fn leave_out_after(&mut self, moment: Timestamp) {
+        let began = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok().map(Timestamp::from_nanos);
+        self.files.retain(|path| began(path).is_none_or(|began| began <= moment));
     }
 
     /// Goes on with the next file.

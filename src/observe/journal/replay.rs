@@ -116,6 +116,9 @@ impl Replay {
     /// When the journal is damaged. What was told of before that stands.
     pub fn run(&mut self, until: Option<Timestamp>, mut each: impl FnMut(Event<'_>)) -> Result<(), JournalError> {
         let mut skipped = false;
+        if let Some(until) = until {
+            self.reader.leave_out_after(until);
+        }
         loop {
             let (at, record) = match self.reader.next() {
                 Ok(None) => break,
@@ -193,10 +196,10 @@ impl Replay {
             let key = name.key.parse().map_err(|_| Damage::Unnamed)?;
             self.names.insert(name.number, key);
         }
-        if record.lost {
+        let beyond = |at: Timestamp| until.is_some_and(|until| at > until);
+        if record.lost && !beyond(time) {
             each(Event { at: time, key: None, revision: None, step: Step::Gap });
         }
-        let beyond = |at: Timestamp| until.is_some_and(|until| at > until);
         for state in record.states {
             let key = self.names.get(&state.number).ok_or(Damage::Unnamed)?;
             if !self.wants(key) || beyond(time) {

@@ -21,13 +21,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How often what was written is handed to the disk.
+/// How often what was written is handed to the disk …
 const TO_DISK: Span = Span::from_millis(500);
+/// … and after how many bytes, so that what waits to be written tells how fast the disk is.
+const MOST_UNSYNCED: u64 = 8 << 20;
 /// How long after a failure the next file is tried, unless it is said.
 const TRY_AGAIN: Span = Span::from_seconds(10);
 /// From this length on states and inputs go to the next record.
 const ENOUGH: usize = 256 << 10;
-/// Orders of states that may wait to be written: of 64 revisions with windows of an hour each is some 4 MiB.
+/// Orders of states that may wait to be written. Each is of 64 revisions, with windows of an hour some 4 MiB.
 const ROOM: usize = 8;
 /// Files the allowed space is divided into.
 const FILES: u64 = 8;
@@ -256,7 +258,8 @@ impl Journal {
     /// [`switch`](Self::switch).
     pub fn wants_file(&self) -> bool {
         let Told { wants_file, has_file, .. } = &*self.shared.told;
-        wants_file.load(Ordering::Acquire) && !has_file.load(Ordering::Acquire)
+        // In this order: the thread takes the wish back before it says that the file is the present one.
+        !has_file.load(Ordering::Acquire) && wants_file.load(Ordering::Acquire)
     }
 
     /// Hands over a batch; `false` when there was no place for it. Never waits.
@@ -367,7 +370,8 @@ struct Open {
     numbers: HashMap<RevisionKey, u32>,
     /// All numbers that were given a name in it.
     named: HashSet<u32>,
-    unsynced: bool,
+    /// Bytes that were not handed to the disk.
+    unsynced: u64,
 }
 
 impl Writer {
@@ -394,7 +398,11 @@ impl Writer {
                 }
             };
             let now = self.clock.now();
-            let outcome = outcome.and_then(|()| if now.since(self.synced) >= TO_DISK { self.sync() } else { Ok(()) });
+            let outcome = outcome.and_then(|()| {
+                let open = self.present.iter().chain(&self.next);
+                let is_due = TO_DISK <= now.since(self.synced) || MOST_UNSYNCED <= open.map(|open| open.unsynced).sum();
+                if is_due { self.sync() } else { Ok(()) }
+            });
             match outcome {
                 Ok(()) => {}
                 Err(error) => self.fail(&error, now),
@@ -483,7 +491,7 @@ impl Writer {
             states: 0,
             numbers: HashMap::new(),
             named: HashSet::new(),
-            unsynced: true,
+            unsynced: length,
         });
         Ok(())
     }
@@ -558,16 +566,16 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.synced = self.clock.now();
         for open in self.present.iter_mut().chain(&mut self.next) {
             if open.is_gone() {
                 let why = format!("{} was removed while it was written", open.path.display());
                 return Err(io::Error::new(io::ErrorKind::NotFound, why));
             }
-            if std::mem::take(&mut open.unsynced) {
+            if std::mem::take(&mut open.unsynced) > 0 {
                 open.file.sync_data()?;
             }
         }
+        self.synced = self.clock.now();
         Ok(())
     }
 }
@@ -643,7 +651,7 @@ impl Open {
         let bytes = frame.end();
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
-        self.unsynced = true;
+        self.unsynced += bytes.len() as u64;
         counters.records.fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
