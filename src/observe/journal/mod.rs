@@ -19,7 +19,8 @@
 //! Files are as long as an eighth of the space allowed, and the oldest go to stay within it; allowed is what was asked
 //! for, and no more than seven eighths of what the disk has left. Where the states at the start of files would take
 //! more than half of each, files are longer and fewer; what not even one fits in is taken all the same, and told in the
-//! log. In memory no more than [`MOST_WAITING`] batches wait. Where the disk cannot follow, is full or cannot be
+//! log. In memory no more than [`MOST_WAITING`] batches wait, those of states an eighth of that, but for the states of revisions
+//! that are taken over: each batch may have 64 MiB of those. Where the disk cannot follow, is full or cannot be
 //! written, what does not fit is dropped and counted, and recording begins afresh in a new file as soon as it can; the
 //! autoscaler is never kept waiting. On a disk that others filled the oldest file goes with each try, and the newest
 //! stays.
@@ -27,7 +28,8 @@
 //! # After a crash
 //!
 //! Every batch is handed to the operating system at once and to the disk every half second. A killed process has lost the
-//! last tenth of a second, a machine without power less than a second. A record that was being written is told from one
+//! last tenth of a second, a machine without power less than a second; of plans and cold starts also what happened while a
+//! file began, which takes a tenth of a second for each 512 revisions. A record that was being written is told from one
 //! that was damaged: the first is the end of its file, the second an error.
 //!
 //! Reading order: [`form`] (bytes), [`write`](mod@write), [`read`], [`replay`].
