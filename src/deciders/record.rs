@@ -3,8 +3,8 @@
 //! When a new file is wanted, each revision's state is told of once more. Whatever happened to it before that state goes
 //! to the present file, whatever happened after to the next, so nothing is missing and nothing twice. States go no faster
 //! than they are written, since there is much of them where windows are long: a few with each look, as many looks as it
-//! takes. Where a batch finds no place, or a follower was too slow, its bucket is followed anew, from fresh states, and that
-//! is noted.
+//! takes. Plans and cold starts wait meanwhile, since they come after the decisions they are of. Where a batch finds no
+//! place, or a follower was too slow, its bucket is followed anew, from fresh states, and that is noted.
 
 use crate::deciders::Deciders;
 use crate::deciders::log::{News, STATES_AT_ONCE, Subscription};
@@ -168,6 +168,19 @@ fn states(follower: &Subscription, room: &mut usize) -> usize {
     STATES_AT_ONCE
 }
 
+/// What is to be written of the news. Those it tells of are `known` from then on; of the `doubtful` it says who is gone, once
+/// all that are there are known.
+fn batch(news: News, known: &mut HashSet<u32>, doubtful: &HashSet<u32>) -> Batch {
+    let News { now, states, begun, inputs, decisions, complete, ended } = news;
+    known.extend(states.iter().map(|(name, _)| name.number));
+    known.extend(begun.iter().map(|(name, _)| name.number));
+    let mut gone: Vec<u32> = if ended { known.iter().copied().collect() } else { Vec::new() };
+    if complete || ended {
+        gone.extend(doubtful.difference(known));
+    }
+    Batch { states, begun, inputs, decisions, gone, ..Batch::nothing(now) }
+}
+
 impl Bucket {
     /// Follows it unless that is done already. Where inputs are missing it is noted first.
     fn follow(&mut self, number: usize, deciders: &Deciders, journal: &Journal) {
@@ -192,7 +205,7 @@ impl Bucket {
             let states = states(follower, room);
             let Ok(news) = follower.look_at(states) else { return self.lose() };
             let (complete, ended) = (news.complete, news.ended);
-            let batch = self.batch(news);
+            let batch = batch(news, &mut self.known, &self.doubtful);
             if !batch.is_nothing() && !journal.write(Place::Present, batch) {
                 return self.lose();
             }
@@ -218,9 +231,7 @@ impl Bucket {
             anew.told.extend(news.states.iter().map(|(name, _)| name.number));
             let begun = news.begun.iter().map(|(name, _)| name.number);
             anew.told.extend(begun.filter(|number| !anew.untold.contains(number)));
-            let batch = self.batch(news);
-            let Some(anew) = &mut self.anew else { return Ok(true) };
-            let (before, after) = anew.split(batch);
+            let (before, after) = anew.split(batch(news, &mut self.known, &self.doubtful));
             for (place, batch) in [(Place::Present, before), (Place::Next, after)] {
                 if !batch.is_nothing() && !journal.write(place, batch) {
                     return Err(Lost);
@@ -249,18 +260,6 @@ impl Bucket {
     /// Whether something of it goes to files, or went to the next one while that begins.
     fn is_followed(&self) -> bool {
         self.follower.is_some() || self.anew.is_some()
-    }
-
-    fn batch(&mut self, news: News) -> Batch {
-        let News { now, states, begun, inputs, decisions, complete, ended } = news;
-        self.known.extend(
-            states.iter().map(|(name, _)| name).chain(begun.iter().map(|(name, _)| name)).map(|name| name.number),
-        );
-        let mut gone: Vec<u32> = if ended { self.known.iter().copied().collect() } else { Vec::new() };
-        if complete || ended {
-            gone.extend(self.doubtful.difference(&self.known));
-        }
-        Batch { states, begun, inputs, decisions, gone, ..Batch::nothing(now) }
     }
 
     /// What a batch says of who is gone is handed over.
